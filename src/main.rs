@@ -1,1 +1,7 @@
+//! jobsd: one background-jobs daemon.
+
+mod clock;
+mod config;
+mod job;
+
 fn main() {}

@@ -1,0 +1,58 @@
+//! What the daemon needs to know, already checked: names resolved, templates parsed, durations typed.
+//!
+//! `file` reads what the operator wrote and reports every problem of it at once; nothing behind
+//! [`Config`] re-checks. `diff` says what a reload changes. Owns no running part.
+
+mod queue;
+mod schedule;
+mod secret;
+mod service;
+mod task;
+mod template;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use queue::{Queue, Retention};
+pub use schedule::{CatchUp, Overlap, Schedule};
+pub use secret::Secret;
+pub use service::{
+    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
+    Video,
+};
+pub use task::{
+    EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
+    VideoMode, VideoStep,
+};
+pub use template::{RenderError, Template, TemplateError, ValueTemplate};
+
+use crate::job::{QueueName, TaskName};
+
+/// A complete, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub redis: Redis,
+    pub node: Node,
+    pub log: Log,
+    pub admin: Admin,
+    pub database: Database,
+    pub email: Email,
+    pub push: Push,
+    pub video: Video,
+    /// `[vars]`: values that templates see as `vars.NAME`.
+    pub vars: serde_json::Map<String, serde_json::Value>,
+    pub queues: BTreeMap<QueueName, Arc<Queue>>,
+    pub tasks: BTreeMap<TaskName, Arc<Task>>,
+    pub schedules: BTreeMap<String, Arc<Schedule>>,
+}
+
+impl Config {
+    /// The task that a producer means by `wire_name`: an exact name wins over a pattern, patterns are tried in
+    /// the order of their length, longest first.
+    pub fn task_named(&self, wire_name: &str) -> Option<&Arc<Task>> {
+        let best = |task: &&Arc<Task>| {
+            task.names.iter().filter(|pattern| pattern.matches(wire_name)).map(NamePattern::weight).max()
+        };
+        self.tasks.values().filter(|task| best(task).is_some()).max_by_key(|task| best(task))
+    }
+}

@@ -1,0 +1,29 @@
+//! `[queues.NAME]`: what one queue reads, how much of it runs at once, and what becomes of its jobs.
+
+use std::time::Duration;
+
+use crate::job::{QueueName, RetryPolicy, Wire};
+
+/// One queue of this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    pub name: QueueName,
+    /// The foreign lists it reads, in this order of preference: the wire and the queue name its producers use.
+    pub lists: Vec<(Wire, String)>,
+    /// Attempts of this queue that run at the same time on this node. 1 to 10,000.
+    pub concurrency: usize,
+    /// Longest run of one attempt, unless the task or the job says otherwise.
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
+    /// Crashes after which a job is dead.
+    pub crash_limit: u32,
+    pub keep_completed: Retention,
+    pub keep_dead: Retention,
+}
+
+/// How long and how many ended jobs stay readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub age: Duration,
+    pub count: usize,
+}

@@ -1,0 +1,142 @@
+//! The parts of the configuration that exist once: Redis, the node, the admin port and the services handlers use.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Secret;
+
+/// `[redis]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redis {
+    pub url: RedisUrl,
+    /// First part of every key of ours, before the colon. Default `jobsd`.
+    pub prefix: String,
+    /// Longest wait for the answer to one command.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RedisUrl {
+    /// A private `redis-server`, started and supervised by the daemon in its state folder.
+    Embedded,
+    /// `redis://`, `rediss://` or `redis+unix://`; it may hold a password.
+    Url(Secret),
+}
+
+/// `[node]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Default: the host name.
+    pub name: String,
+    /// Where the daemon keeps what must outlive it. Default: `$STATE_DIRECTORY`, else `./state`.
+    pub state_dir: PathBuf,
+    /// How long running jobs may go on after SIGTERM before they are handed back.
+    pub drain: Duration,
+    /// How long a claim outlives its node's last sign of life. Default 15 s.
+    pub lease: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A filter as tracing-subscriber reads it: `info`, `jobsd=debug,info`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Asked of every request except `/livez` and `/readyz`. Must be set where `listen` is not a loopback address.
+    pub token: Option<Secret>,
+    /// Largest request body, in bytes.
+    pub max_body: usize,
+}
+
+/// `[database]`: what the `sql` handler talks to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Database {
+    /// A file; the tables of the app are created in it when they are missing.
+    Sqlite { path: PathBuf, timeout: Duration },
+    /// `postgres://…`; the tables are the app's own.
+    Postgres { url: Secret, connections: usize, timeout: Duration },
+}
+
+/// `[email]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Email {
+    pub provider: EmailProvider,
+    /// `Name <address>` or an address.
+    pub from: String,
+    pub reply_to: Option<String>,
+    /// A folder of templates that come before the built-in ones of the same name.
+    pub templates: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum EmailProvider {
+    /// One `.eml` file for each mail in this folder; nothing is sent.
+    Outbox { folder: PathBuf },
+    Smtp(Smtp),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Smtp {
+    pub host: String,
+    pub port: u16,
+    pub tls: SmtpTls,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// A PEM file of a certificate authority to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    None,
+    StartTls,
+    Tls,
+}
+
+/// `[push]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    pub provider: PushProvider,
+    /// A query for the device tokens of a user; its one parameter is `:user_id`, its first column the token.
+    pub tokens_query: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PushProvider {
+    /// One `.json` file for each message, in the form FCM takes, in this folder; nothing is sent.
+    Outbox { folder: PathBuf },
+    /// FCM HTTP v1 with a service account's key file.
+    Fcm { credentials: PathBuf, endpoint: String, timeout: Duration },
+}
+
+/// `[video]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Video {
+    /// The `jobsd-video` executable. `None`: the one beside `jobsd`.
+    pub helper: Option<PathBuf>,
+    /// Inputs must lie in one of these folders, after links are resolved.
+    pub input_roots: Vec<PathBuf>,
+    pub output_root: PathBuf,
+    /// What the URL of an output starts with; the path below `output_root` follows.
+    pub public_url: String,
+    pub preset: String,
+    pub crf: u8,
+    /// Largest input picture, in pixels.
+    pub max_pixels: u64,
+    /// Longest input.
+    pub max_duration: Duration,
+}

@@ -1,0 +1,186 @@
+//! `[tasks.NAME]`: a named kind of work, the parameters it takes, and the steps that do it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Template, ValueTemplate};
+use crate::job::{QueueName, RetryPolicy, TaskName};
+
+/// A declared task.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub name: TaskName,
+    /// The names its producers use.
+    pub names: Vec<NamePattern>,
+    /// Where a job goes whose producer names no queue (HTTP, schedules). A foreign message stays in the queue that
+    /// reads its list.
+    pub queue: QueueName,
+    /// In positional order.
+    pub params: Vec<Param>,
+    pub timeout: Option<Duration>,
+    pub retry: Option<RetryPolicy>,
+    /// At least one; run one after another.
+    pub steps: Vec<Step>,
+    /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
+    /// (RFC 3339) and `job` (`id`, `queue`, `attempt`). `None`: the last step's result.
+    pub result: Option<ValueTemplate>,
+}
+
+/// A producer's name for a task: a dotted path in which `*` stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePattern(pub String);
+
+impl NamePattern {
+    pub fn matches(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        let mut open_end = false;
+        for part in parts {
+            open_end = part.is_empty();
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        // The last literal part must close the name; when it also occurs earlier, look from the end.
+        rest.is_empty() || open_end || self.0.rsplit('*').next().is_some_and(|last| self.0.contains('*') && rest.ends_with(last))
+    }
+
+    /// Order among patterns that match the same name: exact names first, then the one with most literal text.
+    pub(super) fn weight(&self) -> (bool, usize) {
+        (!self.0.contains('*'), self.0.len())
+    }
+}
+
+/// One parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Param {
+    pub name: String,
+    pub kind: ParamType,
+    pub required: bool,
+    /// What stands for a missing optional argument. `Null` unless the operator says otherwise.
+    pub default: Value,
+    /// Shown as `***` in logs and by the admin port.
+    pub secret: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParamType {
+    String,
+    /// A string that is one mail address.
+    Email,
+    Int,
+    Number,
+    Bool,
+    Object,
+    Array,
+    /// A number or a string, as primary keys are.
+    Id,
+    Any,
+}
+
+/// One step: which handler does it, with what.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Email(EmailStep),
+    Sql(SqlStep),
+    Push(PushStep),
+    Video(VideoStep),
+    Exec(ExecStep),
+    Http(HttpStep),
+    Probe(ProbeStep),
+}
+
+#[derive(Debug, Clone)]
+pub struct EmailStep {
+    pub to: Template,
+    pub subject: Template,
+    /// A template by name (itself a template, so that an argument may choose it). Empty once rendered: use `html` and
+    /// `text`.
+    pub template: Option<Template>,
+    /// Further values that the mail template sees, beside the arguments and `vars`; one that is an object is spread.
+    pub context: Option<ValueTemplate>,
+    pub html: Option<Template>,
+    pub text: Option<Template>,
+    pub from: Option<Template>,
+    pub reply_to: Option<Template>,
+    pub headers: Vec<(String, Template)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SqlStep {
+    /// Run in one transaction, in order. `:name` is bound, never spliced.
+    pub statements: Vec<String>,
+    /// Further named values, beside the arguments.
+    pub values: Vec<(String, ValueTemplate)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PushStep {
+    pub user: ValueTemplate,
+    pub title: Template,
+    pub body: Template,
+    /// Sent as FCM's data payload: an object whose values are made strings.
+    pub data: Option<ValueTemplate>,
+}
+
+#[derive(Debug, Clone)]
+pub struct VideoStep {
+    pub mode: VideoMode,
+    pub input: Template,
+    /// Names the output folder below `output_root`.
+    pub id: Template,
+    /// Names like `720p`, each a height of the short side. Rendered to an array of strings.
+    pub quality: ValueTemplate,
+    /// Position of the thumbnail: seconds, or `HH:MM:SS.mmm`.
+    pub thumbnail_at: Template,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoMode {
+    /// Every quality, and a thumbnail.
+    Transcode,
+    Thumbnail,
+}
+
+#[derive(Debug, Clone)]
+pub struct ExecStep {
+    /// An absolute path. There is no shell.
+    pub program: PathBuf,
+    pub args: Vec<Template>,
+    /// Environment variables of the daemon that the program sees, beside PATH and LANG.
+    pub env: Vec<String>,
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpStep {
+    pub method: String,
+    pub url: Template,
+    pub headers: Vec<(String, Template)>,
+    /// Sent as JSON. `None`: the job's arguments for methods with a body, nothing for the others.
+    pub body: Option<ValueTemplate>,
+}
+
+/// The self-test handler: does on request what real handlers do by accident.
+#[derive(Debug, Clone)]
+pub struct ProbeStep {
+    pub op: ProbeOp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeOp {
+    /// Returns the arguments: `{"args": …}`.
+    Echo,
+    /// Sleeps for the argument `seconds`; returns when it started.
+    Sleep,
+    /// Fails with the argument `message` (and `kind`, `retry` = false for a failure that must not be retried).
+    Fail,
+    /// Ends the daemon's process as SIGKILL would.
+    Crash,
+    /// Does nothing and returns null: for benchmarks.
+    Noop,
+}

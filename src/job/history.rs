@@ -1,0 +1,112 @@
+//! What has happened to a job since it was enqueued: the part of its record that changes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{NodeId, State, Timestamp};
+
+/// Failed and interrupted attempts that are kept word for word; older ones are only counted.
+const MISHAPS_KEPT: usize = 10;
+
+/// A job's past. A job that has not ended an attempt yet has the empty one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Attempts that failed or timed out: these count against the retry limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Attempts whose process died: these count against the crash limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// Attempts that we ended ourselves: these count against nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interruptions: u32,
+    /// Results of the steps that are done; the next attempt goes on behind them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Value>,
+    /// The latest attempts that did not succeed, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mishaps: Vec<Mishap>,
+    /// Present once the job is completed, dead or cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+}
+
+/// One attempt that did not succeed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mishap {
+    pub at: Timestamp,
+    pub attempt: u32,
+    pub node: NodeId,
+    pub kind: MishapKind,
+    /// The failure's name, in the form of an exception class.
+    pub name: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MishapKind {
+    Failed,
+    TimedOut,
+    Crashed,
+    Interrupted,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub state: State,
+    pub at: Timestamp,
+    /// Start of the last attempt; `None` when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// The result of a completed job.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub result: Value,
+    /// Why a dead job is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// Why a job is dead, as one word for machines; the mishaps hold the sentences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Its last permitted attempt failed.
+    RetriesExhausted,
+    /// It failed in a way that another attempt cannot cure.
+    NotRetryable,
+    /// The process died under it as often as the queue allows.
+    CrashLoop,
+    /// The message could not be read.
+    Unreadable,
+    /// No task of the configuration has this name.
+    UnknownTask,
+    /// Arguments are missing, too many or of the wrong type.
+    BadArguments,
+    /// Its time was over before it could start.
+    Expired,
+}
+
+impl History {
+    /// The number of the attempt that comes next, from 1. Interrupted ones are not counted.
+    pub fn next_attempt(&self) -> u32 {
+        1 + self.failures + self.crashes
+    }
+
+    /// Adds a mishap, dropping the oldest beyond the bound.
+    pub fn note(&mut self, mishap: Mishap) {
+        self.mishaps.push(mishap);
+        let surplus = self.mishaps.len().saturating_sub(MISHAPS_KEPT);
+        self.mishaps.drain(..surplus);
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
