@@ -1,0 +1,190 @@
+//! Foreign messages on their way in: taken from their list, in flight, admitted as jobs.
+
+use redis::Pipeline;
+
+use super::enqueue::encode;
+use super::script::{Script, only};
+use super::{Broker, BrokerError, OwedJob};
+use crate::job::{History, Job, QueueName, Timestamp, Wire};
+use crate::store::ForeignList;
+
+/// A message that stands in the in-flight record of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its place in the in-flight record.
+    pub field: String,
+    /// The Redis list it came from.
+    pub list: String,
+    pub element: Vec<u8>,
+}
+
+/// What is to become of a message.
+#[derive(Debug)]
+pub struct Admission {
+    pub taken: Taken,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug)]
+pub enum Verdict {
+    /// It becomes this job.
+    Job(Box<Job>),
+    /// It cannot be run: it becomes a dead job with its reason, and its producer is told.
+    Refused(Box<Job>, Box<History>),
+    /// There is nothing to run and nobody to tell (its producer has withdrawn it).
+    Dropped,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    Yes,
+    /// A job of this id is waiting or running; the message is a repetition of it.
+    LivesAlready,
+    /// It had been admitted before; the answer to that was lost.
+    DoneBefore,
+}
+
+impl Broker {
+    /// Takes messages from the lists, no more than `room` together with what is pending.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
+    pub async fn take(
+        &self,
+        queue: &QueueName,
+        lists: &[ForeignList],
+        room: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Taken>, BrokerError> {
+        let keys = self.keys(queue);
+        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases];
+        touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
+        let mut pipeline = Pipeline::new();
+        Script::take.call(&mut pipeline, &touched);
+        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room);
+        for list in lists {
+            for _ in &list.keys {
+                pipeline.arg(side(list.wire));
+            }
+        }
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let flat: Vec<Vec<u8>> = Script::take.reply(reply, "messages")?;
+        Ok(flat
+            .chunks_exact(3)
+            .map(|message| Taken { field: text(&message[0]), list: text(&message[1]), element: message[2].clone() })
+            .collect())
+    }
+
+    /// Takes over messages that dead nodes left in flight; this node's own come back too, for it knows which of them
+    /// it is working on.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when Redis does not answer.
+    pub async fn adopt(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<Vec<Taken>, BrokerError> {
+        let keys = self.keys(queue);
+        let mut pipeline = Pipeline::new();
+        Script::adopt.call(&mut pipeline, &[&keys.inflight, &keys.leases, &keys.counters]);
+        pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let flat: Vec<Vec<u8>> = Script::adopt.reply(reply, "messages")?;
+        Ok(flat.chunks_exact(2).filter_map(|message| taken(&message[0], &message[1])).collect())
+    }
+
+    /// Turns messages in flight into jobs, in one transition.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: repeat it, what was admitted is recognised.
+    pub async fn admit(
+        &self,
+        queue: &QueueName,
+        admissions: &[Admission],
+        now: Timestamp,
+    ) -> Result<Vec<Admitted>, BrokerError> {
+        if admissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys(queue);
+        let touched = [
+            &keys.inflight,
+            &keys.jobs,
+            &keys.history,
+            &keys.pending,
+            &keys.scheduled,
+            &keys.retry,
+            &keys.active,
+            &keys.completed,
+            &keys.dead,
+            &keys.cancelled,
+            &keys.outbox,
+            &keys.counters,
+        ];
+        let mut pipeline = Pipeline::new();
+        Script::admit.call(&mut pipeline, &touched.map(String::as_str));
+        for admission in admissions {
+            add(&mut pipeline, admission, now)?;
+        }
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let codes: Vec<u8> = Script::admit.reply(reply, "a number for each message")?;
+        let admitted: Vec<Admitted> = codes.into_iter().map(admitted).collect();
+        self.owe_refusals(admissions, &admitted);
+        Ok(admitted)
+    }
+
+    /// The producers of refused messages are owed an answer.
+    fn owe_refusals(&self, admissions: &[Admission], admitted: &[Admitted]) {
+        for (admission, admitted) in admissions.iter().zip(admitted) {
+            if let (Verdict::Refused(job, history), Admitted::Yes) = (&admission.verdict, admitted) {
+                self.owed.send(OwedJob { job: (**job).clone(), history: (**history).clone(), token: 0 });
+            }
+        }
+    }
+}
+
+/// Celery's consumers take from the tail, RQ's from the head.
+fn side(wire: Wire) -> &'static str {
+    match wire {
+        Wire::Celery => "R",
+        Wire::Rq => "L",
+    }
+}
+
+fn add(pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result<(), BrokerError> {
+    pipeline.arg(&admission.taken.field);
+    match &admission.verdict {
+        Verdict::Job(job) => {
+            let (set, at) = match job.due {
+                Some(due) if due > now => ("scheduled", due),
+                _ => ("pending", job.enqueued_at),
+            };
+            pipeline.arg(job.id.as_str()).arg(encode(job)?).arg(set).arg(at.as_millis()).arg("");
+        }
+        Verdict::Refused(job, history) => {
+            let history = serde_json::to_string(history).map_err(|error| BrokerError::Encode(error.to_string()))?;
+            pipeline.arg(job.id.as_str()).arg(encode(job)?).arg("dead").arg(now.as_millis()).arg(history);
+        }
+        Verdict::Dropped => {
+            pipeline.arg("").arg("").arg("drop").arg(0).arg("");
+        }
+    }
+    Ok(())
+}
+
+fn admitted(code: u8) -> Admitted {
+    match code {
+        1 => Admitted::Yes,
+        2 => Admitted::LivesAlready,
+        _ => Admitted::DoneBefore,
+    }
+}
+
+/// A message from its place in the in-flight record: the list, a NUL, the element.
+fn taken(field: &[u8], value: &[u8]) -> Option<Taken> {
+    let nul = value.iter().position(|&byte| byte == 0)?;
+    Some(Taken { field: text(field), list: text(&value[..nul]), element: value[nul + 1..].to_vec() })
+}
+
+/// Fields and list names are ours or from the configuration: always UTF-8.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,227 @@
+//! The round trip of a pool: finished attempts go in, new claims come out.
+
+use redis::{Pipeline, Value};
+
+use super::script::Script;
+use super::{Broker, BrokerError, OwedJob};
+use crate::config::Queue;
+use crate::job::{Decision, History, Job, Next, Origin, QueueName, State, Timestamp};
+use crate::store::QueueKeys;
+
+/// A job that is ours for one attempt. Not `Clone`: [`Broker::exchange`] takes it by value, so it is settled once.
+#[derive(Debug)]
+pub struct Claim {
+    pub job: Job,
+    pub history: History,
+    /// Proof that the claim is ours; grows with every claim of the queue.
+    pub token: u64,
+    pub started: Timestamp,
+}
+
+/// A claim and what follows from its attempt.
+#[derive(Debug)]
+pub struct Settlement {
+    pub claim: Claim,
+    pub decision: Decision,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Applied,
+    /// The lease was lost and somebody else has the job: the late result counts for nothing.
+    Refused,
+}
+
+/// What one round trip brought.
+#[derive(Debug)]
+pub struct Exchange {
+    /// For each settlement, in order. `Err` holds those that are not known to be applied: to be sent again.
+    pub settled: Result<Vec<Settled>, (BrokerError, Vec<Settlement>)>,
+    pub claims: Result<Vec<Claim>, BrokerError>,
+}
+
+/// Jobs promoted in one call.
+const PROMOTE: usize = 1000;
+
+impl Broker {
+    /// Settles, promotes what is due when `promote` says so, and claims up to `want` jobs, in one round trip.
+    ///
+    /// If the answer is lost, the settlements come back to be sent again (a settle that was applied is recognised),
+    /// and claims that Redis made all the same are given back by the next sweep.
+    pub async fn exchange(
+        &self,
+        queue: &Queue,
+        settlements: Vec<Settlement>,
+        promote: bool,
+        want: usize,
+        now: Timestamp,
+    ) -> Exchange {
+        let keys = self.keys(&queue.name);
+        let mut pipeline = Pipeline::new();
+        if let Err(error) = add_settles(&mut pipeline, &keys, queue, &settlements) {
+            return Exchange { settled: Err((error.clone(), settlements)), claims: Err(error) };
+        }
+        if promote {
+            Script::promote.call(&mut pipeline, &[&keys.scheduled, &keys.retry, &keys.pending]);
+            pipeline.arg(now.as_millis()).arg(PROMOTE);
+        }
+        if want > 0 {
+            self.add_claim(&mut pipeline, &keys, want, now);
+        }
+        let mut replies = match self.store.link.send(&pipeline).await {
+            Ok(replies) => replies.into_iter(),
+            Err(error) => {
+                let error = BrokerError::from(error);
+                return Exchange { settled: Err((error.clone(), settlements)), claims: Err(error) };
+            }
+        };
+        let settled = self.read_settles(&queue.name, settlements, &mut replies);
+        if promote && let Some(Err(error)) = replies.next().map(|reply| Script::promote.reply::<u64>(reply, "a count")) {
+            tracing::warn!(queue = %queue.name, "promoting due jobs failed: {error}");
+        }
+        let claims = match replies.next() {
+            Some(reply) if want > 0 => self.read_claims(&queue.name, reply, now),
+            _ => Ok(Vec::new()),
+        };
+        Exchange { settled, claims }
+    }
+
+    fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, want: usize, now: Timestamp) {
+        let touched = [&keys.pending, &keys.jobs, &keys.history, &keys.active, &keys.leases, &keys.counters];
+        Script::claim.call(pipeline, &touched.map(String::as_str));
+        pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(want);
+    }
+
+    fn read_claims(&self, queue: &QueueName, reply: Value, now: Timestamp) -> Result<Vec<Claim>, BrokerError> {
+        let flat: Vec<String> = Script::claim.reply(reply, "texts")?;
+        let mut claims = Vec::with_capacity(flat.len() / 4);
+        for claim in flat.chunks_exact(4) {
+            // A record that cannot be read stays active under our token; the sweep gives it back, and its owner can
+            // read it. It is written by this program alone, so this is a version from the future.
+            match read_claim(&claim[0], &claim[1], &claim[2], &claim[3], now) {
+                Ok(claim) => {
+                    self.held().insert((queue.clone(), claim.token));
+                    claims.push(claim);
+                }
+                Err(error) => tracing::error!(%queue, job = %claim[0], "a claimed job is unreadable: {error}"),
+            }
+        }
+        Ok(claims)
+    }
+
+    fn read_settles(
+        &self,
+        queue: &QueueName,
+        settlements: Vec<Settlement>,
+        replies: &mut impl Iterator<Item = Value>,
+    ) -> Result<Vec<Settled>, (BrokerError, Vec<Settlement>)> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let expected = "a number for each settle";
+        let reply = replies.next().unwrap_or(Value::Nil);
+        let codes: Vec<u8> = match Script::settle.reply(reply, expected) {
+            Ok(codes) => codes,
+            Err(error) => return Err((error, settlements)),
+        };
+        if codes.len() != settlements.len() {
+            return Err((BrokerError::Answer { script: "settle", expected }, settlements));
+        }
+        let outcomes = settlements.into_iter().zip(codes).map(|(settlement, code)| self.close(queue, settlement, code));
+        Ok(outcomes.collect())
+    }
+
+    /// The settle is answered: the claim is no longer ours, and the producer is owed an answer.
+    fn close(&self, queue: &QueueName, settlement: Settlement, code: u8) -> Settled {
+        let Settlement { claim, decision } = settlement;
+        self.held().remove(&(queue.clone(), claim.token));
+        if code == 0 {
+            return Settled::Refused;
+        }
+        if owes_reply(&claim.job, decision.next) {
+            self.owed.send(OwedJob { job: claim.job, history: decision.history, token: claim.token });
+        }
+        Settled::Applied
+    }
+}
+
+fn add_settles(
+    pipeline: &mut Pipeline,
+    keys: &QueueKeys,
+    queue: &Queue,
+    settlements: &[Settlement],
+) -> Result<(), BrokerError> {
+    if settlements.is_empty() {
+        return Ok(());
+    }
+    let touched = [
+        &keys.active,
+        &keys.history,
+        &keys.jobs,
+        &keys.pending,
+        &keys.retry,
+        &keys.completed,
+        &keys.dead,
+        &keys.cancelled,
+        &keys.counters,
+        &keys.outbox,
+    ];
+    Script::settle.call(pipeline, &touched.map(String::as_str));
+    pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count);
+    for Settlement { claim, decision } in settlements {
+        let (set, score) = destination(decision, claim);
+        let history = serde_json::to_string(&decision.history).map_err(|error| BrokerError::Encode(error.to_string()))?;
+        pipeline.arg(claim.job.id.as_str()).arg(claim.token).arg(set).arg(score.as_millis()).arg(history);
+        pipeline.arg(counter(decision, &claim.history)).arg(u8::from(owes_reply(&claim.job, decision.next)));
+    }
+    Ok(())
+}
+
+/// The set a job goes to, and its place in it. A released job gets its old place back, before what came later.
+fn destination(decision: &Decision, claim: &Claim) -> (&'static str, Timestamp) {
+    match decision.next {
+        Next::Release => ("pending", claim.job.due.unwrap_or(claim.job.enqueued_at)),
+        Next::Retry { at } => ("retry", at),
+        Next::End(state) => {
+            let at = decision.history.end.as_ref().map_or(claim.started, |end| end.at);
+            match state {
+                State::Completed => ("completed", at),
+                State::Cancelled => ("cancelled", at),
+                _ => ("dead", at),
+            }
+        }
+    }
+}
+
+/// The counter for an attempt that did not succeed.
+fn counter(decision: &Decision, before: &History) -> &'static str {
+    if decision.history.failures > before.failures {
+        "failed"
+    } else if decision.history.crashes > before.crashes {
+        "crashed"
+    } else {
+        ""
+    }
+}
+
+/// Whether the producer is to be told: a foreign one, when the job has ended or waits for its next attempt.
+fn owes_reply(job: &Job, next: Next) -> bool {
+    matches!(job.origin, Origin::Wire { .. }) && !matches!(next, Next::Release)
+}
+
+/// A claim from the texts that a script gives.
+pub(super) fn read_claim(
+    id: &str,
+    token: &str,
+    record: &str,
+    history: &str,
+    started: Timestamp,
+) -> Result<Claim, BrokerError> {
+    let broken = |_| BrokerError::Answer { script: "claim", expected: "a job's record" };
+    let job: Job = serde_json::from_str(record).map_err(broken)?;
+    debug_assert_eq!(job.id.as_str(), id);
+    let history = if history.is_empty() { History::default() } else { serde_json::from_str(history).map_err(broken)? };
+    let token = token.parse().map_err(|_| BrokerError::Answer { script: "claim", expected: "a token" })?;
+    Ok(Claim { job, history, token, started })
+}

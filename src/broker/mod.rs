@@ -1,0 +1,94 @@
+//! How a job moves: the only writer of the native keys.
+//!
+//! Each transition is one Lua script in `scripts/`, atomic in Redis, with the time and all keys passed in. The faces
+//! (intake, scheduler, pool, admin) meet here and nowhere else: `enqueue` and `admit` put jobs in, `exchange` trades
+//! finished attempts for new ones, `sweep` takes over what the dead left behind.
+//!
+//! What if we die at any await point? Before a script ran: nothing has happened. After it ran: the job is in exactly
+//! one set, and what is held by a node without a lease is taken over by the next sweep of any node. If only the answer
+//! was lost while we live on, [`Broker::sweep`] compares what Redis says we hold with what we know of.
+
+mod admit;
+mod demand;
+mod enqueue;
+mod exchange;
+mod fire;
+mod outbox;
+mod script;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use admit::{Admission, Admitted, Taken, Verdict};
+pub use demand::Demand;
+pub use enqueue::Enqueued;
+pub use exchange::{Claim, Exchange, Settled, Settlement};
+pub use fire::Fired;
+pub use outbox::{OwedJob, OwedReceiver};
+pub use script::SCRIPTS;
+pub use sweep::{Survey, Swept};
+pub use watch::{Armed, Watch};
+
+use crate::job::{NodeId, QueueName, Timestamp};
+use crate::store::{LinkError, QueueKeys, Store};
+
+/// The broker of one node.
+#[derive(Debug)]
+pub struct Broker {
+    pub store: Arc<Store>,
+    pub node: NodeId,
+    pub watch: Watch,
+    /// Answers owed to foreign producers, as they arise; who cannot keep up finds them in the outbox.
+    pub owed: outbox::OwedSender,
+    lease: Duration,
+    /// Tokens of the claims this process knows it holds. A claim enters when its answer arrives and leaves when its
+    /// settle is answered; the sweep gives back what Redis says we hold and this set does not know.
+    held: Mutex<HashSet<(QueueName, u64)>>,
+    /// Free slots of each pool, for the intake.
+    demands: Mutex<HashMap<QueueName, Demand>>,
+}
+
+impl Broker {
+    pub fn new(store: Arc<Store>, node: NodeId, lease: Duration) -> (Self, outbox::OwedReceiver) {
+        let (owed, receiver) = outbox::channel();
+        let watch = Watch::new(&store);
+        let broker = Self { store, node, watch, owed, lease, held: Mutex::default(), demands: Mutex::default() };
+        (broker, receiver)
+    }
+
+    /// How many free slots the pool of this queue has, as the pool tells and the intake reads.
+    pub fn demand(&self, queue: &QueueName) -> Demand {
+        let mut demands = self.demands.lock().unwrap_or_else(PoisonError::into_inner);
+        demands.entry(queue.clone()).or_default().clone()
+    }
+
+    fn keys(&self, queue: &QueueName) -> QueueKeys {
+        self.store.keys.queue(queue)
+    }
+
+    /// The end of a lease that is renewed now.
+    fn lease_until(&self, now: Timestamp) -> Timestamp {
+        now.after(self.lease)
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<(QueueName, u64)>> {
+        // A panic while it was locked cannot have left it half-changed: every use is a single operation.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a transition did not happen, or is not known to have happened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("read what the script {script} answered: expected {expected}")]
+    Answer { script: &'static str, expected: &'static str },
+    #[error("write a job as JSON: {0}")]
+    Encode(String),
+}

@@ -1,0 +1,105 @@
+//! Answers owed to foreign producers.
+//!
+//! A settle writes the debt in the same transition as the end of the attempt, so it survives us; [`Broker::pay`]
+//! removes it in the same transaction that writes the foreign answer. In between it travels through a channel inside
+//! the process; what does not fit there, or was left behind by a dead node, is found again by [`Broker::owed_jobs`].
+
+use redis::{Pipeline, Value};
+use tokio::sync::mpsc;
+
+use super::script::{Script, only};
+use super::{Broker, BrokerError};
+use crate::job::{History, Job, QueueName};
+use crate::store::accepted;
+
+/// A job whose producer waits for word of it.
+#[derive(Debug, Clone)]
+pub struct OwedJob {
+    pub job: Job,
+    pub history: History,
+    /// Token of the settle that owes it; 0 for a message refused at admission.
+    pub token: u64,
+}
+
+/// Debts that wait in the process; more stay in Redis until the next sweep.
+const CAPACITY: usize = 4096;
+
+#[derive(Debug, Clone)]
+pub struct OwedSender(mpsc::Sender<OwedJob>);
+
+/// The receiving end of the debts of one process.
+pub type OwedReceiver = mpsc::Receiver<OwedJob>;
+
+pub(super) fn channel() -> (OwedSender, OwedReceiver) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    (OwedSender(sender), receiver)
+}
+
+impl OwedSender {
+    /// Hands a debt on. A full channel loses nothing: the debt stands in Redis.
+    pub(super) fn send(&self, job: OwedJob) {
+        if self.0.try_send(job).is_err() {
+            tracing::debug!("the answers queue up; this one goes out with the next sweep");
+        }
+    }
+}
+
+impl Broker {
+    /// Debts of the queue as they stand in Redis, up to `limit`, in no order.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when Redis does not answer.
+    pub async fn owed_jobs(&self, queue: &QueueName, limit: usize) -> Result<Vec<OwedJob>, BrokerError> {
+        let keys = self.keys(queue);
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("HRANDFIELD").arg(&keys.outbox).arg(limit).arg("WITHVALUES");
+        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        let unexpected = || BrokerError::Answer { script: "HRANDFIELD", expected: "debts" };
+        let flat: Vec<String> = redis::FromRedisValue::from_redis_value(reply).map_err(|_| unexpected())?;
+        let debts: Vec<(&str, u64)> =
+            flat.chunks_exact(2).filter_map(|debt| Some((debt[0].as_str(), debt[1].parse().ok()?))).collect();
+        if debts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<&str> = debts.iter().map(|(id, _)| *id).collect();
+        let mut reads = Pipeline::new();
+        reads.cmd("HMGET").arg(&keys.jobs).arg(&ids).cmd("HMGET").arg(&keys.history).arg(&ids);
+        let mut replies = self.store.link.send(&reads).await?.into_iter();
+        let mut texts = || -> Result<Vec<Option<String>>, BrokerError> {
+            let reply = accepted(replies.next().unwrap_or(Value::Nil))?;
+            redis::FromRedisValue::from_redis_value(reply).map_err(|_| unexpected())
+        };
+        let (records, histories) = (texts()?, texts()?);
+        let mut owed = Vec::new();
+        for (((id, token), record), history) in debts.into_iter().zip(records).zip(histories) {
+            match owed_job(record.as_deref(), history.as_deref(), token) {
+                Some(job) => owed.push(job),
+                None => {
+                    tracing::warn!(%queue, job = id, "its producer cannot be answered: the job was deleted before");
+                    self.forget_debt(queue, id, token).await?;
+                }
+            }
+        }
+        Ok(owed)
+    }
+
+    /// Adds the payment of a debt to a transaction that writes the foreign answer.
+    pub fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
+        let keys = self.keys(&owed.job.queue);
+        Script::done.call(transaction, &[&keys.outbox]).arg(owed.job.id.as_str()).arg(owed.token)
+    }
+
+    async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
+        let keys = self.keys(queue);
+        let mut pipeline = Pipeline::new();
+        Script::done.call(&mut pipeline, &[&keys.outbox]).arg(id).arg(token);
+        only(self.store.link.send(&pipeline).await?)?;
+        Ok(())
+    }
+}
+
+fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
+    let job = serde_json::from_str(record?).ok()?;
+    let history = serde_json::from_str(history?).ok()?;
+    Some(OwedJob { job, history, token })
+}

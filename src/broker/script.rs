@@ -1,0 +1,49 @@
+//! The Lua scripts by name, and how one is called.
+
+use std::sync::LazyLock;
+
+use redis::{FromRedisValue, Pipeline, Value};
+
+use super::BrokerError;
+use crate::store::{LinkError, accepted};
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        /// One transition each; see the header of the file.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[expect(non_camel_case_types, reason = "the variants are the names of the files")]
+        pub(super) enum Script { $($name),* }
+
+        /// The source of every script, for [`crate::store::Store::new`].
+        pub const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+scripts!(admit, adopt, claim, done, enqueue, fire, heartbeat, promote, prune, reap, retire, settle, take);
+
+/// The SHA-1 of each script, by which Redis knows it once it is loaded.
+static HASHES: LazyLock<Vec<String>> =
+    LazyLock::new(|| SCRIPTS.iter().map(|source| redis::Script::new(source).get_hash().to_owned()).collect());
+
+impl Script {
+    pub(super) fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    /// Starts a call in the pipeline; the arguments follow by `.arg(…)`.
+    pub(super) fn call<'p>(self, pipeline: &'p mut Pipeline, keys: &[&str]) -> &'p mut Pipeline {
+        pipeline.cmd("EVALSHA").arg(&HASHES[self as usize]).arg(keys.len()).arg(keys)
+    }
+
+    /// Reads the reply of a call.
+    pub(super) fn reply<T: FromRedisValue>(self, reply: Value, expected: &'static str) -> Result<T, BrokerError> {
+        T::from_redis_value(accepted(reply)?).map_err(|_| BrokerError::Answer { script: self.name(), expected })
+    }
+}
+
+/// The only reply of a pipeline of one call.
+pub(super) fn only(replies: Vec<Value>) -> Result<Value, LinkError> {
+    replies.into_iter().next().ok_or(LinkError::Unexpected { what: "a call" })
+}

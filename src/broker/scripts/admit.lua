@@ -1,0 +1,42 @@
+-- Turns messages in flight into jobs. A message that is not in the in-flight record any more was admitted before and
+-- is left alone. A producer may send an id again: while the first job lives it stays the only one, and once that has
+-- ended the new message starts it over.
+--
+-- KEYS  inflight, jobs, history, pending, scheduled, retry, active, completed, dead, cancelled, outbox, counters
+-- ARGV  for each message: field, id, record (JSON), set ('pending' | 'scheduled' | 'dead' | 'drop'), score (ms),
+--       history (JSON, or '' for none)
+-- Returns for each message: 1 admitted, 2 its job lives already, 0 was not in flight.
+local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9] }
+local out = {}
+for i = 1, #ARGV, 6 do
+  local field, id, record, set, score, history = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  if redis.call('HDEL', KEYS[1], field) == 0 then
+    out[#out + 1] = 0
+  elseif set == 'drop' then
+    out[#out + 1] = 1
+  else
+    local lives = redis.call('HEXISTS', KEYS[2], id) == 1
+      and (redis.call('HEXISTS', KEYS[7], id) == 1 or redis.call('ZSCORE', KEYS[4], id)
+        or redis.call('ZSCORE', KEYS[5], id) or redis.call('ZSCORE', KEYS[6], id))
+    if lives then
+      out[#out + 1] = 2
+    else
+      for s = 8, 10 do
+        redis.call('ZREM', KEYS[s], id)
+      end
+      redis.call('HSET', KEYS[2], id, record)
+      redis.call('ZADD', sets[set], score, id)
+      if history == '' then
+        redis.call('HDEL', KEYS[3], id)
+      else
+        redis.call('HSET', KEYS[3], id, history)
+      end
+      if set == 'dead' then
+        redis.call('HSET', KEYS[11], id, '0')
+        redis.call('HINCRBY', KEYS[12], 'dead', 1)
+      end
+      out[#out + 1] = 1
+    end
+  end
+end
+return out

@@ -1,0 +1,185 @@
+//! Wake-ups without polling: Redis tells when a key that somebody waits for has changed.
+//!
+//! A connection of its own reads the keys with client-side caching on (`CLIENT TRACKING`, Redis 6): reading a key arms
+//! it, the next change of it sends one invalidation. So an idle node sends nothing but one check every few seconds, any
+//! number of lists is watched by one connection, the lists are not touched, and a busy node, which does not wait,
+//! gets no notices at all. Where the server does not know tracking (some proxies), everything waiting looks again
+//! once a second.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{Pipeline, PushInfo, PushKind, Value};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::job::Timestamp;
+use crate::store::{Link, LinkError, Store, accepted};
+
+/// How often everything that is armed is armed again: this is what a lost notice or a dead connection costs at most.
+const CHECK: Duration = Duration::from_secs(5);
+/// The same where the server cannot notify.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Watches keys for all pools and intakes of a node.
+#[derive(Debug)]
+pub struct Watch {
+    link: Link,
+    pushes: Mutex<Option<mpsc::UnboundedReceiver<PushInfo>>>,
+    waiting: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
+    /// The generation of the link on which tracking was switched on; 0: none. Whether it worked.
+    tracking: tokio::sync::Mutex<(u64, bool)>,
+}
+
+/// What arming found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Armed {
+    /// One of the keys holds something already.
+    pub ready: bool,
+    /// When the first job of the timed keys becomes due.
+    pub due: Option<Timestamp>,
+}
+
+impl Watch {
+    pub(super) fn new(store: &Store) -> Self {
+        let (sink, pushes) = mpsc::unbounded_channel();
+        Self {
+            link: store.listening_link(sink),
+            pushes: Mutex::new(Some(pushes)),
+            waiting: Mutex::default(),
+            tracking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Arms the keys: `notify` is told at the next change of one of them. `filled` are keys whose existence means that
+    /// there is something to do; `timed` are sorted sets whose first score is a due time.
+    ///
+    /// Arm first, then look for work, then wait: whatever comes after the look, the notice tells.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer; the caller looks again later.
+    pub async fn arm(&self, notify: &Arc<Notify>, filled: &[String], timed: &[String]) -> Result<Armed, LinkError> {
+        self.register(notify, filled);
+        self.register(notify, timed);
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("EXISTS").arg(filled);
+        for key in timed {
+            pipeline.zrange_withscores(key, 0, 0);
+        }
+        let mut replies = self.send(&pipeline).await?.into_iter();
+        let ready = matches!(replies.next(), Some(Value::Int(n)) if n > 0);
+        let due = replies.filter_map(first_score).min();
+        Ok(Armed { ready, due })
+    }
+
+    /// Forgets a waiter.
+    pub fn forget(&self, notify: &Arc<Notify>) {
+        self.waiting().retain(|_, waiters| {
+            waiters.retain(|waiter| !Arc::ptr_eq(waiter, notify));
+            !waiters.is_empty()
+        });
+    }
+
+    /// Passes notices on until it is told to stop. Run once for each watch.
+    pub async fn run(&self, stop: CancellationToken) {
+        let taken = self.pushes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut pushes = taken.expect("a watch is run once");
+        loop {
+            let pause = if self.tracking.lock().await.1 { CHECK } else { POLL };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(push) = pushes.recv() => self.pass_on(&push),
+                () = tokio::time::sleep(pause) => self.check().await,
+            }
+        }
+    }
+
+    fn register(&self, notify: &Arc<Notify>, keys: &[String]) {
+        let mut waiting = self.waiting();
+        for key in keys {
+            let waiters = waiting.entry(key.clone()).or_default();
+            if !waiters.iter().any(|waiter| Arc::ptr_eq(waiter, notify)) {
+                waiters.push(Arc::clone(notify));
+            }
+        }
+    }
+
+    fn pass_on(&self, push: &PushInfo) {
+        match (&push.kind, push.data.first()) {
+            (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                for key in keys {
+                    if let Value::BulkString(name) = key {
+                        self.wake(&String::from_utf8_lossy(name));
+                    }
+                }
+            }
+            // Everything was flushed, or the connection is gone: look for yourselves.
+            (PushKind::Invalidate | PushKind::Disconnection, _) => self.wake_all(),
+            _ => {}
+        }
+    }
+
+    /// Arms every watched key again and finds out whether the connection lives.
+    async fn check(&self) {
+        let keys: Vec<String> = self.waiting().keys().cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("EXISTS").arg(&keys);
+        let before = self.tracking.lock().await.0;
+        let found = self.send(&pipeline).await;
+        let (after, works) = *self.tracking.lock().await;
+        match found {
+            Ok(_) if works && before == after => {}
+            // A new connection has armed the keys just now; what changed between the old and this one is unknown.
+            Ok(_) => self.wake_all(),
+            Err(error) => tracing::debug!("the watching connection: {error}"),
+        }
+    }
+
+    async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let mut connected = self.link.connected().await?;
+        let mut tracking = self.tracking.lock().await;
+        if tracking.0 != connected.generation {
+            let mut switch = Pipeline::new();
+            switch.cmd("CLIENT").arg("TRACKING").arg("ON");
+            let reply = self.link.send_on(&mut connected, &switch).await?.into_iter().next().unwrap_or(Value::Nil);
+            let works = match accepted(reply) {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::warn!("Redis cannot notify of changes ({error}); looking every {POLL:?} instead");
+                    false
+                }
+            };
+            *tracking = (connected.generation, works);
+        }
+        drop(tracking);
+        self.link.send_on(&mut connected, pipeline).await?.into_iter().map(accepted).collect()
+    }
+
+    fn wake(&self, key: &str) {
+        if let Some(waiters) = self.waiting().get(key) {
+            for waiter in waiters {
+                waiter.notify_one();
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        for waiter in self.waiting().values().flatten() {
+            waiter.notify_one();
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Arc<Notify>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn first_score(reply: Value) -> Option<Timestamp> {
+    let first: Vec<(String, f64)> = redis::FromRedisValue::from_redis_value(reply).ok()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds below 2^53")]
+    first.first().map(|&(_, score)| Timestamp::from_millis(score.max(0.0) as u64))
+}

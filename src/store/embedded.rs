@@ -1,0 +1,160 @@
+//! The private `redis-server` of `redis.url = "embedded"`: started in the state folder, reached over a socket, ended
+//! with the daemon.
+//!
+//! Real Redis, with its append-only file on, so what was accepted survives a crash of both. Supervising it (starting
+//! it again when it dies) is the daemon's loop around [`Embedded::start`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::config::Secret;
+
+/// How long a fresh server may take to load its append-only file and answer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to write everything out when asked to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Socket paths are limited to 107 bytes by the kernel (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error("create the folder {path} for the embedded Redis: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error(
+        "start redis-server: it is not on PATH; install it (Debian: apt-get install redis-server) or set redis.url"
+    )]
+    NotInstalled,
+    #[error("start redis-server: {0}")]
+    Spawn(io::Error),
+    #[error("the embedded redis-server ended at its start ({status}); its log is {log}")]
+    Ended { status: String, log: PathBuf },
+    #[error("the embedded redis-server did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("the path of the embedded Redis's socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir")]
+    SocketPath(usize),
+}
+
+/// A running private server. Dropping it ends the server at once; [`Embedded::stop`] lets it write out first.
+#[derive(Debug)]
+pub struct Embedded {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Embedded {
+    /// The folder of the server inside the state folder.
+    pub fn folder(state_dir: &Path) -> PathBuf {
+        state_dir.join("redis")
+    }
+
+    /// The URL under which clients on this machine reach it.
+    pub fn url(state_dir: &Path) -> Secret {
+        Secret::new(format!("redis+unix://{}", socket(state_dir).display()))
+    }
+
+    /// Starts the server and waits until it answers.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`], with the remedy in its words.
+    pub async fn start(state_dir: &Path) -> Result<Self, EmbeddedError> {
+        let folder = Self::folder(state_dir);
+        std::fs::create_dir_all(&folder).map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
+        let folder = folder.canonicalize().map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
+        let socket = socket(state_dir);
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(EmbeddedError::SocketPath(socket.as_os_str().len()));
+        }
+        let child = spawn(&folder, &socket)?;
+        let mut server = Self { child, socket };
+        server.wait_until_it_answers(&folder).await?;
+        Ok(server)
+    }
+
+    /// The server's process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Completes when the server has ended by itself.
+    pub async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Asks the server to write everything out and end; kills it when it takes too long.
+    pub async fn stop(mut self) {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            // It may have ended already; then there is nobody to tell.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
+            tracing::warn!("the embedded redis-server did not stop within {STOP_DEADLINE:?}, killing it");
+            let _ = self.child.kill().await;
+        }
+    }
+
+    async fn wait_until_it_answers(&mut self, folder: &Path) -> Result<(), EmbeddedError> {
+        let deadline = Instant::now() + START_DEADLINE;
+        let client = redis::Client::open(format!("redis+unix://{}", self.socket.display()))
+            .map_err(|error| EmbeddedError::Spawn(io::Error::other(error)))?;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(EmbeddedError::Ended { status: status.to_string(), log: folder.join("redis.log") });
+            }
+            if let Ok(mut connection) = client.get_multiplexed_async_connection().await
+                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(EmbeddedError::Silent(START_DEADLINE))
+    }
+}
+
+fn socket(state_dir: &Path) -> PathBuf {
+    let folder = Embedded::folder(state_dir);
+    folder.canonicalize().unwrap_or(folder).join("redis.sock")
+}
+
+fn spawn(folder: &Path, socket: &Path) -> Result<Child, EmbeddedError> {
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--port", "0", "--unixsocketperm", "700", "--daemonize", "no", "--save", ""])
+        .args(["--appendonly", "yes", "--appendfsync", "everysec", "--aof-use-rdb-preamble", "yes"])
+        .args(["--maxmemory-policy", "noeviction", "--loglevel", "notice", "--logfile", "redis.log"])
+        .arg("--unixsocket")
+        .arg(socket)
+        .arg("--dir")
+        .arg(folder)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A signal from the terminal is for the daemon, which stops its Redis last, when nothing needs it any more.
+        .process_group(0)
+        .kill_on_drop(true);
+    // SAFETY: prctl is async-signal-safe and takes no pointers here.
+    unsafe {
+        command.pre_exec(|| {
+            // Nothing of ours outlives a killed daemon: a second server on the same files would refuse to start.
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        });
+    }
+    command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => EmbeddedError::NotInstalled,
+        _ => EmbeddedError::Spawn(error),
+    })
+}

@@ -1,0 +1,240 @@
+//! Reads: one job, one queue. On the pool for reads, so that they never delay a claim.
+
+use std::collections::BTreeMap;
+
+use redis::{FromRedisValue, Pipeline, Value};
+
+use super::link::accepted;
+use super::{ForeignList, LinkError, QueueKeys, Store};
+use crate::job::{History, Job, JobId, NodeId, QueueName, State, Timestamp};
+
+/// One job as it stands.
+#[derive(Debug, Clone)]
+pub struct JobView {
+    pub job: Job,
+    pub state: State,
+    pub history: History,
+    /// The running attempt, of an active job.
+    pub active: Option<ActiveView>,
+    /// When a waiting job became pending or becomes due.
+    pub due: Option<Timestamp>,
+}
+
+/// Who runs a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveView {
+    pub token: u64,
+    pub node: NodeId,
+    pub started: Timestamp,
+}
+
+/// One queue in numbers.
+#[derive(Debug, Clone)]
+pub struct QueueView {
+    pub queue: QueueName,
+    pub pending: u64,
+    pub active: u64,
+    pub scheduled: u64,
+    pub retry: u64,
+    pub completed: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+    /// When the job that waits longest became pending.
+    pub oldest_pending: Option<Timestamp>,
+    /// Messages in each foreign list that no one has taken yet.
+    pub foreign: Vec<(ForeignList, u64)>,
+    pub counters: Counters,
+}
+
+/// What has happened in a queue since it was first used, over all nodes and restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub completed: u64,
+    /// Failed attempts, retried or not.
+    pub failed: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+    /// Attempts that a dying process left behind.
+    pub crashed: u64,
+    /// Late results of a lost lease: refused, never applied.
+    pub refused: u64,
+}
+
+impl ActiveView {
+    /// Reads `token node started`, the value in the `active` hash.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        Some(Self {
+            token: parts.next()?.parse().ok()?,
+            node: NodeId::parse(parts.next()?).ok()?,
+            started: Timestamp::from_millis(parts.next()?.parse().ok()?),
+        })
+    }
+}
+
+impl Store {
+    /// Whether Redis answers, by a round trip on the pool for reads.
+    ///
+    /// # Errors
+    /// [`LinkError`] with what is wrong.
+    pub async fn ping(&self) -> Result<(), LinkError> {
+        let mut ping = Pipeline::new();
+        ping.cmd("PING");
+        self.read(&ping).await.map(drop)
+    }
+
+    /// The job of this id, looked for in every queue given.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub async fn job(&self, id: &JobId, queues: &[QueueName]) -> Result<Option<JobView>, LinkError> {
+        const READS: usize = 6;
+        if queues.is_empty() {
+            return Ok(None);
+        }
+        let mut pipeline = Pipeline::new();
+        for queue in queues {
+            let keys = self.keys.queue(queue);
+            pipeline.hget(&keys.jobs, id.as_str()).hget(&keys.history, id.as_str()).hget(&keys.active, id.as_str());
+            pipeline.zscore(&keys.pending, id.as_str()).zscore(&keys.scheduled, id.as_str());
+            pipeline.zscore(&keys.retry, id.as_str());
+        }
+        let replies = self.read(&pipeline).await?;
+        for found in replies.chunks_exact(READS) {
+            if !matches!(found[0], Value::Nil) {
+                return job_view(found).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The numbers of each queue; `foreign` are the lists it reads.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub async fn queues(&self, queues: &[(QueueName, Vec<ForeignList>)]) -> Result<Vec<QueueView>, LinkError> {
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::new();
+        for (queue, foreign) in queues {
+            count(&mut pipeline, &self.keys.queue(queue), foreign);
+        }
+        let mut replies = self.read(&pipeline).await?.into_iter();
+        queues.iter().map(|(queue, foreign)| queue_view(queue, foreign, &mut replies)).collect()
+    }
+
+    async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let mut connection = self.reads.get().await.map_err(|error| LinkError::Refused(error.to_string()))?;
+        let call = redis::aio::ConnectionLike::req_packed_commands(&mut *connection, pipeline, 0, pipeline.len());
+        let replies = match tokio::time::timeout(self.timeout, call).await {
+            Err(_) => Err(LinkError::Timeout(self.timeout)),
+            Ok(Err(error)) => Err(LinkError::Broken(error)),
+            Ok(Ok(replies)) => replies.into_iter().map(accepted).collect(),
+        };
+        if replies.is_err() {
+            // It may still be waiting for the answers of this call: it must not go back into the pool.
+            drop(deadpool_redis::Connection::take(connection));
+        }
+        replies
+    }
+}
+
+fn job_view(found: &[Value]) -> Result<JobView, LinkError> {
+    let unexpected = |what| LinkError::Unexpected { what };
+    let job: Job = json(&found[0])?.ok_or(unexpected("a job"))?;
+    let history: History = json(&found[1])?.unwrap_or_default();
+    let active = text(&found[2])?.and_then(|text| ActiveView::parse(&text));
+    let [pending, scheduled, retry] = [&found[3], &found[4], &found[5]].map(score);
+    let (pending, scheduled, retry) = (pending?, scheduled?, retry?);
+    let state = match &history.end {
+        Some(end) => end.state,
+        None if active.is_some() => State::Active,
+        None if scheduled.is_some() => State::Scheduled,
+        None if retry.is_some() => State::Retry,
+        None => State::Pending,
+    };
+    Ok(JobView { job, state, history, active, due: pending.or(scheduled).or(retry) })
+}
+
+fn count(pipeline: &mut Pipeline, keys: &QueueKeys, foreign: &[ForeignList]) {
+    pipeline.zcard(&keys.pending).hlen(&keys.active).zcard(&keys.scheduled).zcard(&keys.retry);
+    pipeline.zcard(&keys.completed).zcard(&keys.dead).zcard(&keys.cancelled);
+    pipeline.zrange_withscores(&keys.pending, 0, 0).hgetall(&keys.counters);
+    for list in foreign {
+        for key in &list.keys {
+            pipeline.llen(key);
+        }
+    }
+}
+
+fn queue_view(
+    queue: &QueueName,
+    foreign: &[ForeignList],
+    replies: &mut impl Iterator<Item = Value>,
+) -> Result<QueueView, LinkError> {
+    let mut next = || replies.next().ok_or(LinkError::Unexpected { what: "a queue's numbers" });
+    let (pending, active, scheduled, retry) = (number(next()?)?, number(next()?)?, number(next()?)?, number(next()?)?);
+    let (completed, dead, cancelled) = (number(next()?)?, number(next()?)?, number(next()?)?);
+    let oldest: Vec<(String, f64)> = typed(next()?, "the oldest pending job")?;
+    let counted: BTreeMap<String, u64> = typed(next()?, "a queue's counters")?;
+    let mut lists = Vec::new();
+    for list in foreign {
+        let mut waiting = 0;
+        for _ in &list.keys {
+            waiting += number(next()?)?;
+        }
+        lists.push((list.clone(), waiting));
+    }
+    Ok(QueueView {
+        queue: queue.clone(),
+        pending,
+        active,
+        scheduled,
+        retry,
+        completed,
+        dead,
+        cancelled,
+        oldest_pending: oldest.first().map(|&(_, at)| instant(at)),
+        foreign: lists,
+        counters: counters(&counted),
+    })
+}
+
+fn counters(counted: &BTreeMap<String, u64>) -> Counters {
+    let of = |name: &str| counted.get(name).copied().unwrap_or(0);
+    Counters {
+        completed: of("completed"),
+        failed: of("failed"),
+        dead: of("dead"),
+        cancelled: of("cancelled"),
+        crashed: of("crashed"),
+        refused: of("refused"),
+    }
+}
+
+fn number(value: Value) -> Result<u64, LinkError> {
+    typed(value, "a count")
+}
+
+fn typed<T: FromRedisValue>(value: Value, what: &'static str) -> Result<T, LinkError> {
+    T::from_redis_value(value).map_err(|_| LinkError::Unexpected { what })
+}
+
+fn text(value: &Value) -> Result<Option<String>, LinkError> {
+    typed(value.clone(), "a text")
+}
+
+fn score(value: &Value) -> Result<Option<Timestamp>, LinkError> {
+    Ok(typed::<Option<f64>>(value.clone(), "a score")?.map(instant))
+}
+
+fn json<T: serde::de::DeserializeOwned>(value: &Value) -> Result<Option<T>, LinkError> {
+    let Some(text) = text(value)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|_| LinkError::Unexpected { what: "a record" })
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds, far below 2^53")]
+fn instant(score: f64) -> Timestamp {
+    Timestamp::from_millis(score.max(0.0) as u64)
+}

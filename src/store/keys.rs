@@ -1,0 +1,119 @@
+//! The names of all keys, ours and the foreign ones we read. Built nowhere else.
+//!
+//! Keys of ours carry the queue in a hash tag, `jobsd:{emails}:pending`, so everything that one transition of a queue
+//! touches lies in one slot of a Redis Cluster.
+
+use crate::job::{QueueName, Wire};
+
+/// Builds key names under one prefix.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+/// The keys of one queue.
+#[derive(Debug, Clone)]
+pub struct QueueKeys {
+    pub queue: QueueName,
+    /// HASH: job id → the job (JSON, see [`crate::job::Job`]). Every job that exists is in it.
+    pub jobs: String,
+    /// HASH: job id → its history (JSON, see [`crate::job::History`]). Absent until something has happened.
+    pub history: String,
+    /// ZSET: job id → the time it became pending (ms). Claimed from the front.
+    pub pending: String,
+    /// ZSET: job id → when it is due (ms): jobs that were enqueued for later.
+    pub scheduled: String,
+    /// ZSET: job id → when it is due (ms): jobs whose last attempt failed.
+    pub retry: String,
+    /// HASH: job id → `token node started`: who runs it, by which claim, since when (ms).
+    pub active: String,
+    /// ZSET: job id → when it ended (ms). One for each way to end.
+    pub completed: String,
+    pub dead: String,
+    pub cancelled: String,
+    /// ZSET: node id → end of its lease (ms).
+    pub leases: String,
+    /// HASH: counters that outlive the process: `completed`, `failed`, `dead`, `crashed`, … and `token`, the last
+    /// fencing token given out.
+    pub counters: String,
+    /// HASH: `node/number` → `list NUL element`: foreign messages taken and not yet admitted.
+    pub inflight: String,
+    /// HASH: job id → token of the settle: jobs whose foreign side is not up to date yet.
+    pub outbox: String,
+    /// HASH: schedule name → its last fire (ms).
+    pub fires: String,
+}
+
+/// A foreign list and how elements are taken from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignList {
+    pub wire: Wire,
+    /// The queue name that its producers use.
+    pub name: String,
+    /// The Redis lists behind it, in the order in which they are served.
+    pub keys: Vec<String>,
+}
+
+impl Keys {
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    pub fn queue(&self, queue: &QueueName) -> QueueKeys {
+        let key = |what: &str| format!("{}:{{{queue}}}:{what}", self.prefix);
+        QueueKeys {
+            queue: queue.clone(),
+            jobs: key("jobs"),
+            history: key("history"),
+            pending: key("pending"),
+            scheduled: key("scheduled"),
+            retry: key("retry"),
+            active: key("active"),
+            completed: key("completed"),
+            dead: key("dead"),
+            cancelled: key("cancelled"),
+            leases: key("leases"),
+            counters: key("counters"),
+            inflight: key("inflight"),
+            outbox: key("outbox"),
+            fires: key("fires"),
+        }
+    }
+}
+
+/// What kombu puts between a list's name and its priority step (kombu 5.4, `transport/redis.py`, `sep`).
+const KOMBU_SEPARATOR: &str = "\u{6}\u{16}";
+/// kombu's default priority steps. On Redis 0 is served first, and the step 0 is the bare list.
+const KOMBU_STEPS: [u8; 3] = [3, 6, 9];
+
+impl ForeignList {
+    pub fn new(wire: Wire, name: &str) -> Self {
+        let keys = match wire {
+            Wire::Celery => std::iter::once(name.to_owned())
+                .chain(KOMBU_STEPS.iter().map(|step| format!("{name}{KOMBU_SEPARATOR}{step}")))
+                .collect(),
+            Wire::Rq => vec![format!("rq:queue:{name}")],
+        };
+        Self { wire, name: name.to_owned(), keys }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_tagged_by_queue() {
+        let queue = QueueName::parse("emails").expect("a valid name");
+        assert_eq!(Keys::new("jobsd").queue(&queue).pending, "jobsd:{emails}:pending");
+    }
+
+    #[test]
+    fn a_celery_queue_is_four_lists_with_the_most_urgent_first() {
+        assert_eq!(
+            ForeignList::new(Wire::Celery, "emails").keys,
+            ["emails", "emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]
+        );
+        assert_eq!(ForeignList::new(Wire::Rq, "analytics").keys, ["rq:queue:analytics"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! One shared connection to Redis that heals itself: every call has a deadline, and a connection that broke it is
+//! thrown away, so the next call opens a new one.
+//!
+//! Not a library's reconnecting manager, because a call that timed out must also cost the connection: behind a network
+//! that drops packets silently, the old one would answer never.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, Value};
+use tokio::sync::{Mutex, mpsc};
+
+/// Where the pushes of a listening connection go.
+pub type PushSink = mpsc::UnboundedSender<PushInfo>;
+
+/// Why a call to Redis gave nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkError {
+    #[error("connect to Redis: {0}")]
+    Connect(redis::RedisError),
+    #[error("connect to Redis: no answer within {0:?}")]
+    ConnectTimeout(Duration),
+    #[error("wait for Redis: no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke: whether the commands ran is unknown.
+    #[error("talk to Redis: {0}")]
+    Broken(redis::RedisError),
+    /// Redis understood and refused.
+    #[error("Redis answered: {0}")]
+    Refused(String),
+    /// Redis answered in a form that this version does not know.
+    #[error("Redis answered {what} with something unexpected")]
+    Unexpected { what: &'static str },
+}
+
+/// The live connection of a link, and which one in its life it is.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    connection: MultiplexedConnection,
+    /// Grows with every new connection: two calls with the same number used the same one.
+    pub generation: u64,
+}
+
+#[derive(Debug)]
+pub struct Link {
+    client: redis::Client,
+    timeout: Duration,
+    scripts: &'static [&'static str],
+    sink: Option<PushSink>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Link {
+    pub(super) fn new(client: redis::Client, timeout: Duration, scripts: &'static [&'static str]) -> Self {
+        Self { client, timeout, scripts, sink: None, slot: Arc::default() }
+    }
+
+    pub(super) fn listening(client: redis::Client, timeout: Duration, sink: PushSink) -> Self {
+        Self { client, timeout, scripts: &[], sink: Some(sink), slot: Arc::default() }
+    }
+
+    /// The deadline of one call, connecting aside.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Sends the commands in one round trip. Each has its own reply; one that Redis refused stands as
+    /// [`Value::ServerError`] in its place.
+    ///
+    /// # Errors
+    /// [`LinkError`] when no replies came. The commands may have run all the same.
+    pub async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let mut connected = self.connected().await?;
+        self.send_on(&mut connected, commands).await
+    }
+
+    /// As [`Link::send`], on a connection that the caller holds.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub async fn send_on(&self, connected: &mut Connected, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let count = commands.len();
+        let call = connected.connection.send_packed_commands(commands, 0, count);
+        let result = match tokio::time::timeout(self.timeout, call).await {
+            Err(_) => Err(LinkError::Timeout(self.timeout)),
+            Ok(Err(error)) => Err(LinkError::Broken(error)),
+            Ok(Ok(replies)) => Ok(replies),
+        };
+        // A script that Redis does not know means that it was restarted or emptied behind this connection:
+        // connecting again loads them all.
+        let lost = match &result {
+            Err(_) => true,
+            Ok(replies) => replies.iter().any(is_noscript),
+        };
+        if lost {
+            self.discard(connected.generation).await;
+        }
+        result
+    }
+
+    /// The live connection, opened if there is none.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis cannot be reached or refuses us.
+    pub async fn connected(&self) -> Result<Connected, LinkError> {
+        let mut slot = self.slot.lock().await;
+        if let Some(connection) = &slot.connection {
+            return Ok(Connected { connection: connection.clone(), generation: slot.generation });
+        }
+        let connection = match tokio::time::timeout(self.timeout, self.open()).await {
+            Err(_) => return Err(LinkError::ConnectTimeout(self.timeout)),
+            Ok(opened) => opened?,
+        };
+        slot.generation += 1;
+        slot.connection = Some(connection.clone());
+        Ok(Connected { connection, generation: slot.generation })
+    }
+
+    /// Forgets the connection of this generation, if it is still the current one.
+    pub async fn discard(&self, generation: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.generation == generation {
+            slot.connection = None;
+        }
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, LinkError> {
+        // Our own deadlines stand above the library's, whose default of half a second would cut slow scripts off.
+        let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let mut client = self.client.clone();
+        if let Some(sink) = &self.sink {
+            config = config.set_push_sender(sink.clone());
+            client = resp3(&client).map_err(LinkError::Connect)?;
+        }
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&config).await.map_err(LinkError::Connect)?;
+        if !self.scripts.is_empty() {
+            let mut load = Pipeline::new();
+            for script in self.scripts {
+                load.cmd("SCRIPT").arg("LOAD").arg(script);
+            }
+            let replies = connection
+                .send_packed_commands(&load, 0, self.scripts.len())
+                .await
+                .map_err(LinkError::Connect)?;
+            if let Some(refusal) = replies.iter().find_map(refusal) {
+                return Err(LinkError::Refused(refusal));
+            }
+        }
+        Ok(connection)
+    }
+}
+
+/// The same server in protocol 3, the only one in which it can push.
+fn resp3(client: &redis::Client) -> redis::RedisResult<redis::Client> {
+    let info = client.get_connection_info().clone();
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    redis::Client::open(info.set_redis_settings(settings))
+}
+
+fn is_noscript(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}
+
+/// The refusal in a reply, as Redis worded it.
+fn refusal(reply: &Value) -> Option<String> {
+    match reply {
+        Value::ServerError(error) => Some(match error.details() {
+            Some(details) => format!("{} {details}", error.code()),
+            None => error.code().to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// Turns a reply that is a refusal into an error.
+///
+/// # Errors
+/// [`LinkError::Refused`] with Redis's own words.
+pub fn accepted(reply: Value) -> Result<Value, LinkError> {
+    match refusal(&reply) {
+        Some(words) => Err(LinkError::Refused(words)),
+        None => Ok(reply),
+    }
+}
