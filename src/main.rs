@@ -4,8 +4,12 @@ mod broker;
 mod clock;
 mod config;
 mod control;
+mod handler;
 mod job;
 mod metrics;
+mod node;
+mod pool;
+mod scheduler;
 mod store;
 
 fn main() {}

@@ -4,6 +4,8 @@
 //! removes it in the same transaction that writes the foreign answer. In between it travels through a channel inside
 //! the process; what does not fit there, or was left behind by a dead node, is found again by [`Broker::owed_jobs`].
 
+use std::sync::Arc;
+
 use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
 
@@ -15,7 +17,7 @@ use crate::store::accepted;
 /// A job whose producer waits for word of it.
 #[derive(Debug, Clone)]
 pub struct OwedJob {
-    pub job: Job,
+    pub job: Arc<Job>,
     pub history: History,
     /// Token of the settle that owes it; 0 for a message refused at admission.
     pub token: u64,
@@ -99,7 +101,7 @@ impl Broker {
 }
 
 fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
-    let job = serde_json::from_str(record?).ok()?;
+    let job: Job = serde_json::from_str(record?).ok()?;
     let history = serde_json::from_str(history?).ok()?;
-    Some(OwedJob { job, history, token })
+    Some(OwedJob { job: Arc::new(job), history, token })
 }
