@@ -9,8 +9,9 @@
 
 `celery` calls `.delay`, `rq` enqueues over a connection that reads bytes, `app` through the application's own
 `enqueue_job`, `all` sends every task of the application once. Arguments are JSON: an object holds keyword arguments, a
-list positional ones, and both may be given. A task name with a dot is sent as it is, without the checks that Celery and RQ make for a function
-they can import: that is how an unknown task or a wrong argument gets onto the wire. With `--count N` the job is sent N times, `{n}` in any string of its arguments standing for 0…N-1.
+list positional ones, and both may be given. A task name with a dot is sent as it is, without the checks that Celery and
+RQ make for a function they can import: that is how an unknown task or a wrong argument gets onto the wire. With
+`--count N` the job is sent N times, `{n}` in any string of its arguments standing for 0…N-1.
 
 One JSON line per job on standard output, in the order of enqueueing:
     celery    {"wire", "task", "id", "state", "result" | "error": {"type", "message"}}
@@ -20,6 +21,7 @@ in time is reported in the state it is in. The exit code speaks of this program,
 """
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -115,7 +117,7 @@ class CeleryJob:
 
 
 class RqJob:
-    """One RQ job, watched over a connection that reads bytes, or as far as possible over the application's own."""
+    """One RQ job, its status watched over the connection that enqueued it, its result read as bytes."""
 
     ENDED = ("finished", "failed", "stopped", "canceled", "gone")
 
@@ -173,7 +175,9 @@ def function(task):
     return task if "." in task else getattr(rq_tasks, task)
 
 
+@functools.cache
 def bytes_connection():
+    """A connection of the usual kind. The application's own decodes, and so cannot read a job back, see rq_app."""
     from redis import Redis
 
     return Redis.from_url(os.environ["REDIS_URL"])
