@@ -87,7 +87,7 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
         return Err(head.refuse("the message has no id; send it with a Celery client".to_owned()));
     };
     let body = envelope::body(&envelope, limits).map_err(|error| head.refuse_body(&error))?;
-    let (args, kwargs, embed) = call(body).map_err(|reason| head.refuse(reason.to_owned()))?;
+    let body = Body::read(body).map_err(|reason| head.refuse(reason.to_owned()))?;
     let retries = head.count("retries")?;
     let eta_ms = head.instant("eta")?;
     let expires_ms = head.instant("expires")?;
@@ -98,9 +98,9 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
         id,
         task: head.task.clone(),
         shadow: head.text("shadow"),
-        args,
-        kwargs,
-        embed,
+        args: body.args,
+        kwargs: body.kwargs,
+        embed: body.embed,
         retries,
         eta_ms,
         expires_ms,
@@ -238,30 +238,46 @@ fn headless(envelope: &Map<String, Value>, limits: &Limits) -> Box<Refusal> {
     Box::new(Refusal { id: text("id"), task: text("task"), group: text("taskset"), ..*nameless(reason) })
 }
 
-/// Splits a body into `[args, kwargs, embed]`.
-fn call(body: Value) -> Result<(Vec<Value>, Map<String, Value>, Embed), &'static str> {
-    let Value::Array(parts) = body else {
-        return Err("the body is not [args, kwargs, embed]; send it with a Celery client");
-    };
-    let Ok([args, kwargs, embed]) = <[Value; 3]>::try_from(parts) else {
-        return Err("the body is not [args, kwargs, embed]; send it with a Celery client");
-    };
-    let Value::Array(args) = args else {
-        return Err("the positional arguments are not a list; send it with a Celery client");
-    };
-    if tagged(&kwargs).is_some() {
-        return Err("the keyword arguments have names that no Python function can have");
+/// `[args, kwargs, embed]`.
+struct Body {
+    args: Vec<Value>,
+    kwargs: Map<String, Value>,
+    embed: Embed,
+}
+
+impl Body {
+    fn read(body: Value) -> Result<Self, &'static str> {
+        let parts = match body {
+            Value::Array(parts) => <[Value; 3]>::try_from(parts).ok(),
+            _ => None,
+        };
+        let Some([args, kwargs, embed]) = parts else {
+            return Err("the body is not [args, kwargs, embed]; send it with a Celery client");
+        };
+        if tagged(&kwargs).is_some() {
+            return Err("the keyword arguments have names that no Python function can have");
+        }
+        match (args, kwargs, embed) {
+            (Value::Array(args), Value::Object(kwargs), embed @ (Value::Object(_) | Value::Null)) => {
+                Ok(Self { args, kwargs, embed: Embed::read(&embed) })
+            }
+            (Value::Array(_), Value::Object(_), _) => {
+                Err("the embedded signatures are not an object; send it with a Celery client")
+            }
+            (Value::Array(_), _, _) => Err("the keyword arguments are not an object; send it with a Celery client"),
+            _ => Err("the positional arguments are not a list; send it with a Celery client"),
+        }
     }
-    let Value::Object(kwargs) = kwargs else {
-        return Err("the keyword arguments are not an object; send it with a Celery client");
-    };
-    let mut embed = match embed {
-        Value::Object(map) => map,
-        Value::Null => Map::new(),
-        _ => return Err("the embedded signatures are not an object; send it with a Celery client"),
-    };
-    let mut part = |name: &str| embed.swap_remove(name).unwrap_or_default();
-    let embed =
-        Embed { callbacks: part("callbacks"), errbacks: part("errbacks"), chain: part("chain"), chord: part("chord") };
-    Ok((args, kwargs, embed))
+}
+
+impl Embed {
+    fn read(embed: &Value) -> Self {
+        let part = |name: &str| embed.get(name).cloned().unwrap_or_default();
+        Self {
+            callbacks: part("callbacks"),
+            errbacks: part("errbacks"),
+            chain: part("chain"),
+            chord: part("chord"),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::intake::bigint;
 
-/// Frames end at the first opcode past this size; longer strings stand between frames.
+/// Frames end before the first object past this size; longer strings stand between frames.
 const FRAME: usize = 64 * 1024;
 /// Items per SETITEMS and APPENDS.
 const BATCH: usize = 1000;
@@ -20,6 +20,7 @@ pub(crate) fn dumps_call(func_name: &str, args: &[Value], kwargs: &Map<String, V
     pickler.text(func_name);
     pickler.opcode(b'N');
     pickler.tuple(args);
+    pickler.boundary();
     pickler.dict(kwargs);
     pickler.opcode(b't');
     pickler.memoize();
@@ -36,9 +37,7 @@ struct Pickler {
 
 impl Pickler {
     fn value(&mut self, value: &Value) {
-        if self.frame.len() >= FRAME {
-            self.end_frame();
-        }
+        self.boundary();
         match value {
             Value::Null => self.opcode(b'N'),
             Value::Bool(yes) => self.opcode(if *yes { 0x88 } else { 0x89 }),
@@ -149,18 +148,19 @@ impl Pickler {
                 self.opcode(b'(');
             }
             for (key, value) in batch {
-                self.key(key);
+                self.boundary();
+                self.text(key);
                 self.value(value);
             }
             self.opcode(if marked { b'u' } else { b's' });
         }
     }
 
-    fn key(&mut self, key: &str) {
+    /// A frame may end before each object.
+    fn boundary(&mut self) {
         if self.frame.len() >= FRAME {
             self.end_frame();
         }
-        self.text(key);
     }
 
     /// Writes the frame out. One too short to be worth its header goes without.
