@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod control;
 mod handler;
+mod intake;
 mod job;
 mod metrics;
 mod node;
