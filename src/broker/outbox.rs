@@ -85,6 +85,11 @@ impl Broker {
         Ok(owed)
     }
 
+    /// Adds the read of a debt: the reply is the token of the settle that owes it, or nil.
+    pub fn debt(&self, pipeline: &mut Pipeline, owed: &OwedJob) {
+        pipeline.hget(self.keys(&owed.job.queue).outbox, owed.job.id.as_str());
+    }
+
     /// Adds the payment of a debt to a transaction that writes the foreign answer.
     pub fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
         let keys = self.keys(&owed.job.queue);
