@@ -2,6 +2,9 @@
 
 mod clock;
 mod config;
+mod handler;
 mod job;
+#[cfg(test)]
+mod testing;
 
 fn main() {}
