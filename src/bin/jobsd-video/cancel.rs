@@ -14,7 +14,8 @@ pub(crate) fn listen() -> io::Result<()> {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         ffi::on_signal(signal, on_signal)?;
     }
-    Ok(())
+    // The limit on file sizes shall be an error like a full disk, not a death that leaves parts behind.
+    ffi::on_signal(libc::SIGXFSZ, ignore)
 }
 
 pub(crate) fn request() {
@@ -33,6 +34,8 @@ pub(crate) fn check() -> Result<(), Failure> {
 extern "C" fn on_signal(_signal: c_int) {
     request();
 }
+
+extern "C" fn ignore(_signal: c_int) {}
 
 /// What libav asks while it waits for data, so that a stalled disk cannot hold the process.
 pub(crate) extern "C" fn interrupt(_opaque: *mut c_void) -> c_int {
