@@ -12,7 +12,6 @@ fn what_is_no_media_file_is_refused() {
     let random: Vec<u8> = (0..200_000_u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8).collect();
     let ffconcat = b"ffconcat version 1.0\nfile 'clip.mp4'\n";
     let playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/secret.ts\n#EXT-X-ENDLIST\n";
-    let dash = b"<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" type=\"static\"></MPD>";
     let text = "This is a letter and not a video at all.\n".repeat(500);
     for (what, content, kind) in [
         ("nothing", &b""[..], "unreadable_input"),
@@ -20,7 +19,6 @@ fn what_is_no_media_file_is_refused() {
         ("a text", text.as_bytes(), "unreadable_input"),
         ("a concat list", ffconcat, "unsupported"),
         ("a playlist", playlist, "unsupported"),
-        ("a DASH manifest", dash, "unsupported"),
     ] {
         for mode in ["transcode", "thumbnail"] {
             let bench = Bench::new();
@@ -31,7 +29,7 @@ fn what_is_no_media_file_is_refused() {
             request["mode"] = json!(mode);
             request["thumbnail"] = json!({"at_ms": 0});
             let run = run(&request);
-            eprintln!("{what}: {}", run.error(kind, 2));
+            run.error(kind, 2);
             assert!(bench.outputs().is_empty(), "{what}: {:?}", bench.outputs());
         }
     }

@@ -88,13 +88,13 @@ fn odd_sides_and_full_colour_become_even_and_420() {
     check_mp4(&bench.output("a.mp4"), Some((426, 240)), false, 2.0, FRAME);
 }
 
-/// Red on the left as stored; turned clockwise it must be on top.
+/// Red on the left as stored: turned clockwise it is on top. The `ffmpeg` command means the other direction by `rotate`.
 #[test]
 fn a_turned_phone_gives_an_upright_picture() {
     for (angle, rotation, (width, height), red, blue) in [
-        ("90", 90, (240, 320), (120, 20), (120, 300)),
+        ("270", 90, (240, 320), (120, 20), (120, 300)),
         ("180", 180, (320, 240), (300, 120), (20, 120)),
-        ("270", 270, (240, 320), (120, 300), (120, 20)),
+        ("90", 270, (240, 320), (120, 300), (120, 20)),
     ] {
         let bench = Bench::new();
         let halves = "color=red:size=160x240:rate=30:duration=1[l];color=blue:size=160x240:rate=30:duration=1[r];[l][r]hstack";
@@ -206,7 +206,7 @@ fn old_television_becomes_square_and_progressive() {
     };
     let (before, after) = (combed(&clip), combed(&bench.output("720p.mp4")));
     assert!(before.0 > before.1, "the clip is not interlaced: {before:?}");
-    assert!(after.0 <= 2, "still combed: {after:?}");
+    assert!(after.0 * 5 < after.1, "still combed: {after:?}");
 }
 
 #[test]
