@@ -12,5 +12,7 @@ mod node;
 mod pool;
 mod scheduler;
 mod store;
+#[cfg(test)]
+mod testing;
 
 fn main() {}
