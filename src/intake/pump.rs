@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::{celery, rq};
-use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Taken, Verdict};
+use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Verdict};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::job::{NodeId, QueueName, Timestamp, Wire};
@@ -72,6 +72,7 @@ impl Pump {
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut surveys = self.broker.surveys.subscribe();
+        let abandoned = |found: &[Survey], queue: &QueueName| found.iter().any(|s| s.queue == *queue && s.inflight > 0);
         while !stop.is_cancelled() {
             let room = tokio::select! {
                 () = stop.cancelled() => break,
@@ -84,10 +85,7 @@ impl Pump {
                 Ok(Moved::Nothing) => tokio::select! {
                     () = stop.cancelled() => break,
                     () = self.changed.notified() => {}
-                    Ok(()) = surveys.changed() => {
-                        let found = surveys.borrow_and_update();
-                        self.adopt |= found.iter().any(|survey| survey.queue == self.queue && survey.inflight > 0);
-                    }
+                    Ok(_) = surveys.wait_for(|found| abandoned(found, &self.queue)) => self.adopt = true,
                 },
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, "taking foreign messages failed, trying again: {error}");
@@ -139,7 +137,7 @@ impl Pump {
             match self.broker.admit(&self.queue, &admissions, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
-                    return Ok(());
+                    return self.show_started(&admissions, &admitted).await;
                 }
                 // Whoever stops now leaves them in flight, where the next start finds them.
                 Err(error) if stop.is_cancelled() => return Err(error),
@@ -174,6 +172,21 @@ impl Pump {
                 Ok(Some(fields.unwrap_or_default()))
             })
             .collect()
+    }
+
+    /// RQ's clients see a job as started from here on: it was taken because a slot is free.
+    async fn show_started(&self, admissions: &[Admission], admitted: &[Admitted]) -> Result<(), BrokerError> {
+        let mut pipeline = Pipeline::new();
+        for (admission, admitted) in admissions.iter().zip(admitted) {
+            let is_rq = wire(&self.lists, &admission.taken.list) == Some(Wire::Rq);
+            if let (true, Verdict::Job(job), Admitted::Yes) = (is_rq, &admission.verdict, admitted) {
+                rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str());
+            }
+        }
+        if pipeline.len() > 0 {
+            self.broker.store.link.send(&pipeline).await?;
+        }
+        Ok(())
     }
 
     fn count(&self, admissions: &[Admission], admitted: &[Admitted]) {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Pipeline, Value};
+use redis::{FromRedisValue, Pipeline, Value as Reply};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{celery, rq};
@@ -127,7 +128,7 @@ async fn look(broker: &Broker, batch: &[OwedJob]) -> Result<Vec<Known>, BrokerEr
             owes: debt == Some(owed.token.to_string()),
             // A key of another type holds no result of ours to respect.
             stored: Option::from_redis_value(pair[1].clone()).unwrap_or(None),
-            exists: matches!(pair[1], Value::Int(n) if n > 0),
+            exists: matches!(pair[1], Reply::Int(n) if n > 0),
         });
     }
     Ok(known)

@@ -86,21 +86,22 @@ impl Supervisor {
     }
 
     /// Ends all pools: no new claims, running jobs may finish until `deadline` has passed, the rest is handed back.
+    /// Dropping the future loses nothing: another call goes on with what is left.
     pub async fn drain(&mut self, deadline: Duration) {
-        let mut pools: Vec<Running> = self.pools.drain().map(|(_, pool)| pool).chain(self.leaving.drain(..)).collect();
-        for pool in &pools {
+        self.leaving.extend(self.pools.drain().map(|(_, pool)| pool));
+        for pool in &self.leaving {
             pool.stop.drain.cancel();
         }
-        if !joined(&mut pools, deadline).await {
+        if !joined(&mut self.leaving, deadline).await {
             tracing::info!("the drain deadline of {deadline:?} has passed: handing the rest back");
-            for pool in &pools {
+            for pool in &self.leaving {
                 pool.stop.abort.cancel();
             }
-            if !joined(&mut pools, HAND_BACK).await {
-                tracing::warn!("Redis does not answer: other nodes take the rest over when the leases end");
+            if !joined(&mut self.leaving, HAND_BACK).await {
+                tracing::warn!("Redis does not answer: the rest is taken over by others when the leases end");
             }
         }
-        for pool in pools {
+        for pool in self.leaving.drain(..) {
             pool.task.abort();
         }
     }
