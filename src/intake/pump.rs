@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::{FromRedisValue, Pipeline};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
@@ -72,7 +72,6 @@ impl Pump {
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut surveys = self.broker.surveys.subscribe();
-        let abandoned = |found: &[Survey], queue: &QueueName| found.iter().any(|s| s.queue == *queue && s.inflight > 0);
         while !stop.is_cancelled() {
             let room = tokio::select! {
                 () = stop.cancelled() => break,
@@ -85,7 +84,7 @@ impl Pump {
                 Ok(Moved::Nothing) => tokio::select! {
                     () = stop.cancelled() => break,
                     () = self.changed.notified() => {}
-                    Ok(_) = surveys.wait_for(|found| abandoned(found, &self.queue)) => self.adopt = true,
+                    () = next_abandoned(&mut surveys, &self.queue) => self.adopt = true,
                 },
                 Err(error) => {
                     tracing::warn!(queue = %self.queue, "taking foreign messages failed, trying again: {error}");
@@ -210,6 +209,15 @@ impl Pump {
             () = tokio::time::sleep(self.pause) => {}
         }
         self.pause = (self.pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Waits for a heartbeat that saw messages of this queue in flight.
+async fn next_abandoned(surveys: &mut watch::Receiver<Vec<Survey>>, queue: &QueueName) {
+    while surveys.changed().await.is_ok() {
+        if surveys.borrow_and_update().iter().any(|survey| survey.queue == *queue && survey.inflight > 0) {
+            return;
+        }
     }
 }
 
