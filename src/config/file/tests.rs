@@ -146,6 +146,22 @@ fn invalid_files_are_explained() {
     assert!(wrong.is_empty(), "these differ from the .expected beside them:\n{wrong}");
 }
 
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_too() {
+    let problems = load(Path::new("/nonexistent/jobsd.toml"), &no_environment).expect_err("there is none");
+    assert_eq!(
+        problems.to_string(),
+        "/nonexistent/jobsd.toml: error: cannot read the file: No such file or directory (os error 2)\n  \
+         help: name the file with --config, and let the user of jobsd read it\n\n1 problem in /nonexistent/jobsd.toml"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = folder.path().join("jobsd.toml");
+    std::fs::write(&large, vec![b'#'; 5 << 20]).expect("written");
+    assert!(load(&large, &no_environment).is_err());
+    std::fs::write(&large, SHIPPED).expect("written");
+    assert!(load(&large, &no_environment).is_ok());
+}
+
 /// A generator good enough to hurt: xorshift, so that a failure can be repeated.
 struct Random(u64);
 
