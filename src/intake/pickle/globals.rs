@@ -58,7 +58,9 @@ impl Known {
             ("collections", "defaultdict") => Self::DefaultDict,
             ("collections", "Counter") => Self::Counter,
             ("collections", "deque") => Self::Deque,
-            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => Self::Path,
+            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => {
+                Self::Path
+            }
             ("http", "HTTPStatus") => Self::HttpStatus,
             ("_codecs", "encode") => Self::Encode,
             ("copyreg" | "copy_reg", "_reconstructor") => Self::Reconstructor,
