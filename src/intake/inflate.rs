@@ -45,8 +45,8 @@ mod tests {
 
     #[test]
     fn a_bomb_stops_at_the_limit() {
-        let bomb = deflate(&vec![0; 64 << 20]);
-        assert!(bomb.len() < 100_000);
+        let bomb = deflate(&vec![0; 8 << 20]);
+        assert!(bomb.len() < 10_000);
         assert_eq!(
             inflate(&bomb, 1 << 20),
             Err(InflateError::TooLarge(1 << 20))

@@ -10,6 +10,7 @@ use super::convert::convert;
 use super::cursor::Cursor;
 use super::globals::Known;
 use super::node::{Arena, Node, NodeId};
+use super::text::{surrogates_read, unescape};
 use crate::intake::bigint;
 use crate::intake::limits::{Exceeded, Limits};
 
@@ -229,20 +230,25 @@ impl Machine<'_> {
     }
 
     fn push_id(&mut self, id: NodeId) -> Result<(), DecodeError> {
-        // References cost no node, so the stack and the marks have a bound of their own.
-        if self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2) {
-            return Err(Exceeded::Nodes(self.limits.nodes).into());
-        }
+        self.room()?;
         self.stack.push(id);
         Ok(())
     }
 
     fn mark(&mut self) -> Result<(), DecodeError> {
-        if self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2) {
-            return Err(Exceeded::Nodes(self.limits.nodes).into());
-        }
+        self.room()?;
         self.marks.push(self.stack.len());
         Ok(())
+    }
+
+    /// References and marks cost no node, so there is a bound for them too.
+    fn room(&self) -> Result<(), Exceeded> {
+        let full = self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2);
+        if full {
+            Err(Exceeded::Nodes(self.limits.nodes))
+        } else {
+            Ok(())
+        }
     }
 
     fn fence(&self) -> usize {
@@ -414,8 +420,8 @@ impl Machine<'_> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return self.push(Node::Text(text.to_owned()));
         }
-        let points = surrogates_passed(bytes)
-            .ok_or_else(|| self.cursor.malformed("a string is not text"))?;
+        let points =
+            surrogates_read(bytes).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
         self.push(Node::Points(points))
     }
 
@@ -431,8 +437,7 @@ impl Machine<'_> {
     }
 
     fn class(&mut self, module: &str, name: &str) -> Result<(), DecodeError> {
-        let known = Known::find(module, name)
-            .ok_or_else(|| DecodeError::ForeignClass(printable(module, name)))?;
+        let known = Known::named(module, name)?;
         self.push(Node::Class(known))
     }
 
@@ -442,8 +447,7 @@ impl Machine<'_> {
         let (Some(module), Some(name)) = (self.arena.text(module), self.arena.text(name)) else {
             return Err(self.cursor.malformed("a class is not named by text"));
         };
-        let known = Known::find(module, name)
-            .ok_or_else(|| DecodeError::ForeignClass(printable(module, name)))?;
+        let known = Known::named(module, name)?;
         self.push(Node::Class(known))
     }
 
@@ -485,59 +489,4 @@ fn unsupported(opcode: u8, at: usize) -> DecodeError {
         }
     };
     DecodeError::Unsupported { what, opcode, at }
-}
-
-/// `module.name`, cut to what fits a message.
-fn printable(module: &str, name: &str) -> String {
-    let cut = |text: &str| {
-        text.chars()
-            .filter(|character| !character.is_control())
-            .take(100)
-            .collect::<String>()
-    };
-    format!("{}.{}", cut(module), cut(name))
-}
-
-/// UTF-8 in which surrogates are encoded like any other code point.
-fn surrogates_passed(mut bytes: &[u8]) -> Option<Vec<u32>> {
-    let mut points = Vec::new();
-    while !bytes.is_empty() {
-        if let [0xed, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, rest @ ..] = bytes {
-            points.push(0xd000 | u32::from(second & 0x3f) << 6 | u32::from(third & 0x3f));
-            bytes = rest;
-            continue;
-        }
-        let valid = bytes
-            .utf8_chunks()
-            .next()
-            .map(|chunk| chunk.valid())
-            .filter(|valid| !valid.is_empty())?;
-        points.extend(valid.chars().map(u32::from));
-        bytes = &bytes[valid.len()..];
-    }
-    Some(points)
-}
-
-fn unescape(line: &[u8]) -> Option<Vec<u32>> {
-    let mut points = Vec::new();
-    let mut rest = line;
-    while let [first, after @ ..] = rest {
-        let width = match rest {
-            [b'\\', b'u', ..] => 4,
-            [b'\\', b'U', ..] => 8,
-            _ => 0,
-        };
-        if width == 0 {
-            points.push(u32::from(*first));
-            rest = after;
-            continue;
-        }
-        let digits = rest
-            .get(2..2 + width)
-            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        let point = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        points.push(Some(point).filter(|point| *point < 0x11_0000)?);
-        rest = &rest[2 + width..];
-    }
-    Some(points)
 }

@@ -7,6 +7,7 @@ use chrono::{Datelike, NaiveDate, NaiveTime, TimeDelta, Timelike};
 use serde_json::{Number, Value};
 
 use super::globals::exception;
+use super::text::surrogates_written;
 use crate::intake::bigint;
 use crate::intake::iso::{Stamp, parse_time};
 use crate::intake::tagged::{Tag, code_points, tagged};
@@ -182,7 +183,7 @@ impl Encoder {
                 "-inf" => f64::NEG_INFINITY,
                 _ => return None,
             }),
-            Tag::Surrogate => self.text(&surrogates_passed(&code_points(held.as_str()?))),
+            Tag::Surrogate => self.text(&surrogates_written(&code_points(held.as_str()?))),
             Tag::Set => self.set(held.as_array()?),
             Tag::Frozenset => self.frozenset(held.as_array()?),
             Tag::Complex => self.call_tuple(
@@ -327,20 +328,4 @@ fn span(text: &str) -> Option<TimeDelta> {
     let delta = TimeDelta::try_seconds(whole.parse().ok()?)?
         .checked_add(&TimeDelta::microseconds(micros))?;
     Some(if text.starts_with('-') { -delta } else { delta })
-}
-
-/// UTF-8 in which surrogates are encoded like any other code point, as Python pickles them.
-fn surrogates_passed(points: &[u32]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for point in points {
-        match char::from_u32(*point) {
-            Some(character) => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.extend([
-                0xe0 | (point >> 12) as u8,
-                0x80 | (point >> 6 & 0x3f) as u8,
-                0x80 | (point & 0x3f) as u8,
-            ]),
-        }
-    }
-    out
 }

@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod globals;
 mod node;
+mod text;
 
 use thiserror::Error;
 

@@ -12,6 +12,14 @@ use super::payload::{Payload, PayloadError};
 use crate::intake::iso;
 use crate::intake::limits::Limits;
 
+/// How long a job may run when its hash does not say.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the job and its result are kept after success when the hash does not say.
+pub(crate) const DEFAULT_RESULT_TTL: Duration = Duration::from_secs(500);
+/// How long the job is kept after failure when the hash does not say. RQ lets the stream of its results expire only if
+/// the hash does say.
+pub(crate) const DEFAULT_FAILURE_TTL: Duration = Duration::from_secs(31_536_000);
+
 /// A job that can be run. Empty fields of the hash are `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RqJob {
@@ -217,25 +225,6 @@ fn class_of(error: &PayloadError) -> &'static str {
 }
 
 impl Options {
-    /// How long the job may run; three minutes if nobody said.
-    pub(crate) fn run_limit(&self) -> Lapse {
-        self.timeout
-            .unwrap_or(Lapse::After(Duration::from_secs(180)))
-    }
-
-    /// How long the job and its result are kept after success; 500 seconds if nobody said.
-    pub(crate) fn result_kept(&self) -> Lapse {
-        self.result_ttl
-            .unwrap_or(Lapse::After(Duration::from_secs(500)))
-    }
-
-    /// How long the job is kept after failure; a year if nobody said. RQ lets the stream of its results expire only if
-    /// somebody did.
-    pub(crate) fn failure_kept(&self) -> Lapse {
-        self.failure_ttl
-            .unwrap_or(Lapse::After(Duration::from_secs(31_536_000)))
-    }
-
     fn read(fields: Fields<'_>) -> Result<Self, BadField> {
         Ok(Self {
             origin: fields.text("origin")?,

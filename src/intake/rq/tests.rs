@@ -1,4 +1,7 @@
-//! Against jobs captured from real RQ 2.0 producers, and a real Python that reads the results.
+//! Jobs captured from real RQ 2.0 producers, and what they are read as.
+
+mod refused;
+mod written;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,13 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::job::{Callback, Lapse, Refusal, RqJob, Serializer, Status};
-use super::produce::Enqueue;
-use super::result::{exc_string, return_value};
-use crate::intake::inflate::{deflate, inflate};
+use super::job::{Callback, DEFAULT_TIMEOUT, Lapse, Refusal, RqJob, Serializer, Status};
 use crate::intake::iso;
 use crate::intake::limits::Limits;
-use crate::intake::python::run;
 
 type Hash = HashMap<String, Vec<u8>>;
 
@@ -298,18 +297,11 @@ fn options_arrive_as_they_were_given() {
         (ttls.timeout, ttls.result_ttl, ttls.failure_ttl, ttls.ttl),
         (after(120), after(0), after(3600), after(30))
     );
-    assert_eq!(
-        [ttls.run_limit(), ttls.result_kept(), ttls.failure_kept()].map(Lapse::seconds),
-        [120, 0, 3600]
-    );
     let defaults = decoded("noargs").options;
-    assert_eq!((defaults.result_ttl, defaults.failure_ttl), (None, None));
-    let kept = [
-        defaults.run_limit(),
-        defaults.result_kept(),
-        defaults.failure_kept(),
-    ];
-    assert_eq!(kept.map(Lapse::seconds), [180, 500, 31_536_000]);
+    assert_eq!(
+        (defaults.timeout, defaults.result_ttl, defaults.failure_ttl),
+        (Some(Lapse::After(DEFAULT_TIMEOUT)), None, None)
+    );
     let endless = decoded("infinite").options;
     assert_eq!(
         (endless.timeout, endless.result_ttl),
@@ -379,202 +371,4 @@ fn a_timeout_among_the_arguments_is_pointed_out() {
         job.kwargs.insert("timeout".to_owned(), value);
         assert_eq!(job.stray_timeout(), expected);
     }
-}
-
-#[test]
-fn a_hash_made_here_is_rqs_byte_for_byte() {
-    let mut compared = 0;
-    for (name, _, hash) in fixtures()
-        .iter()
-        .filter(|(name, ..)| name.starts_with("hmb_"))
-    {
-        let job = decode(hash).expect("it is read");
-        let made = Enqueue {
-            func_name: &job.func_name,
-            args: &job.args,
-            kwargs: &job.kwargs,
-            origin: job.options.origin.as_deref().expect("a queue"),
-            created_at: job.options.created_at.expect("a time"),
-            enqueued_at: job.options.enqueued_at.expect("a time"),
-            timeout: job.options.timeout.expect("a timeout"),
-            result_ttl: job.options.result_ttl,
-            failure_ttl: job.options.failure_ttl,
-        };
-        let fields = made.encode();
-        let data = |bytes: &[u8]| inflate(bytes, 1 << 20).expect("zlib");
-        let made: Hash = fields
-            .iter()
-            .map(|(field, value)| ((*field).to_owned(), value.clone()))
-            .collect();
-        assert_eq!(
-            data(&made["data"]),
-            data(&hash["data"]),
-            "{name}: the pickle"
-        );
-        for (field, value) in hash.iter().filter(|(field, _)| *field != "data") {
-            assert_eq!(made.get(field), Some(value), "{name}: {field}");
-        }
-        assert_eq!(made.len(), hash.len(), "{name}");
-        compared += 1;
-    }
-    assert_eq!(compared, 13);
-}
-
-#[test]
-fn fields_are_set_in_rqs_order() {
-    let kwargs = serde_json::Map::new();
-    let time = iso::parse_instant("2026-11-23T10:33:06.003946Z").expect("a time");
-    let ttl = Some(Lapse::Never);
-    let job = Enqueue {
-        func_name: "f",
-        args: &[],
-        kwargs: &kwargs,
-        origin: "q",
-        created_at: time,
-        enqueued_at: time,
-        timeout: Lapse::Never,
-        result_ttl: ttl,
-        failure_ttl: ttl,
-    };
-    let names: Vec<&str> = job.encode().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(
-        names.join(" "),
-        "created_at data success_callback_name failure_callback_name stopped_callback_name started_at ended_at \
-         last_heartbeat worker_name group_id origin description enqueued_at timeout result_ttl failure_ttl status"
-    );
-}
-
-#[test]
-fn a_client_reads_back_what_is_returned() {
-    assert_eq!(return_value(&Value::Null, Serializer::Pickle), None);
-    let echo: Vec<(Value, &str)> = vec![
-        (json!(3), "3"),
-        (
-            json!({"success": true, "outputs": {"720p": "http://x/ü.mp4"}}),
-            "{'success': True, 'outputs': {'720p': 'http://x/ü.mp4'}}",
-        ),
-        (
-            decoded("val_datetime_tz").args[0].clone(),
-            "datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.timezone(datetime.timedelta(days=-1, seconds=68400)))",
-        ),
-        (
-            decoded("val_float").args[0].clone(),
-            "[1.5, -0.0, inf, nan, 1e+308]",
-        ),
-    ];
-    let script = "
-import sys, json, base64, pickle, zlib
-for line in sys.stdin:
-    kind, text = json.loads(line)
-    raw = base64.b64decode(text)
-    print(repr({'pickle': pickle.loads, 'json': json.loads, 'error': lambda raw: zlib.decompress(raw).decode()}[kind](raw)))
-";
-    let mut input = String::new();
-    for (value, _) in &echo {
-        input += &format!(
-            "{}\n",
-            json!(["pickle", return_value(value, Serializer::Pickle)])
-        );
-    }
-    let plain = decoded("val_datetime_utc").args[0].clone();
-    input += &format!(
-        "{}\n",
-        json!([
-            "json",
-            return_value(
-                &json!([1, "ü", plain, decoded("val_float").args[0]]),
-                Serializer::Json
-            )
-        ])
-    );
-    input += &format!("{}\n", json!(["error", exc_string("ValueError: bäd\n")]));
-    let printed = run(script, &input);
-    let mut expected: Vec<&str> = echo.iter().map(|(_, repr)| *repr).collect();
-    expected.push("[1, 'ü', '2024-05-06T07:08:09+00:00', [1.5, -0.0, inf, nan, 1e+308]]");
-    expected.push("'ValueError: bäd\\n'");
-    assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
-}
-
-#[test]
-fn a_job_that_cannot_be_read_says_why() {
-    let with_data = |data: Vec<u8>| {
-        let mut hash = fixture("ttls").1;
-        hash.insert("data".to_owned(), data);
-        *decode(&hash).expect_err("it is refused")
-    };
-    let cases = [
-        (
-            deflate(b"[1, 2"),
-            "the job's JSON cannot be used: it is not JSON: ',' or ']' was expected at byte 5",
-        ),
-        (
-            deflate(b"[\"f\", null, []]"),
-            "the job's data is not (function, instance, args, kwargs); enqueue it with an RQ client",
-        ),
-        (
-            deflate(b"[\"f\", null, [], []]"),
-            "the job's data is not (function, instance, args, kwargs); enqueue it with an RQ client",
-        ),
-        (
-            deflate(b"[\"f\", {}, [], {}]"),
-            "the job calls a method of an object, which cannot be run outside Python; enqueue a function instead",
-        ),
-        (
-            b"x\x9cgarbage".to_vec(),
-            "the job's data cannot be inflated: it is not a zlib stream",
-        ),
-        (
-            b"garbage".to_vec(),
-            "the job's pickle cannot be used: it is not a pickle: it is cut off at byte 1",
-        ),
-        (
-            deflate(&vec![0; 20 << 20]),
-            "the job's data cannot be inflated: it inflates to more than 16777216 bytes; pass a reference to the data, not the data",
-        ),
-    ];
-    for (data, reason) in cases {
-        let refusal = with_data(data);
-        assert_eq!(refusal.reason, reason);
-        assert_eq!(
-            refusal.failure_ttl,
-            Some(Lapse::After(Duration::from_secs(3600)))
-        );
-    }
-    let undeflated = with_data(b"[\"f\", null, [], {}]x".to_vec());
-    assert!(
-        undeflated
-            .reason
-            .ends_with("the end was expected at byte 19"),
-        "data that was never deflated is read"
-    );
-    for (field, value, reason) in [
-        (
-            "timeout",
-            "soon",
-            "the job's field timeout is \"soon\", which is not a whole number; enqueue it with an RQ client",
-        ),
-        (
-            "status",
-            "new",
-            "the job's field status is \"new\", which is not a status of RQ; enqueue it with an RQ client",
-        ),
-        (
-            "created_at",
-            "now",
-            "the job's field created_at is \"now\", which is not a time such as 2026-01-31T10:00:00.000000Z; enqueue it with an RQ client",
-        ),
-        (
-            "retry_intervals",
-            "[-1]",
-            "the job's field retry_intervals is \"[-1]\", which is not a list of seconds; enqueue it with an RQ client",
-        ),
-    ] {
-        let mut hash = fixture("ttls").1;
-        hash.insert(field.to_owned(), value.as_bytes().to_vec());
-        assert_eq!(decode(&hash).expect_err("it is refused").reason, reason);
-    }
-    assert_eq!(
-        decode(&Hash::new()).expect_err("nothing").reason,
-        "the job has no data; enqueue it with an RQ client"
-    );
 }
