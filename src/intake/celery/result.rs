@@ -52,13 +52,15 @@ impl Exception {
         )
     }
 
-    /// The hard time limit, in seconds.
+    /// The hard time limit, in seconds; whole ones are told as an integer, as producers give them.
     pub(crate) fn time_limit_exceeded(seconds: f64) -> Self {
-        Self::new(
-            "billiard.exceptions",
-            "TimeLimitExceeded",
-            vec![seconds.into()],
-        )
+        let whole = seconds.fract() == 0.0 && seconds.abs() < 1e15;
+        let limit = if whole {
+            Value::from(seconds as i64)
+        } else {
+            seconds.into()
+        };
+        Self::new("billiard.exceptions", "TimeLimitExceeded", vec![limit])
     }
 
     /// The process that ran the task is gone.

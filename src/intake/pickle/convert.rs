@@ -88,7 +88,8 @@ impl Converter<'_> {
         Ok(values.into())
     }
 
-    /// A dict that ends up tagged nests three levels where an object nests one.
+    /// A dict that ends up tagged nests three levels where an object nests one. Only names with underscores in front can
+    /// make an object of text keys look tagged, so all of those are charged as if they did.
     fn dict(&mut self, pairs: &[(NodeId, NodeId)], depth: usize) -> Result<Value, DecodeError> {
         let plain = pairs.iter().all(|(key, _)| {
             self.arena

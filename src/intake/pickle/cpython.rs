@@ -1,5 +1,5 @@
 //! The bytes CPython itself writes for the call of an RQ job: protocol 5, framed, each object memoized. Results need
-//! none of this; it exists so that a job made here is indistinguishable from one made by RQ.
+//! none of this; it exists so that a job made here is one that RQ could have made.
 //!
 //! CPython reuses the memo for one *object* that occurs twice. Values have no identity, so nothing is reused here.
 
