@@ -174,3 +174,76 @@ impl fmt::Display for Changes {
         f.write_str(&all.join(" "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse;
+
+    const FILE: &str = r#"
+[admin]
+listen = "127.0.0.1:9180"
+[vars]
+greeting = "hello"
+[queues.a]
+concurrency = 10
+[queues.b]
+[tasks.t]
+queue = "a"
+sql = "SELECT 1"
+[tasks.u]
+queue = "a"
+probe = { op = "echo" }
+[schedules.s]
+cron = "0 3 * * *"
+task = "t"
+"#;
+
+    fn config(edit: impl Fn(&str) -> String) -> Config {
+        parse(&edit(FILE), Path::new("jobsd.toml"), &|_| None, &[]).unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    /// What the reload would say after replacing `old` by `new`.
+    fn said(old: &str, new: &str) -> String {
+        assert!(FILE.contains(old));
+        diff(&config(str::to_owned), &config(|file| file.replace(old, new))).to_string()
+    }
+
+    #[test]
+    fn each_change_is_named_once() {
+        let cases = [
+            ("[vars]", "# only a comment\n[vars]", "nothing changed"),
+            ("concurrency = 10", "concurrency = 20", "queues: ~a (10 → 20)"),
+            ("concurrency = 10", "timeout = \"1m\"", "queues: ~a"),
+            ("[queues.b]", "[queues.c]", "queues: +c -b"),
+            ("SELECT 1", "SELECT 2", "tasks: ~t"),
+            ("[tasks.u]", "[tasks.v]", "tasks: +v -u"),
+            ("op = \"echo\"", "op = \"noop\"", "tasks: ~u"),
+            ("0 3 * * *", "0 4 * * *", "schedules: ~s"),
+            ("[schedules.s]", "[schedules.r]", "schedules: +r -s"),
+            ("hello", "good day", "changed: vars"),
+            ("127.0.0.1:9180", "127.0.0.1:9181", "needs a restart: admin.listen"),
+            ("[admin]", "[redis]\nprefix = \"x\"\n[node]\nstate_dir = \"/x\"\n[admin]", "changed: database, email, push, video; needs a restart: redis, node.state_dir"),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(said(old, new), expected, "{old} → {new}");
+        }
+    }
+
+    #[test]
+    fn a_resized_queue_keeps_its_policy() {
+        let changed = diff(&config(str::to_owned), &config(|file| file.replace("concurrency = 10", "concurrency = 20")));
+        let [change] = changed.queues_changed.as_slice() else { panic!("{changed:?}") };
+        assert_eq!((change.resized, change.policy, change.lists), (Some((10, 20)), false, false));
+        assert!(!changed.is_empty());
+        let wires = "[queues.b]\nwires = [\"rq\"]\n";
+        let changed = diff(
+            &config(str::to_owned),
+            &config(|file| file.replace("[queues.b]", wires).replace("[tasks.u]", "[tasks.u]\nnames = [\"x.u\"]")),
+        );
+        let [change] = changed.queues_changed.as_slice() else { panic!("{changed:?}") };
+        assert_eq!((change.resized, change.policy, change.lists), (None, false, true));
+    }
+}

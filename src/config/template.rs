@@ -62,7 +62,9 @@ impl Template {
         let env = environment();
         let outcome = env.render_str(&self.source, minijinja::value::Serde(sample));
         match outcome {
-            Err(error) if names_nothing(error.kind()) => Err(TemplateError(reason(&error))),
+            Err(error) if names_nothing(error.kind()) => {
+                Err(TemplateError(error.detail().map_or_else(|| reason(&error), str::to_owned)))
+            }
             _ => Ok(()),
         }
     }

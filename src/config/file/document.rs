@@ -16,6 +16,7 @@ use super::source::Place;
 
 /// One file on its way to a configuration: what surrounds it, and what has been found in it.
 pub(super) struct Document<'d> {
+    text: &'d str,
     pub(super) env: Environment<'d>,
     findings: RefCell<Vec<Finding>>,
     /// Every key that was asked for, with its table: what the parser knows.
@@ -23,8 +24,8 @@ pub(super) struct Document<'d> {
 }
 
 impl<'d> Document<'d> {
-    pub(super) fn new(env: Environment<'d>) -> Self {
-        Self { env, findings: RefCell::default(), asked: RefCell::default() }
+    pub(super) fn new(text: &'d str, env: Environment<'d>) -> Self {
+        Self { text, env, findings: RefCell::default(), asked: RefCell::default() }
     }
 
     pub(super) fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
@@ -183,6 +184,24 @@ impl<'d> Item<'d> {
         self.doc.error(&self.place, message, help);
     }
 
+    /// Reports a problem of one `word` inside a string, at the word where it can be found.
+    pub(super) fn error_at(&self, word: &str, message: impl Into<String>, help: impl Into<String>) {
+        let place = self.place_of(word).unwrap_or_else(|| self.place.clone());
+        self.doc.error(&place, message, help);
+    }
+
+    /// Where `word` stands in the value as it is written: not as a part of a longer one.
+    fn place_of(&self, word: &str) -> Option<Place> {
+        let raw = self.doc.text.get(self.place.clone())?;
+        let continues = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let whole = |at: usize| {
+            let (before, after) = (raw[..at].chars().next_back(), raw[at + word.len()..].chars().next());
+            !continues(before.filter(|_| word.starts_with(char::is_alphanumeric))) && !continues(after)
+        };
+        let start = self.place.start + raw.match_indices(word).map(|(at, _)| at).find(|&at| whole(at))?;
+        Some(start..start + word.len())
+    }
+
     /// A string, with its variables filled in.
     pub(super) fn text(&self, expected: &str) -> Option<Text> {
         let Some(written) = self.value.as_str() else {
@@ -192,7 +211,7 @@ impl<'d> Item<'d> {
         match interpolate(written, self.doc.env) {
             Ok(done) => Some(Text { text: done.text, place: self.place.clone(), interpolated: done.changed }),
             Err(error) => {
-                self.error(error.to_string(), error.help());
+                self.error_at(&error.word(), error.to_string(), error.help());
                 None
             }
         }

@@ -25,6 +25,14 @@ pub(super) enum InterpolateError {
 }
 
 impl InterpolateError {
+    /// What stands in the text at the problem.
+    pub(super) fn word(&self) -> String {
+        match self {
+            Self::Unset(name) | Self::Name(name) => format!("${{{name}"),
+            Self::Unclosed | Self::Nested => "${".into(),
+        }
+    }
+
     pub(super) fn help(&self) -> String {
         match self {
             Self::Unset(name) => format!("set {name} before jobsd starts, or give a default: `${{{name}:-…}}`"),

@@ -99,7 +99,7 @@ fn walk(text: &str, path: &Path, env: Environment<'_>, mail_templates: &[&str]) 
         let findings = errors.iter().take(SYNTAX_ERRORS).map(syntax).collect();
         return (Err(problems(path, findings, &source)), Asked::new());
     }
-    let doc = Document::new(env);
+    let doc = Document::new(text, env);
     let config = config(&doc, tree.get_ref(), mail_templates);
     let (findings, asked) = doc.into_findings();
     let source = Source::new(text, secrets::places(text, tree.get_ref()));

@@ -272,7 +272,7 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// A duration as people write it.
 pub(super) fn show(duration: Duration) -> String {
-    if duration.is_zero() { "0s".into() } else { humantime::format_duration(duration).to_string() }
+    if duration.is_zero() { "0s".into() } else { humantime::format_duration(duration).to_string().replace("days", "d").replace("day", "d") }
 }
 
 #[cfg(test)]

@@ -75,6 +75,10 @@ fn cron_expression(item: &Item<'_>) -> Option<(String, croner::Cron)> {
         item.error(format!("a cron expression has five fields, here {were}"), HELP);
         return None;
     }
+    if !nickname && text.split_whitespace().take(2).any(|field| field.contains(|c: char| c.is_ascii_alphabetic())) {
+        item.error(format!("the minute and the hour of {} are not numbers", quoted(&text)), HELP);
+        return None;
+    }
     // Wild text has no business in the parser of another.
     let sane = text.len() <= 200 && text.is_ascii();
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();

@@ -1,12 +1,14 @@
 //! What the templates and statements of a task can see, and the check that they name nothing else.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::diagnostic::{nearest, quoted};
+use super::diagnostic::nearest;
 use super::document::Item;
 use super::params::RESERVED;
 use super::sql;
-use crate::config::{Param, ParamType, Template, ValueTemplate};
+use crate::config::{Param, ParamType, Template, TemplateError, ValueTemplate};
 
 /// What a job's template sees under `job`.
 const JOB: [&str; 3] = ["id", "queue", "attempt"];
@@ -23,18 +25,20 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// A template under `key` of the table that `item` is.
+    /// A template that gives a text.
     pub(super) fn template(&self, item: &Item<'_>) -> Option<Template> {
         let template = item.template()?;
-        self.names(item, template.lookups());
-        self.trial(item, template.trial(&self.sample()));
+        if self.names(item, template.lookups()) {
+            report(item, template.trial(&self.sample()));
+        }
         Some(template)
     }
 
     pub(super) fn value(&self, item: &Item<'_>) -> Option<ValueTemplate> {
         let template = item.value_template()?;
-        self.names(item, template.lookups());
-        self.trial(item, template.trial(&self.sample()));
+        if self.names(item, template.lookups()) {
+            report(item, template.trial(&self.sample()));
+        }
         Some(template)
     }
 
@@ -50,7 +54,7 @@ impl Scope<'_> {
                 Some(near) => format!("did you mean `:{near}`?"),
                 None => format!("add the parameter `{name}`, or `{name}` to the step's `values`"),
             };
-            item.error(format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task), help);
+            item.error_at(&format!(":{name}"), format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task), help);
             seen.push(name);
         }
         if sql::holds_several(statement) {
@@ -58,27 +62,29 @@ impl Scope<'_> {
         }
     }
 
-    fn names<'n>(&self, item: &Item<'_>, lookups: impl IntoIterator<Item = &'n str>) {
-        let mut seen = Vec::new();
-        for lookup in lookups {
-            if seen.contains(&lookup) {
-                continue;
+    /// Whether all names are known.
+    fn names<'n>(&self, item: &Item<'_>, lookups: impl IntoIterator<Item = &'n str>) -> bool {
+        let lookups: BTreeSet<&str> = lookups.into_iter().collect();
+        // Each one is looked at, so that each is reported.
+        lookups.into_iter().map(|lookup| self.name(item, lookup)).fold(true, |all, known| all && known)
+    }
+
+    fn name(&self, item: &Item<'_>, lookup: &str) -> bool {
+        let mut parts = lookup.split('.');
+        match (parts.next().unwrap_or_default(), parts.next()) {
+            ("vars", Some(field)) if !self.vars.contains_key(field) => self.no_variable(item, field),
+            ("job", Some(field)) if !JOB.contains(&field) => {
+                let message = format!("there is no `job.{field}`");
+                item.error_at(&format!("job.{field}"), message, format!("a job has: job.{}", JOB.join(", job.")));
             }
-            seen.push(lookup);
-            let mut parts = lookup.split('.');
-            let (root, field) = (parts.next().unwrap_or_default(), parts.next());
-            match (root, field) {
-                ("vars", Some(field)) if !self.vars.contains_key(field) => self.no_variable(item, field),
-                ("job", Some(field)) if !JOB.contains(&field) => {
-                    item.error(format!("there is no `job.{field}`"), format!("a job has: job.{}", JOB.join(", job.")));
-                }
-                ("steps", _) if self.steps == 0 => {
-                    item.error("no step has run yet when this template is rendered", "`steps` holds the results of earlier steps");
-                }
-                (root, _) if !self.knows(root) => self.unknown(item, root),
-                _ => {}
+            ("steps", _) if self.steps == 0 => {
+                let message = "no step has run yet when this template is rendered";
+                item.error_at("steps", message, "`steps` holds the results of earlier steps");
             }
+            (root, _) if !self.knows(root) => self.unknown(item, root),
+            _ => return true,
         }
+        false
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -92,7 +98,7 @@ impl Scope<'_> {
             None if self.vars.contains_key(name) => format!("did you mean `vars.{name}`?"),
             None => format!("templates of this task see: {}", names.collect::<Vec<_>>().join(", ")),
         };
-        item.error(format!("unknown variable `{name}` in a template of `{}`", self.task), help);
+        item.error_at(name, format!("unknown variable `{name}` in a template of `{}`", self.task), help);
     }
 
     fn no_variable(&self, item: &Item<'_>, field: &str) {
@@ -100,16 +106,7 @@ impl Scope<'_> {
             Some(near) => format!("did you mean `vars.{near}`?"),
             None => format!("add `{field}` to [vars]"),
         };
-        item.error(format!("there is no `{field}` in [vars]"), help);
-    }
-
-    fn trial(&self, item: &Item<'_>, outcome: Result<(), crate::config::TemplateError>) {
-        if let Err(error) = outcome {
-            item.error(
-                format!("the template uses something that does not exist: {}", error.to_string().trim_matches('"')),
-                format!("filters and functions are those of Jinja, and `minus` for times; the text is {}", quoted(item.value.as_str().unwrap_or("…"))),
-            );
-        }
+        item.error_at(&format!("vars.{field}"), format!("there is no `{field}` in [vars]"), help);
     }
 
     /// Values of the declared types, to try a template with.
@@ -121,6 +118,12 @@ impl Scope<'_> {
         sample.insert("now".into(), json!("2026-01-01T00:00:00.000Z"));
         sample.insert("job".into(), json!({"id": "1", "queue": "q", "attempt": 1}));
         Value::Object(sample)
+    }
+}
+
+fn report(item: &Item<'_>, outcome: Result<(), TemplateError>) {
+    if let Err(error) = outcome {
+        item.error(format!("the template cannot work: {error}"), "filters and functions are those of Jinja, and `minus` for times");
     }
 }
 
