@@ -6,7 +6,7 @@ use ffmpeg::util::error::EAGAIN;
 use ffmpeg::{Error, Packet, decoder, frame};
 use ffmpeg_next as ffmpeg;
 
-use crate::encode::Colours;
+use crate::colours::Colours;
 use crate::failure::Failure;
 use crate::geometry::Size;
 use crate::graph::{PictureGraph, Pixels, Shape};
@@ -41,8 +41,9 @@ impl Decoding {
         })
     }
 
-    pub(crate) fn colours(&self) -> Colours {
-        Colours::of(&self.decoder)
+    /// How the outputs are to be labelled.
+    pub(crate) fn output_colours(&self) -> Colours {
+        Colours::of_stream(&self.decoder).of_output()
     }
 
     /// One packet in; every picture that comes out of it has a time that is later than the one before.

@@ -80,7 +80,7 @@ impl<'a> Pass<'a> {
         let track = self.sound.as_ref().map(Sound::track);
         match (&self.pictures, &track) {
             (Some(Pictures { stream, decoding, .. }), _) => {
-                Files::with_pictures(folder, stream, decoding.colours(), rungs, &work.video, track.as_ref())
+                Files::with_pictures(folder, stream, decoding.output_colours(), rungs, &work.video, track.as_ref())
             }
             (None, Some(track)) => Files::only_sound(folder, &format!("{ONLY_SOUND}.mp4"), track),
             (None, None) => Err(Failure::new(ErrorKind::Internal, "an input without streams was let in")),
