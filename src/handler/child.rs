@@ -125,10 +125,7 @@ impl Group {
         let child = command.spawn().map_err(fail)?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.expect("a child that was just started and never waited for has an id");
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
-            .map_err(std::io::Error::from)
-            .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
-        match pidfd {
+        match watch(pid) {
             Ok(pidfd) => Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false }) }),
             Err(error) => {
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -237,6 +234,13 @@ impl Output {
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
+}
+
+/// A file descriptor that becomes readable when the process ends, reaped or not.
+fn watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    // SAFETY: an `OwnedFd` is the same open file for as long as it lives.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
 /// A program that does not read its input to the end is free to do so.

@@ -69,6 +69,18 @@ fn half_a_file_is_no_quiet_half_video() {
     }
 }
 
+/// Only the first of two recordings has a place on the clock; to take it for the whole would lose the second quietly.
+#[test]
+fn glued_recordings_are_not_taken_for_one() {
+    let bench = Bench::new();
+    let clip = bench.coded("clip.ts", "320x240", 2, &["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"]);
+    let once = fs::read(&clip).expect("the clip");
+    fs::write(&clip, [&once[..], &once[..]].concat()).expect("twice the clip");
+    let run = run(&bench.request(&clip, &[("a", 240)]));
+    assert_eq!(run.error("unsupported", 2), "the times of the pictures jump back: only 60 of 120 have a place");
+    assert!(bench.outputs().is_empty());
+}
+
 #[test]
 fn damage_is_counted_and_survived() {
     let bench = Bench::new();

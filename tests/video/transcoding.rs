@@ -231,6 +231,35 @@ fn other_codecs_and_containers() {
     }
 }
 
+/// A grey of half the signal in the two curves of high dynamic range, and how bright it has to be on an ordinary screen. Taken
+/// as it stands it would be 128.
+#[test]
+fn high_dynamic_range_becomes_ordinary() {
+    for (curve, brightness) in [("smpte2084", 170..=190), ("arib-std-b67", 135..=155)] {
+        let bench = Bench::new();
+        let labels = format!("log-level=error:colorprim=bt2020:transfer={curve}:colormatrix=bt2020nc");
+        let clip = bench.make(
+            "clip.mp4",
+            &[
+                "-f", "lavfi", "-i", "color=0x808080:size=320x240:rate=30:duration=1", "-pix_fmt", "yuv420p10le", "-c:v", "libx265",
+                "-preset", "ultrafast", "-x265-params", &labels, "-color_primaries", "bt2020", "-color_trc", curve, "-colorspace", "bt2020nc",
+            ],
+        );
+        let mut request = bench.request(&clip, &[("a", 240)]);
+        request["thumbnail"] = json!({"at_ms": 0});
+        run(&request).result();
+        check_mp4(&bench.output("a.mp4"), Some((320, 240)), false, 1.0, FRAME);
+        let stream = &probe(&bench.output("a.mp4"))["streams"][0];
+        let labels = ["color_transfer", "color_primaries", "color_space", "color_range"].map(|key| stream[key].as_str());
+        assert_eq!(labels, [Some("bt709"), Some("bt709"), Some("bt709"), Some("tv")]);
+        for file in ["a.mp4", "thumbnail.jpg"] {
+            let [red, green, blue] = pixel(&bench.output(file), 160, 120);
+            assert!(brightness.contains(&green), "{curve}: {file} is {green}");
+            assert!(red.abs_diff(green) < 5 && blue.abs_diff(green) < 5, "{curve}: {file} is tinted");
+        }
+    }
+}
+
 /// What phones write beside the video says where it was taken.
 #[test]
 fn private_facts_are_left_behind() {

@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ffmpeg::util::error::EAGAIN;
-use ffmpeg::{Dictionary, Error, Packet, Rational, codec, color, decoder, encoder, format, frame, picture};
+use ffmpeg::{Dictionary, Error, Packet, Rational, codec, color, encoder, format, frame, picture};
 use ffmpeg_next as ffmpeg;
 
 use crate::cancel;
+use crate::colours::Colours;
 use crate::failure::Failure;
 use crate::ffi;
 use crate::geometry::{Rung, Size};
@@ -150,28 +151,6 @@ fn write_pieces(file: &mut Mp4, mut encoder: Option<&mut PictureEncoder>, pieces
         }
     }
     Ok(End::Abandoned)
-}
-
-/// How the numbers of a picture are meant to look. Players guess by size where it is not said, and guess wrong.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Colours {
-    space: color::Space,
-    primaries: color::Primaries,
-    transfer: color::TransferCharacteristic,
-}
-
-impl Colours {
-    pub(crate) fn of(decoder: &decoder::Video) -> Self {
-        Self {
-            space: match decoder.color_space() {
-                // The scaler makes it YUV by the matrix of old television.
-                color::Space::RGB => color::Space::SMPTE170M,
-                space => space,
-            },
-            primaries: decoder.color_primaries(),
-            transfer: decoder.color_transfer_characteristic(),
-        }
-    }
 }
 
 /// x264.

@@ -158,7 +158,7 @@ pub(crate) fn sound_parameters(parameters: &codec::Parameters) -> SoundParameter
     SoundParameters {
         channels: raw.ch_layout.nb_channels,
         sample_rate: raw.sample_rate,
-        low_complexity_aac: parameters.id() == codec::Id::AAC && raw.profile == sys::FF_PROFILE_AAC_LOW,
+        low_complexity_aac: codec::Profile::from((parameters.id(), raw.profile)) == codec::Profile::AAC(codec::profile::AAC::Low),
     }
 }
 

@@ -15,8 +15,10 @@ impl Size {
     /// The size on a screen of a picture that is stored as `self`: with square pixels and upright.
     pub(crate) fn shown(self, pixel_aspect: Rational, quarter_turn: bool) -> Self {
         let Rational(across, down) = pixel_aspect;
-        let width = match across > 0 && down > 0 {
-            true => (f64::from(self.width) * f64::from(across) / f64::from(down)).round().max(1.0) as u32,
+        let aspect = f64::from(across) / f64::from(down);
+        // Real pixels are at most about twice as wide as high; what is far from that (or not a number) is damage.
+        let width = match (0.1..=10.0).contains(&aspect) {
+            true => (f64::from(self.width) * aspect).round().max(1.0) as u32,
             false => self.width,
         };
         match quarter_turn {
@@ -105,6 +107,8 @@ mod tests {
         assert_eq!(size(1280, 720).shown(square, true), size(720, 1280));
         assert_eq!(size(720, 576).shown(Rational(64, 45), false), size(1024, 576));
         assert_eq!(size(640, 480).shown(Rational(0, 1), false), size(640, 480), "unknown aspect is square");
+        assert_eq!(size(640, 480).shown(Rational(0, 0), false), size(640, 480));
+        assert_eq!(size(640, 480).shown(Rational(70_000, 1), false), size(640, 480));
     }
 
     #[test]

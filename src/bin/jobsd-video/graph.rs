@@ -7,6 +7,7 @@ use ffmpeg::util::error::EAGAIN;
 use ffmpeg::{ChannelLayout, Error, Rational, Rescale, filter, frame};
 use ffmpeg_next as ffmpeg;
 
+use crate::colours::Colours;
 use crate::failure::Failure;
 use crate::ffi;
 use crate::geometry::Size;
@@ -18,6 +19,7 @@ pub(crate) struct Shape {
     size: Size,
     format: Pixel,
     pixel_aspect: Rational,
+    colours: Colours,
     /// Sticky: once a stream has shown an interlaced picture, the filter stays; it lets progressive ones through.
     interlaced: bool,
 }
@@ -28,6 +30,7 @@ impl Shape {
             size: Size { width: frame.width(), height: frame.height() },
             format: frame.format(),
             pixel_aspect,
+            colours: Colours::of_frame(frame),
             interlaced: interlaced_before || frame.is_interlaced(),
         }
     }
@@ -194,9 +197,15 @@ fn picture_filters(shape: Shape, rotation: Rotation, sizes: &[Size], pixels: Pix
     let deinterlace = if shape.interlaced { "yadif=deint=interlaced," } else { "" };
     let branches: String = (0..sizes.len()).map(|index| format!("[a{index}]")).collect();
     let mut filters = format!("[in]{deinterlace}{}split={}{branches}", rotation.filters(), sizes.len());
+    let tone_mapping = shape.colours.tone_mapping();
     for (index, Size { width, height }) in sizes.iter().enumerate() {
         // Never `fast_bilinear`: it writes machine code at run time, which hardened services forbid.
-        filters += &format!(";[a{index}]scale={width}:{height}:flags=bicubic:{},setsar=1[out{index}]", pixels.filters());
+        let scale = format!("scale={width}:{height}:flags=bicubic");
+        filters += &match &tone_mapping {
+            // Scaled first: mapping is by far the dearest step, and the fewer pixels the better.
+            Some(mapping) => format!(";[a{index}]{scale},{mapping}scale={},setsar=1[out{index}]", pixels.filters()),
+            None => format!(";[a{index}]{scale}:{},setsar=1[out{index}]", pixels.filters()),
+        };
     }
     filters
 }

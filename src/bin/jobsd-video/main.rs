@@ -8,6 +8,7 @@
 //! data passes; `output` makes files appear complete or not at all. All unsafe code is in `ffi`.
 
 mod cancel;
+mod colours;
 mod encode;
 mod failure;
 mod ffi;

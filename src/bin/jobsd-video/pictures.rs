@@ -6,11 +6,12 @@ use ffmpeg::util::error::EAGAIN;
 use ffmpeg::{Error, Packet, decoder, frame};
 use ffmpeg_next as ffmpeg;
 
-use crate::encode::Colours;
+use crate::colours::Colours;
 use crate::failure::Failure;
 use crate::geometry::Size;
 use crate::graph::{PictureGraph, Pixels, Shape};
 use crate::probe::PictureStream;
+use crate::protocol::ErrorKind;
 use crate::request::{Job, Limits};
 use crate::time::Clock;
 
@@ -20,7 +21,9 @@ pub(crate) struct Decoding {
     clock: Clock,
     usual_duration: i64,
     /// Pictures that were decoded.
-    pub(crate) count: u64,
+    decoded: u64,
+    /// Those among them that could be placed on the clock.
+    placed: u64,
     /// Damaged packets and pictures.
     pub(crate) errors: u64,
 }
@@ -32,13 +35,15 @@ impl Decoding {
             decoder: stream.open_decoder(&job.limits, job.decoder_threads)?,
             clock: Clock::new(stream.unit, start),
             usual_duration: stream.usual_duration(),
-            count: 0,
+            decoded: 0,
+            placed: 0,
             errors: 0,
         })
     }
 
-    pub(crate) fn colours(&self) -> Colours {
-        Colours::of(&self.decoder)
+    /// How the outputs are to be labelled.
+    pub(crate) fn output_colours(&self) -> Colours {
+        Colours::of_stream(&self.decoder).of_output()
     }
 
     /// One packet in; every picture that comes out of it has a time that is later than the one before.
@@ -52,6 +57,14 @@ impl Decoding {
     pub(crate) fn finish(&mut self, give: impl FnMut(frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
         self.decoder.send_eof().map_err(|error| Failure::internal("decoding the pictures", error))?;
         self.drain(give)
+    }
+
+    /// Fails where the input has no pictures to speak of.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), Failure> {
+        match self.decoded {
+            0 => Err(no_picture()),
+            decoded => limits.check_order(decoded, self.placed),
+        }
     }
 
     /// How far the pictures have come.
@@ -77,7 +90,7 @@ impl Decoding {
 
     /// Decoders patch damaged pictures up and say so only in passing: those count as errors too.
     fn place(&mut self, mut frame: frame::Video) -> Option<frame::Video> {
-        self.count += 1;
+        self.decoded += 1;
         if frame.has_decode_errors() || frame.is_corrupt() {
             self.errors += 1;
         }
@@ -86,9 +99,14 @@ impl Decoding {
             _ => self.usual_duration,
         };
         let time = self.clock.place_growing(frame.timestamp(), duration)?;
+        self.placed += 1;
         frame.set_pts(Some(time));
         Some(frame)
     }
+}
+
+pub(crate) fn no_picture() -> Failure {
+    Failure::new(ErrorKind::UnreadableInput, "not one of the file's pictures can be decoded")
 }
 
 /// Scales decoded pictures for all rungs, through as many graphs as the stream has shapes.

@@ -17,6 +17,7 @@ use crate::cancel;
 use crate::failure::Failure;
 use crate::ffi;
 use crate::geometry::Size;
+use crate::pictures::no_picture;
 use crate::protocol::{ErrorKind, InputFacts};
 use crate::request::Limits;
 use crate::rotation::Rotation;
@@ -284,7 +285,7 @@ fn picture_stream(input: &Input, stream: &Stream<'_>, guessed: bool) -> Result<P
     let (Some(width), Some(height)) = (side(facts.width), side(facts.height)) else {
         return Err(match allowed_decoder(parameters.id()) {
             None => cannot_decode("pictures", &parameters, ffmpeg::Error::DecoderNotFound),
-            Some(_) => Failure::new(ErrorKind::UnreadableInput, "not one of the file's pictures can be decoded"),
+            Some(_) => no_picture(),
         });
     };
     Ok(PictureStream {

@@ -147,6 +147,16 @@ impl Limits {
         let message = format!("the file is incomplete: only {} of {} could be decoded", seconds(decoded), seconds(stated));
         Err(Failure::new(ErrorKind::Truncated, message))
     }
+
+    /// Fails where the times of the pictures jump back so far that too many of them have no place: what would come out is a
+    /// fraction of the video, for example of two recordings that were glued together.
+    pub(crate) fn check_order(&self, decoded: u64, placed: u64) -> Result<(), Failure> {
+        if placed as f64 >= decoded as f64 * self.min_decoded_fraction {
+            return Ok(());
+        }
+        let message = format!("the times of the pictures jump back: only {placed} of {decoded} have a place");
+        Err(Failure::new(ErrorKind::Unsupported, message))
+    }
 }
 
 /// Processors this process may use.

@@ -27,8 +27,14 @@ pub(crate) struct Sound {
 }
 
 enum Path {
-    Copy(SoundTrack),
+    Copy(Copying),
     Encode(Box<Encoding>),
+}
+
+struct Copying {
+    track: SoundTrack,
+    /// What is copied is decoded all the same, for a hundredth of the work: nobody shall hear the noise of a damaged packet.
+    decoder: decoder::Audio,
 }
 
 struct Encoding {
@@ -38,6 +44,8 @@ struct Encoding {
     encoder: encoder::audio::Encoder,
     rate: u32,
     channels: i32,
+    /// Where the sound that was encoded so far ends, in the encoder's unit.
+    end: i64,
 }
 
 #[derive(PartialEq)]
@@ -55,7 +63,10 @@ impl Sound {
             return Err(Failure::new(ErrorKind::UnreadableInput, "the file does not say how its sound is stored"));
         }
         let path = match facts.low_complexity_aac && facts.channels <= 2 {
-            true => Path::Copy(SoundTrack { parameters: stream.parameters.clone(), unit: stream.unit }),
+            true => Path::Copy(Copying {
+                track: SoundTrack { parameters: stream.parameters.clone(), unit: stream.unit },
+                decoder: stream.open_decoder()?,
+            }),
             false => Path::Encode(Box::new(Encoding::open(stream, facts, settings)?)),
         };
         Ok(Self { index: stream.index, clock: Clock::new(stream.unit, start), path, errors: 0 })
@@ -64,7 +75,7 @@ impl Sound {
     /// What the files must know before the first packet.
     pub(crate) fn track(&self) -> SoundTrack {
         match &self.path {
-            Path::Copy(track) => track.clone(),
+            Path::Copy(copying) => copying.track.clone(),
             Path::Encode(encoding) => SoundTrack {
                 parameters: codec::Parameters::from(&encoding.encoder),
                 unit: encoding.unit(),
@@ -75,7 +86,7 @@ impl Sound {
     /// One packet of the input in, any number for the files out.
     pub(crate) fn take(&mut self, packet: Packet, mut give: impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
         match &mut self.path {
-            Path::Copy(_) => match copied(&mut self.clock, packet) {
+            Path::Copy(copying) => match copying.take(&mut self.clock, packet) {
                 Some(packet) => give(packet),
                 None => {
                     self.errors += 1;
@@ -110,16 +121,30 @@ impl Sound {
     }
 }
 
-/// The packet on the clock of the outputs; `None` if it is damaged or out of order.
-fn copied(clock: &mut Clock, mut packet: Packet) -> Option<Packet> {
-    if packet.is_corrupt() || packet.size() == 0 {
-        return None;
+impl Copying {
+    /// The packet on the clock of the outputs; `None` if it is damaged or out of order.
+    fn take(&mut self, clock: &mut Clock, mut packet: Packet) -> Option<Packet> {
+        if packet.is_corrupt() || !self.decodes(&packet) {
+            return None;
+        }
+        let lag = packet.pts().zip(packet.dts()).map_or(0, |(pts, dts)| pts.saturating_sub(dts));
+        let dts = clock.place_growing(packet.dts().or(packet.pts()), packet.duration())?;
+        packet.set_dts(Some(dts));
+        packet.set_pts(Some(dts.saturating_add(lag)));
+        Some(packet)
     }
-    let lag = packet.pts().zip(packet.dts()).map_or(0, |(pts, dts)| pts.saturating_sub(dts));
-    let dts = clock.place_growing(packet.dts().or(packet.pts()), packet.duration())?;
-    packet.set_dts(Some(dts));
-    packet.set_pts(Some(dts.saturating_add(lag)));
-    Some(packet)
+
+    fn decodes(&mut self, packet: &Packet) -> bool {
+        let mut whole = packet.size() > 0 && self.decoder.send_packet(packet).is_ok();
+        let mut frame = frame::Audio::empty();
+        loop {
+            match self.decoder.receive_frame(&mut frame) {
+                Ok(()) => {}
+                Err(Error::Eof | Error::Other { errno: EAGAIN }) => return whole,
+                Err(_) => whole = false,
+            }
+        }
+    }
 }
 
 impl Encoding {
@@ -136,7 +161,7 @@ impl Encoding {
         ffi::set_channels(&mut encoder, channels);
         ffi::set_global_header(&mut encoder);
         ffi::open_encoder(&mut encoder, &codec, Dictionary::new()).map_err(encoding_failed)?;
-        Ok(Self { decoder, graph: None, encoder: encoder::audio::Encoder(encoder), rate, channels })
+        Ok(Self { decoder, graph: None, encoder: encoder::audio::Encoder(encoder), rate, channels, end: 0 })
     }
 
     fn unit(&self) -> Rational {
@@ -183,6 +208,11 @@ impl Encoding {
         while let Some((_, graph)) = &mut self.graph
             && let Some(frame) = graph.pull()?
         {
+            // A graph keeps its own times in order, but after a change of shape the next one may start too early.
+            if frame.pts().is_some_and(|start| start < self.end) {
+                continue;
+            }
+            self.end = frame.pts().unwrap_or(self.end) + frame.samples() as i64;
             self.encoder.send_frame(&frame).map_err(encoding_failed)?;
             self.drain_encoder(give)?;
         }

@@ -11,7 +11,7 @@ use crate::ffi;
 use crate::geometry::Size;
 use crate::graph::{PictureGraph, Pixels, Shape};
 use crate::output::{Folder, Part};
-use crate::pictures::Decoding;
+use crate::pictures::{Decoding, no_picture};
 use crate::probe::{self, PictureStream};
 use crate::protocol::{ErrorKind, InputFacts, Picture, Report};
 use crate::report::Reporter;
@@ -35,10 +35,6 @@ pub(crate) fn run(job: &Job, wish: Thumbnail, reporter: &mut Reporter) -> Result
     let (part, picture) = found.snapshot.write(&folder, &found.stream)?.ok_or_else(no_picture)?;
     folder.publish(vec![part])?;
     Ok(Report { outputs: Vec::new(), thumbnail: Some(picture), input: found.input, decode_errors: found.errors })
-}
-
-pub(crate) fn no_picture() -> Failure {
-    Failure::new(ErrorKind::UnreadableInput, "not one of the file's pictures can be decoded")
 }
 
 struct Found {

@@ -17,7 +17,7 @@ use crate::protocol::{ErrorKind, Output, Report};
 use crate::report::Reporter;
 use crate::request::{Job, Limits, Transcode};
 use crate::sound::Sound;
-use crate::thumbnail::{Snapshot, no_picture};
+use crate::thumbnail::Snapshot;
 use crate::time::millis;
 
 /// The name of what comes of an input without pictures.
@@ -80,7 +80,7 @@ impl<'a> Pass<'a> {
         let track = self.sound.as_ref().map(Sound::track);
         match (&self.pictures, &track) {
             (Some(Pictures { stream, decoding, .. }), _) => {
-                Files::with_pictures(folder, stream, decoding.colours(), rungs, &work.video, track.as_ref())
+                Files::with_pictures(folder, stream, decoding.output_colours(), rungs, &work.video, track.as_ref())
             }
             (None, Some(track)) => Files::only_sound(folder, &format!("{ONLY_SOUND}.mp4"), track),
             (None, None) => Err(Failure::new(ErrorKind::Internal, "an input without streams was let in")),
@@ -123,8 +123,8 @@ impl<'a> Pass<'a> {
     /// Decoders conceal what is missing, so a half video would pass for a whole one. The container's word counts for the
     /// longest stream, a stream's own word for itself.
     fn check_whole(&self, limits: &Limits) -> Result<(), Failure> {
-        if self.pictures.as_ref().is_some_and(|pictures| pictures.decoding.count == 0) {
-            return Err(no_picture());
+        if let Some(pictures) = &self.pictures {
+            pictures.decoding.check(limits)?;
         }
         let whole = |stated: Option<Duration>, reached| stated.map_or(Ok(()), |stated| limits.check_whole(stated, reached));
         whole(self.media.stated_duration, self.reached())?;

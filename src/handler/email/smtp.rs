@@ -52,7 +52,7 @@ pub enum SetupError {
 
 /// Why the server does not have the mail.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SmtpError {
+pub(in crate::handler) enum SmtpError {
     #[error("connect to the mail server {server}: {reason}")]
     Connect { server: String, reason: String },
     #[error("log in to the mail server {server}: {reason}")]

@@ -199,3 +199,6 @@ fn listed(names: &[String]) -> String {
         names => names.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;

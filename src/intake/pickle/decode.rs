@@ -10,6 +10,7 @@ use super::convert::convert;
 use super::cursor::Cursor;
 use super::globals::Known;
 use super::node::{Arena, Node, NodeId};
+use super::text::{surrogates_read, unescape};
 use crate::intake::bigint;
 use crate::intake::limits::{Exceeded, Limits};
 
@@ -179,7 +180,8 @@ impl Machine<'_> {
                 self.memoize(index)
             }
             0x94 => {
-                let index = u32::try_from(self.memo.len()).map_err(|_| Exceeded::Nodes(self.limits.nodes))?;
+                let index = u32::try_from(self.memo.len())
+                    .map_err(|_| Exceeded::Nodes(self.limits.nodes))?;
                 self.memoize(index)
             }
             b'g' => {
@@ -228,20 +230,25 @@ impl Machine<'_> {
     }
 
     fn push_id(&mut self, id: NodeId) -> Result<(), DecodeError> {
-        // References cost no node, so the stack and the marks have a bound of their own.
-        if self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2) {
-            return Err(Exceeded::Nodes(self.limits.nodes).into());
-        }
+        self.room()?;
         self.stack.push(id);
         Ok(())
     }
 
     fn mark(&mut self) -> Result<(), DecodeError> {
-        if self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2) {
-            return Err(Exceeded::Nodes(self.limits.nodes).into());
-        }
+        self.room()?;
         self.marks.push(self.stack.len());
         Ok(())
+    }
+
+    /// References and marks cost no node, so there is a bound for them too.
+    fn room(&self) -> Result<(), Exceeded> {
+        let full = self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2);
+        if full {
+            Err(Exceeded::Nodes(self.limits.nodes))
+        } else {
+            Ok(())
+        }
     }
 
     fn fence(&self) -> usize {
@@ -250,7 +257,11 @@ impl Machine<'_> {
 
     fn top(&self) -> Result<NodeId, DecodeError> {
         let above = self.stack.len() > self.fence();
-        self.stack.last().copied().filter(|_| above).ok_or_else(|| self.cursor.malformed("the stack is empty"))
+        self.stack
+            .last()
+            .copied()
+            .filter(|_| above)
+            .ok_or_else(|| self.cursor.malformed("the stack is empty"))
     }
 
     fn pop(&mut self) -> Result<NodeId, DecodeError> {
@@ -260,7 +271,10 @@ impl Machine<'_> {
     }
 
     fn pop_mark(&mut self) -> Result<Vec<NodeId>, DecodeError> {
-        let height = self.marks.pop().ok_or_else(|| self.cursor.malformed("there is no mark"))?;
+        let height = self
+            .marks
+            .pop()
+            .ok_or_else(|| self.cursor.malformed("there is no mark"))?;
         Ok(self.stack.split_off(height))
     }
 
@@ -274,7 +288,11 @@ impl Machine<'_> {
     }
 
     fn tuple(&mut self, length: usize) -> Result<(), DecodeError> {
-        let start = self.stack.len().checked_sub(length).filter(|start| *start >= self.fence());
+        let start = self
+            .stack
+            .len()
+            .checked_sub(length)
+            .filter(|start| *start >= self.fence());
         let start = start.ok_or_else(|| self.cursor.malformed("the stack is empty"))?;
         let items = self.stack.split_off(start);
         self.push(Node::Tuple(items))
@@ -284,7 +302,11 @@ impl Machine<'_> {
         let list = self.top()?;
         match self.arena.get_mut(list) {
             Node::List(list) => list.extend(items),
-            _ => return Err(self.cursor.malformed("items are appended to what is not a list")),
+            _ => {
+                return Err(self
+                    .cursor
+                    .malformed("items are appended to what is not a list"));
+            }
         }
         Ok(())
     }
@@ -303,7 +325,10 @@ impl Machine<'_> {
         if items.len() % 2 == 1 {
             return Err(self.cursor.malformed("a key has no value"));
         }
-        Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+        Ok(items
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect())
     }
 
     fn add_items(&mut self) -> Result<(), DecodeError> {
@@ -311,7 +336,11 @@ impl Machine<'_> {
         let set = self.top()?;
         match self.arena.get_mut(set) {
             Node::Set(set) => set.extend(items),
-            _ => return Err(self.cursor.malformed("items are added to what is not a set")),
+            _ => {
+                return Err(self
+                    .cursor
+                    .malformed("items are added to what is not a set"));
+            }
         }
         Ok(())
     }
@@ -332,7 +361,10 @@ impl Machine<'_> {
     fn memo_line(&mut self) -> Result<u32, DecodeError> {
         let at = self.cursor.at();
         let line = self.cursor.text_line()?;
-        line.parse().map_err(|_| DecodeError::Malformed { what: "a memo index is not a number", at })
+        line.parse().map_err(|_| DecodeError::Malformed {
+            what: "a memo index is not a number",
+            at,
+        })
     }
 
     fn long(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
@@ -363,7 +395,10 @@ impl Machine<'_> {
     fn decimal(&mut self, digits: &str, at: usize) -> Result<(), DecodeError> {
         let count = digits.strip_prefix('-').unwrap_or(digits);
         if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(DecodeError::Malformed { what: "an integer is not a number", at });
+            return Err(DecodeError::Malformed {
+                what: "an integer is not a number",
+                at,
+            });
         }
         if count.len() > bigint::MAX_DIGITS {
             return Err(DecodeError::LongInteger);
@@ -374,7 +409,10 @@ impl Machine<'_> {
     fn float_line(&mut self) -> Result<(), DecodeError> {
         let at = self.cursor.at();
         let line = self.cursor.text_line()?;
-        let float = line.parse().map_err(|_| DecodeError::Malformed { what: "a float is not a number", at })?;
+        let float = line.parse().map_err(|_| DecodeError::Malformed {
+            what: "a float is not a number",
+            at,
+        })?;
         self.push(Node::Float(float))
     }
 
@@ -382,7 +420,8 @@ impl Machine<'_> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return self.push(Node::Text(text.to_owned()));
         }
-        let points = surrogates_passed(bytes).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
+        let points =
+            surrogates_read(bytes).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
         self.push(Node::Points(points))
     }
 
@@ -390,12 +429,15 @@ impl Machine<'_> {
     fn text_line(&mut self) -> Result<(), DecodeError> {
         let line = self.cursor.line()?;
         let points = unescape(line).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
-        let text = points.iter().map(|point| char::from_u32(*point)).collect::<Option<String>>();
+        let text = points
+            .iter()
+            .map(|point| char::from_u32(*point))
+            .collect::<Option<String>>();
         self.push(text.map_or(Node::Points(points), Node::Text))
     }
 
     fn class(&mut self, module: &str, name: &str) -> Result<(), DecodeError> {
-        let known = Known::find(module, name).ok_or_else(|| DecodeError::ForeignClass(printable(module, name)))?;
+        let known = Known::named(module, name)?;
         self.push(Node::Class(known))
     }
 
@@ -405,7 +447,7 @@ impl Machine<'_> {
         let (Some(module), Some(name)) = (self.arena.text(module), self.arena.text(name)) else {
             return Err(self.cursor.malformed("a class is not named by text"));
         };
-        let known = Known::find(module, name).ok_or_else(|| DecodeError::ForeignClass(printable(module, name)))?;
+        let known = Known::named(module, name)?;
         self.push(Node::Class(known))
     }
 
@@ -439,51 +481,12 @@ fn unsupported(opcode: u8, at: usize) -> DecodeError {
         b'S' | b'T' | b'U' => "a string of Python 2",
         0x82..=0x84 => "an entry of the extension registry",
         0x97 | 0x98 => "a buffer outside of the pickle",
-        _ => return DecodeError::Malformed { what: "an unknown opcode", at },
+        _ => {
+            return DecodeError::Malformed {
+                what: "an unknown opcode",
+                at,
+            };
+        }
     };
     DecodeError::Unsupported { what, opcode, at }
-}
-
-/// `module.name`, cut to what fits a message.
-fn printable(module: &str, name: &str) -> String {
-    let cut = |text: &str| text.chars().filter(|character| !character.is_control()).take(100).collect::<String>();
-    format!("{}.{}", cut(module), cut(name))
-}
-
-/// UTF-8 in which surrogates are encoded like any other code point.
-fn surrogates_passed(mut bytes: &[u8]) -> Option<Vec<u32>> {
-    let mut points = Vec::new();
-    while !bytes.is_empty() {
-        if let [0xed, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, rest @ ..] = bytes {
-            points.push(0xd000 | u32::from(second & 0x3f) << 6 | u32::from(third & 0x3f));
-            bytes = rest;
-            continue;
-        }
-        let valid = bytes.utf8_chunks().next().map(|chunk| chunk.valid()).filter(|valid| !valid.is_empty())?;
-        points.extend(valid.chars().map(u32::from));
-        bytes = &bytes[valid.len()..];
-    }
-    Some(points)
-}
-
-fn unescape(line: &[u8]) -> Option<Vec<u32>> {
-    let mut points = Vec::new();
-    let mut rest = line;
-    while let [first, after @ ..] = rest {
-        let width = match rest {
-            [b'\\', b'u', ..] => 4,
-            [b'\\', b'U', ..] => 8,
-            _ => 0,
-        };
-        if width == 0 {
-            points.push(u32::from(*first));
-            rest = after;
-            continue;
-        }
-        let digits = rest.get(2..2 + width).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        let point = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        points.push(Some(point).filter(|point| *point < 0x11_0000)?);
-        rest = &rest[2 + width..];
-    }
-    Some(points)
 }

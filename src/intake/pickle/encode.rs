@@ -7,6 +7,7 @@ use chrono::{Datelike, NaiveDate, NaiveTime, TimeDelta, Timelike};
 use serde_json::{Number, Value};
 
 use super::globals::exception;
+use super::text::surrogates_written;
 use crate::intake::bigint;
 use crate::intake::iso::{Stamp, parse_time};
 use crate::intake::tagged::{Tag, code_points, tagged};
@@ -91,7 +92,8 @@ impl Encoder {
             (Some(int), _) => self.int(int),
             (None, Some(float)) if number.is_f64() => self.float(float),
             _ => {
-                let bytes = bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
+                let bytes =
+                    bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
                 self.long(&bytes);
             }
         }
@@ -160,7 +162,9 @@ impl Encoder {
             Tag::Timedelta => self.timedelta(span(held.as_str()?)?),
             Tag::Decimal => {
                 let text = held.as_str()?;
-                self.call1("decimal", "Decimal", |encoder| encoder.text(text.as_bytes()));
+                self.call1("decimal", "Decimal", |encoder| {
+                    encoder.text(text.as_bytes())
+                });
             }
             Tag::Uuid => {
                 let hex = held["hex"].as_str()?;
@@ -179,12 +183,24 @@ impl Encoder {
                 "-inf" => f64::NEG_INFINITY,
                 _ => return None,
             }),
-            Tag::Surrogate => self.text(&surrogates_passed(&code_points(held.as_str()?))),
+            Tag::Surrogate => self.text(&surrogates_written(&code_points(held.as_str()?))),
             Tag::Set => self.set(held.as_array()?),
             Tag::Frozenset => self.frozenset(held.as_array()?),
-            Tag::Complex => self.call_tuple("complex", held.as_array().filter(|parts| parts.len() == 2)?, sequences),
-            Tag::Range => self.call_tuple("range", held.as_array().filter(|parts| parts.len() == 3)?, sequences),
-            Tag::Slice => self.call_tuple("slice", held.as_array().filter(|parts| parts.len() == 3)?, sequences),
+            Tag::Complex => self.call_tuple(
+                "complex",
+                held.as_array().filter(|parts| parts.len() == 2)?,
+                sequences,
+            ),
+            Tag::Range => self.call_tuple(
+                "range",
+                held.as_array().filter(|parts| parts.len() == 3)?,
+                sequences,
+            ),
+            Tag::Slice => self.call_tuple(
+                "slice",
+                held.as_array().filter(|parts| parts.len() == 3)?,
+                sequences,
+            ),
             Tag::Dict => self.dict(held.as_array()?)?,
             Tag::Exception => {
                 let class = exception(held["class"].as_str()?)?;
@@ -265,7 +281,9 @@ impl Encoder {
     fn dict(&mut self, pairs: &[Value]) -> Option<()> {
         self.out.extend([b'}', b'(']);
         for pair in pairs {
-            let [key, value] = &pair.as_array()?[..] else { return None };
+            let [key, value] = &pair.as_array()?[..] else {
+                return None;
+            };
             self.value(key, Sequences::Tuples);
             self.value(value, Sequences::Lists);
         }
@@ -277,13 +295,25 @@ impl Encoder {
 /// Year in two bytes, month, day.
 fn date_bytes(date: NaiveDate) -> Option<[u8; 4]> {
     let [high, low] = u16::try_from(date.year()).ok()?.to_be_bytes();
-    Some([high, low, u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?])
+    Some([
+        high,
+        low,
+        u8::try_from(date.month()).ok()?,
+        u8::try_from(date.day()).ok()?,
+    ])
 }
 
 /// Hour, minute, second, microseconds in three bytes.
 fn time_bytes(time: NaiveTime) -> [u8; 6] {
     let [_, high, middle, low] = (time.nanosecond() / 1000).to_be_bytes();
-    [time.hour() as u8, time.minute() as u8, time.second() as u8, high, middle, low]
+    [
+        time.hour() as u8,
+        time.minute() as u8,
+        time.second() as u8,
+        high,
+        middle,
+        low,
+    ]
 }
 
 /// A time span from decimal seconds.
@@ -295,18 +325,7 @@ fn span(text: &str) -> Option<TimeDelta> {
         return None;
     }
     let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
-    let delta = TimeDelta::try_seconds(whole.parse().ok()?)?.checked_add(&TimeDelta::microseconds(micros))?;
+    let delta = TimeDelta::try_seconds(whole.parse().ok()?)?
+        .checked_add(&TimeDelta::microseconds(micros))?;
     Some(if text.starts_with('-') { -delta } else { delta })
-}
-
-/// UTF-8 in which surrogates are encoded like any other code point, as Python pickles them.
-fn surrogates_passed(points: &[u32]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for point in points {
-        match char::from_u32(*point) {
-            Some(character) => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.extend([0xe0 | (point >> 12) as u8, 0x80 | (point >> 6 & 0x3f) as u8, 0x80 | (point & 0x3f) as u8]),
-        }
-    }
-    out
 }

@@ -1,5 +1,7 @@
 //! The classes and functions a pickle may name. Pickles of protocols 0 to 2 use the module names of Python 2.
 
+use super::DecodeError;
+
 /// Each of these is known by what it means, not by what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
@@ -40,8 +42,12 @@ pub(super) enum Known {
 }
 
 impl Known {
-    /// What `module.name` is, if it is known.
-    pub(super) fn find(module: &str, name: &str) -> Option<Self> {
+    /// What `module.name` is; what is not known is refused by its name.
+    pub(super) fn named(module: &str, name: &str) -> Result<Self, DecodeError> {
+        Self::find(module, name).ok_or_else(|| DecodeError::ForeignClass(printable(module, name)))
+    }
+
+    fn find(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("datetime", "datetime") => Self::Datetime,
             ("datetime", "date") => Self::Date,
@@ -58,7 +64,9 @@ impl Known {
             ("collections", "defaultdict") => Self::DefaultDict,
             ("collections", "Counter") => Self::Counter,
             ("collections", "deque") => Self::Deque,
-            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => Self::Path,
+            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => {
+                Self::Path
+            }
             ("http", "HTTPStatus") => Self::HttpStatus,
             ("_codecs", "encode") => Self::Encode,
             ("copyreg" | "copy_reg", "_reconstructor") => Self::Reconstructor,
@@ -115,6 +123,17 @@ impl Known {
             Self::Exception(name) => name,
         }
     }
+}
+
+/// `module.name`, cut to what fits a message.
+fn printable(module: &str, name: &str) -> String {
+    let cut = |text: &str| {
+        text.chars()
+            .filter(|character| !character.is_control())
+            .take(100)
+            .collect::<String>()
+    };
+    format!("{}.{}", cut(module), cut(name))
 }
 
 /// The built-in exception of this name.
