@@ -1,6 +1,6 @@
 //! Paths, sizes and times; and runs with a script in the helper's place that follows its protocol.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::config::Step;
@@ -16,8 +16,10 @@ fn world(script: &str) -> (tempfile::TempDir, config::Config) {
     file("uploads/2026/clip.mp4", "a clip");
     file("secret.mp4", "a secret");
     let path = dir.path().display();
-    file("helper", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\nrequest={path}/request\ncat > $request\n{script}\n"));
-    std::fs::set_permissions(dir.path().join("helper"), std::fs::Permissions::from_mode(0o755)).expect("it may run");
+    file("helper.sh", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\nrequest={path}/request\ncat > $request\n{script}\n"));
+    // Copied by another process: a file that a fork of this one still has open for writing cannot be started.
+    let copied = std::process::Command::new("install").args(["-m", "755", "helper.sh", "helper"]).current_dir(&dir).status();
+    assert!(copied.expect("install starts").success());
     symlink(dir.path().join("secret.mp4"), dir.path().join("uploads/link.mp4")).expect("a link");
     symlink("2026/clip.mp4", dir.path().join("uploads/inside.mp4")).expect("a link");
     let mut config = fixture::config(dir.path());
