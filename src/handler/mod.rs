@@ -156,4 +156,6 @@ fn without_secrets(mut failure: Failure, attempt: &Attempt<'_>) -> Failure {
 }
 
 #[cfg(test)]
+mod shipped_tests;
+#[cfg(test)]
 mod tests;

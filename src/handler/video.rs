@@ -14,6 +14,7 @@ use super::Run;
 use super::child::{self, ChildError, Finished, Keep, Program};
 use super::video_protocol as protocol;
 use super::video_protocol::{ErrorKind, Event, Mode};
+use crate::clock;
 use crate::config::{self, RenderError, VideoMode, VideoStep};
 use crate::job::Failure;
 
@@ -97,7 +98,7 @@ impl Video {
     }
 
     /// Returns `{"video_id", "outputs": {"720p": url, …, "thumbnail": url}, "renditions": [{name, file, width, height,
-    /// duration, bytes}], "duration"}`, durations in seconds.
+    /// duration, bytes}], "duration", "processed_at"}`, durations in seconds.
     pub(super) async fn process(&self, step: &VideoStep, run: &Run<'_>) -> Result<Value, VideoError> {
         let values = run.context.values();
         let id = step.id.render(values)?;
@@ -199,6 +200,7 @@ impl Video {
             "outputs": outputs,
             "renditions": report.outputs.iter().map(rendition).collect::<Vec<_>>(),
             "duration": report.input.duration_ms.map(seconds),
+            "processed_at": clock::now().to_string(),
         })
     }
 }
