@@ -63,7 +63,10 @@ async fn whole_workload(config: &Config) {
     }
     let sql = super::sql::Sql::new(&config.database).expect("the database");
     let count = async |query: &str| sql.column(query, &Map::new()).await.expect("it runs");
-    assert_eq!(count("SELECT count(*) AS n FROM notifications WHERE user_id = 1 AND is_read = FALSE").await, [json!(5)]);
+    assert_eq!(
+        count("SELECT count(*) AS n FROM notifications WHERE user_id = 1 AND is_read = FALSE").await,
+        [json!(5)]
+    );
     assert_eq!(count("SELECT count(*) AS n FROM user_events").await, [json!(2)]);
     let comment = count("SELECT content FROM notifications WHERE notification_type = 'comment'").await;
     assert_eq!(comment, [json!(format!("Bob commented: {}", "x".repeat(50)))]);

@@ -92,7 +92,9 @@ impl<'a> Scanner<'a> {
                 self.quoted('\'', true, "string")
             }
             '$' if postgres => self.dollar(),
-            '?' | '$' | '@' | '#' if !postgres => Err(ScanError::ForeignPlaceholder(self.rest.chars().take(20).collect())),
+            '?' | '$' | '@' | '#' if !postgres => {
+                Err(ScanError::ForeignPlaceholder(self.rest.chars().take(20).collect()))
+            }
             ':' if self.rest.starts_with("::") => Ok(self.take(2)),
             ':' if parameter_len(&self.rest[1..]) > 0 => {
                 self.placeholder();
@@ -142,7 +144,9 @@ impl<'a> Scanner<'a> {
     fn dollar(&mut self) -> Result<&'a str, ScanError> {
         let after = &self.rest[1..];
         if after.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(ScanError::ForeignPlaceholder(self.rest.chars().take_while(|&c| c == '$' || c.is_ascii_digit()).collect()));
+            return Err(ScanError::ForeignPlaceholder(
+                self.rest.chars().take_while(|&c| c == '$' || c.is_ascii_digit()).collect(),
+            ));
         }
         let tag_len = name_len(after);
         if !after[tag_len..].starts_with('$') {
