@@ -164,9 +164,9 @@ fn user_info(raw: &str, offset: usize) -> Option<Place> {
 
 fn announces(key: &str) -> bool {
     let key = key.to_lowercase();
-    let mistyped = ["password", "passwd", "secret", "token"].iter().any(|word| {
-        key.len() >= 4 && strsim::damerau_levenshtein(&key, word) <= 1 + usize::from(word.len() > 6)
-    });
+    let mistyped = ["password", "passwd", "secret", "token"]
+        .iter()
+        .any(|word| key.len() >= 4 && strsim::damerau_levenshtein(&key, word) <= 1 + usize::from(word.len() > 6));
     (is_sensitive(&key) || (key.len() < 100 && mistyped)) && !key.ends_with("_file") && key != "tokens_query"
 }
 

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_masked_value_keeps_the_caret_in_place() {
         let text = "password = \"hunter2\", port = 0";
-        let source = Source::new(text, vec![12..19]);
+        let source = Source::new(text, std::iter::once(12..19).collect());
         let port = text.find("port").expect("it is there");
         let excerpt = source.excerpt(&(port..port + 4));
         assert_eq!(excerpt.text, "password = \"***\", port = 0");
