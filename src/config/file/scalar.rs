@@ -195,6 +195,11 @@ impl Item<'_> {
         let text = self.text("a text, which may hold {{ parameters }}")?;
         match Template::parse(&text.text) {
             Ok(template) => Some(template),
+            // The parser may quote what a variable gave, and that may be a secret.
+            Err(_) if text.interpolated => {
+                self.error("with its variables filled in, the template cannot be read", TEMPLATE_HELP);
+                None
+            }
             Err(error) => {
                 self.error(format!("the template cannot be read: {error}"), TEMPLATE_HELP);
                 None
