@@ -112,8 +112,11 @@ fn in_named(text: &str, value: &Spanned<DeValue<'_>>, found: &mut Vec<Place>) {
 /// What a parameter is called and typed is no secret, only what it may default to.
 fn in_params(text: &str, params: &DeTable<'_>, found: &mut Vec<Place>) {
     for (name, param) in params {
-        let default = param.get_ref().as_table().and_then(|param| param.get("default"));
-        default.into_iter().for_each(|default| in_value(text, default, announces(name.get_ref()), found));
+        let Some(param) = param.get_ref().as_table() else { continue };
+        let secret = param.get("secret").and_then(|secret| secret.get_ref().as_bool()).unwrap_or(false);
+        if let Some(default) = param.get("default") {
+            in_value(text, default, secret || announces(name.get_ref()), found);
+        }
     }
 }
 
@@ -262,6 +265,7 @@ token_file = "/etc/token"
 [tasks.reset_password.params]
 reset_token = "string"
 old_token = { type = "string", default = "hunter2" }
+code = { type = "string", default = "hunter2", secret = true }
 "#;
         let table = DeTable::parse(text).expect("it is TOML");
         let expected = r#"
@@ -275,6 +279,7 @@ token_file = "/etc/token"
 [tasks.reset_password.params]
 reset_token = "string"
 old_token = { type = "string", default = "***" }
+code = { type = "string", default = "***", secret = true }
 "#;
         let mut places = places(text, table.get_ref());
         places.sort_by_key(|place| place.start);
