@@ -45,14 +45,6 @@ impl Table<'_> {
         let item = self.get(key)?;
         item.filled_text(&format!("a path such as \"{example}\"")).map(|text| PathBuf::from(text.text))
     }
-
-    pub(super) fn template(&self, key: &'static str) -> Option<Template> {
-        self.get(key)?.template()
-    }
-
-    pub(super) fn value_template(&self, key: &'static str) -> Option<ValueTemplate> {
-        self.get(key)?.value_template()
-    }
 }
 
 impl Item<'_> {
@@ -195,6 +187,11 @@ impl Item<'_> {
         let text = self.text("a text, which may hold {{ parameters }}")?;
         match Template::parse(&text.text) {
             Ok(template) => Some(template),
+            // The parser may quote what a variable gave, and that may be a secret.
+            Err(_) if text.interpolated => {
+                self.error("with its variables filled in, the template cannot be read", TEMPLATE_HELP);
+                None
+            }
             Err(error) => {
                 self.error(format!("the template cannot be read: {error}"), TEMPLATE_HELP);
                 None

@@ -293,6 +293,43 @@ fn a_secret_of_the_environment_is_in_no_message() {
     assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");
 }
 
+/// Whatever breaks around them: a fragment between any two tokens of a file full of literal secrets.
+#[test]
+fn no_broken_file_shows_its_secrets() {
+    const FILE: &str = r#"
+[redis]
+url = "redis://user:hunter2@host:6379/0" # the cache
+[admin]
+token = 'hunter2'
+max_body = 5
+[database]
+url = "postgres://app:hunter2@host/app"
+[email]
+smtp = { host = "h", password = "hunter2", tls = "tsl" }
+[vars]
+"api_key" = "hunter2"
+cookie = """
+hunter2
+hunter2"""
+nested = { client_secret = ["hunter2", "hunter2"], x = 1 }
+[tasks.t]
+queue = "q"
+http = { url = "x", headers = { Authorization = "Bearer hunter2", X-Api-Key = "hunter2" } }
+"#;
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let chars: Vec<char> = FILE.chars().collect();
+    let gaps = (1..chars.len()).filter(|&at| !(is_word(chars[at - 1]) && is_word(chars[at])));
+    for at in gaps {
+        // Every third fragment, another third in the next gap. The name of a credential is no secret.
+        for fragment in FRAGMENTS.into_iter().skip(at % 3).step_by(3).filter(|&fragment| fragment != "cred:") {
+            let text: String =
+                chars[..at].iter().copied().chain(fragment.chars()).chain(chars[at..].iter().copied()).collect();
+            let problems = checked(&text).expect_err("it was broken from the start").to_string();
+            assert!(!problems.contains("hunter2"), "{fragment:?} at {at} lets out a secret of\n{text}\n{problems}");
+        }
+    }
+}
+
 #[test]
 fn secrets_come_from_files_and_credentials() {
     let folder = tempfile::tempdir().expect("a folder");
