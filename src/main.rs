@@ -1,5 +1,6 @@
 //! jobsd: one background-jobs daemon.
 
+mod admin;
 mod broker;
 mod clock;
 mod config;
@@ -7,5 +8,7 @@ mod control;
 mod job;
 mod metrics;
 mod store;
+#[cfg(test)]
+mod testing;
 
 fn main() {}
