@@ -248,15 +248,13 @@ impl Fields<'_> {
     }
 
     fn instant(&mut self, text: &str, now: Timestamp) -> Option<Timestamp> {
-        let at = match DateTime::parse_from_rfc3339(text) {
-            // Instants before 1970 are past, as all past ones are: at once.
-            Ok(at) => Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0)),
-            Err(error) => {
-                let example = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
-                self.wrong("at", format!("{} is not an RFC 3339 time ({error}); write {example}", quoted(text)));
-                return None;
-            }
+        let Ok(at) = DateTime::parse_from_rfc3339(text) else {
+            let example = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
+            self.wrong("at", format!("{} is not an RFC 3339 time; write {example}", quoted(text)));
+            return None;
         };
+        // Instants before 1970 are past, and all past ones mean at once.
+        let at = Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0));
         if at > now.after(HORIZON) {
             self.wrong("at", "a job may be due up to ten years ahead");
         }

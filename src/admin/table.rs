@@ -129,7 +129,7 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::overview::{Jobs, ListRow, RedisState};
+    use crate::admin::overview::RedisState;
 
     fn overview<'a>(queues: Vec<QueueRow<'a>>, error: Option<&str>) -> Overview<'a> {
         Overview {
