@@ -10,12 +10,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, json};
-use super::args::bind;
 use super::overview::RETRY_AFTER;
 use super::problem::{FieldError, Problem, ProblemKind};
 use crate::broker::{Broker, BrokerError, Enqueued};
 use crate::clock;
-use crate::config::{Config, NamePattern, Task};
+use crate::config::{Config, NamePattern, Task, bind};
 use crate::job::{Args, Job, JobId, Origin, QueueName, State, Timestamp};
 use crate::store::LinkError;
 

@@ -5,7 +5,6 @@
 //! job itself. Nothing a client does may cost more than its own connection.
 
 mod answer;
-mod args;
 mod auth;
 mod enqueue;
 mod exposition;

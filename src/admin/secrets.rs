@@ -5,8 +5,7 @@
 
 use serde_json::Value;
 
-use super::args::{MASK, mask, masked};
-use crate::config::Task;
+use crate::config::{MASK, Task, mask, masked};
 use crate::job::Args;
 
 /// Shorter values stand everywhere by chance; masking them would make a text unreadable and hide nothing.

@@ -19,14 +19,12 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::broker::SCRIPTS;
-use crate::config::{
-    Database, Email, EmailProvider, Log, LogFormat, NamePattern, Node, Param, ParamType, Push, PushProvider, Queue,
-    Redis, RedisUrl, Retention, Secret, Task, Video,
-};
+use crate::config::{NamePattern, Param, ParamType, Queue, Retention, Secret, Task};
 use crate::control::{Order, Phase};
 use crate::job::{NodeId, QueueName, RetryPolicy, TaskName, Wire};
 use crate::store::Store;
-use crate::testing::RedisServer;
+use crate::testing::fixture;
+use crate::testing::redis::RedisServer;
 
 /// Longest wait for anything that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -178,60 +176,19 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
 }
 
 fn param(name: &str, secret: bool) -> Param {
-    Param { name: name.into(), kind: ParamType::String, required: true, default: Value::Null, secret }
+    Param { kind: ParamType::String, secret, ..fixture::param(name) }
 }
 
 fn task(text: &str, queue: &str, params: Vec<Param>) -> (TaskName, Arc<Task>) {
     let task_name = TaskName::parse(text).expect("a task name");
-    let task = Task {
-        name: task_name.clone(),
-        names: vec![NamePattern(format!("backend_app.core.celery_tasks.{text}"))],
-        queue: name(queue),
-        params,
-        timeout: None,
-        retry: None,
-        steps: vec![],
-        result: None,
-    };
+    let names = vec![NamePattern(format!("backend_app.core.celery_tasks.{text}"))];
+    let task = Task { name: task_name.clone(), names, queue: name(queue), params, ..fixture::task(vec![]) };
     (task_name, Arc::new(task))
 }
 
 /// Two queues, and tasks as the app has them.
 fn config() -> Config {
-    let nowhere = || std::path::PathBuf::from("/nonexistent");
     Config {
-        redis: Redis { url: RedisUrl::Embedded, prefix: "jobsd".into(), timeout: Duration::from_secs(5) },
-        node: Node {
-            name: "vps-1".into(),
-            state_dir: nowhere(),
-            drain: Duration::from_secs(30),
-            lease: Duration::from_secs(15),
-        },
-        log: Log { format: LogFormat::Text, level: "info".into() },
-        admin: crate::config::Admin {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            token: None,
-            max_body: 256 * 1024,
-        },
-        database: Database::Sqlite { path: nowhere(), timeout: Duration::from_secs(5) },
-        email: Email {
-            provider: EmailProvider::Outbox { folder: nowhere() },
-            from: "jobs@example.org".into(),
-            reply_to: None,
-            templates: None,
-        },
-        push: Push { provider: PushProvider::Outbox { folder: nowhere() }, tokens_query: None },
-        video: Video {
-            helper: None,
-            input_roots: vec![],
-            output_root: nowhere(),
-            public_url: String::new(),
-            preset: "medium".into(),
-            crf: 23,
-            max_pixels: 1,
-            max_duration: Duration::from_secs(1),
-        },
-        vars: serde_json::Map::new(),
         queues: BTreeMap::from([
             queue("emails", vec![(Wire::Celery, "emails".into()), (Wire::Celery, "celery".into())]),
             queue("notifications", vec![(Wire::Rq, "notifications".into())]),
@@ -241,7 +198,8 @@ fn config() -> Config {
             task("send_password_reset_email", "emails", vec![param("user_email", false), param("reset_token", true)]),
             task("cleanup_old_notifications", "notifications", vec![]),
         ]),
-        schedules: BTreeMap::new(),
+        // Nothing here touches a file.
+        ..fixture::config(std::path::Path::new("/nonexistent"))
     }
 }
 

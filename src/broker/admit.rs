@@ -1,5 +1,7 @@
 //! Foreign messages on their way in: taken from their list, in flight, admitted as jobs.
 
+use std::sync::Arc;
+
 use redis::Pipeline;
 
 use super::enqueue::encode;
@@ -135,7 +137,7 @@ impl Broker {
     fn owe_refusals(&self, admissions: &[Admission], admitted: &[Admitted]) {
         for (admission, admitted) in admissions.iter().zip(admitted) {
             if let (Verdict::Refused(job, history), Admitted::Yes) = (&admission.verdict, admitted) {
-                self.owed.send(OwedJob { job: (**job).clone(), history: (**history).clone(), token: 0 });
+                self.owed.send(OwedJob { job: Arc::new((**job).clone()), history: (**history).clone(), token: 0 });
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The round trip of a pool: finished attempts go in, new claims come out.
 
+use std::sync::Arc;
+
 use redis::{Pipeline, Value};
 
 use super::script::Script;
@@ -11,7 +13,8 @@ use crate::store::QueueKeys;
 /// A job that is ours for one attempt. Not `Clone`: [`Broker::exchange`] takes it by value, so it is settled once.
 #[derive(Debug)]
 pub struct Claim {
-    pub job: Job,
+    /// Shared with the running attempt; the claim itself stays with the pool.
+    pub job: Arc<Job>,
     pub history: History,
     /// Proof that the claim is ours; grows with every claim of the queue.
     pub token: u64,
@@ -223,5 +226,5 @@ pub(super) fn read_claim(
     debug_assert_eq!(job.id.as_str(), id);
     let history = if history.is_empty() { History::default() } else { serde_json::from_str(history).map_err(broken)? };
     let token = token.parse().map_err(|_| BrokerError::Answer { script: "claim", expected: "a token" })?;
-    Ok(Claim { job, history, token, started })
+    Ok(Claim { job: Arc::new(job), history, token, started })
 }

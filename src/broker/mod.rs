@@ -51,13 +51,24 @@ pub struct Broker {
     held: Mutex<HashSet<(QueueName, u64)>>,
     /// Free slots of each pool, for the intake.
     demands: Mutex<HashMap<QueueName, Demand>>,
+    /// What the last heartbeat learned, for everyone who has something to clean up.
+    pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
 
 impl Broker {
     pub fn new(store: Arc<Store>, node: NodeId, lease: Duration) -> (Self, outbox::OwedReceiver) {
         let (owed, receiver) = outbox::channel();
         let watch = Watch::new(&store);
-        let broker = Self { store, node, watch, owed, lease, held: Mutex::default(), demands: Mutex::default() };
+        let broker = Self {
+            store,
+            node,
+            watch,
+            owed,
+            lease,
+            held: Mutex::default(),
+            demands: Mutex::default(),
+            surveys: tokio::sync::watch::Sender::default(),
+        };
         (broker, receiver)
     }
 
@@ -69,6 +80,11 @@ impl Broker {
 
     fn keys(&self, queue: &QueueName) -> QueueKeys {
         self.store.keys.queue(queue)
+    }
+
+    /// How long a claim outlives its node's last sign of life.
+    pub fn lease(&self) -> Duration {
+        self.lease
     }
 
     /// The end of a lease that is renewed now.

@@ -4,6 +4,8 @@
 //! removes it in the same transaction that writes the foreign answer. In between it travels through a channel inside
 //! the process; what does not fit there, or was left behind by a dead node, is found again by [`Broker::owed_jobs`].
 
+use std::sync::Arc;
+
 use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
 
@@ -15,7 +17,7 @@ use crate::store::accepted;
 /// A job whose producer waits for word of it.
 #[derive(Debug, Clone)]
 pub struct OwedJob {
-    pub job: Job,
+    pub job: Arc<Job>,
     pub history: History,
     /// Token of the settle that owes it; 0 for a message refused at admission.
     pub token: u64,
@@ -83,6 +85,11 @@ impl Broker {
         Ok(owed)
     }
 
+    /// Adds the read of a debt: the reply is the token of the settle that owes it, or nil.
+    pub fn debt(&self, pipeline: &mut Pipeline, owed: &OwedJob) {
+        pipeline.hget(self.keys(&owed.job.queue).outbox, owed.job.id.as_str());
+    }
+
     /// Adds the payment of a debt to a transaction that writes the foreign answer.
     pub fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
         let keys = self.keys(&owed.job.queue);
@@ -99,7 +106,7 @@ impl Broker {
 }
 
 fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
-    let job = serde_json::from_str(record?).ok()?;
+    let job: Job = serde_json::from_str(record?).ok()?;
     let history = serde_json::from_str(history?).ok()?;
-    Some(OwedJob { job, history, token })
+    Some(OwedJob { job: Arc::new(job), history, token })
 }

@@ -34,7 +34,7 @@ pub struct Swept {
 const PRUNE: usize = 1000;
 
 impl Broker {
-    /// Renews this node's leases.
+    /// Renews this node's leases, and publishes what it learned in [`Broker::surveys`].
     ///
     /// # Errors
     /// [`BrokerError`]: the leases run on from their last renewal.
@@ -50,25 +50,33 @@ impl Broker {
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let flat: Vec<String> = Script::heartbeat.reply(reply, "numbers")?;
-        let surveys = queues.iter().zip(flat.chunks_exact(4)).map(|(queue, found)| Survey {
+        let surveys: Vec<Survey> = queues.iter().zip(flat.chunks_exact(4)).map(|(queue, found)| Survey {
             queue: queue.clone(),
             earliest_lease: found[0].parse().ok().map(Timestamp::from_millis),
             active: found[1].parse().unwrap_or(0),
             inflight: found[2].parse().unwrap_or(0),
             owed: found[3].parse().unwrap_or(0),
-        });
-        Ok(surveys.collect())
+        }).collect();
+        self.surveys.send_replace(surveys.clone());
+        Ok(surveys)
     }
 
-    /// Takes over the claims of dead nodes, and finds claims of ours whose answer was lost.
+    /// Takes over the claims of nodes whose lease ended before `expired_before`, and finds claims of ours whose answer
+    /// was lost.
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken over without our knowing is found by the next sweep.
-    pub async fn sweep(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<Vec<Swept>, BrokerError> {
+    pub async fn sweep(
+        &self,
+        queue: &QueueName,
+        expired_before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Swept>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
         Script::reap.call(&mut pipeline, &[&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters]);
-        pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
+        pipeline.arg(expired_before.as_millis()).arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let (mine, taken): (Vec<String>, Vec<String>) = Script::reap.reply(reply, "two lists")?;
         let mut swept = Vec::new();

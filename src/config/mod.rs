@@ -3,9 +3,13 @@
 //! `file` reads what the operator wrote and reports every problem of it at once; nothing behind
 //! [`Config`] re-checks. `diff` says what a reload changes. Owns no running part.
 
+mod bind;
+mod diff;
+mod file;
 mod queue;
 mod schedule;
 mod secret;
+mod sensitive;
 mod service;
 mod task;
 mod template;
@@ -13,6 +17,9 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use bind::{BindError, MASK, bind, mask, masked};
+pub use diff::{Changes, Diff, QueueChange, diff};
+pub use file::{Diagnostic, Environment, Excerpt, Loaded, MAIL_TEMPLATES, Problems, Severity, load, parse};
 pub use queue::{Queue, Retention};
 pub use schedule::{CatchUp, Overlap, Schedule};
 pub use secret::Secret;

@@ -9,7 +9,7 @@ use super::{Template, ValueTemplate};
 use crate::job::{QueueName, RetryPolicy, TaskName};
 
 /// A declared task.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Task {
     pub name: TaskName,
     /// The names its producers use.
@@ -83,7 +83,7 @@ pub enum ParamType {
 }
 
 /// One step: which handler does it, with what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Email(EmailStep),
     Sql(SqlStep),
@@ -94,7 +94,7 @@ pub enum Step {
     Probe(ProbeStep),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EmailStep {
     pub to: Template,
     pub subject: Template,
@@ -110,7 +110,7 @@ pub struct EmailStep {
     pub headers: Vec<(String, Template)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SqlStep {
     /// Run in one transaction, in order. `:name` is bound, never spliced.
     pub statements: Vec<String>,
@@ -118,7 +118,7 @@ pub struct SqlStep {
     pub values: Vec<(String, ValueTemplate)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PushStep {
     pub user: ValueTemplate,
     pub title: Template,
@@ -127,7 +127,7 @@ pub struct PushStep {
     pub data: Option<ValueTemplate>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VideoStep {
     pub mode: VideoMode,
     pub input: Template,
@@ -146,7 +146,7 @@ pub enum VideoMode {
     Thumbnail,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ExecStep {
     /// An absolute path. There is no shell.
     pub program: PathBuf,
@@ -156,7 +156,7 @@ pub struct ExecStep {
     pub dir: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpStep {
     pub method: String,
     pub url: Template,
@@ -166,7 +166,7 @@ pub struct HttpStep {
 }
 
 /// The self-test handler: does on request what real handlers do by accident.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProbeStep {
     pub op: ProbeOp,
 }

@@ -10,15 +10,15 @@ use serde_json::Value;
 const FUEL: u64 = 200_000;
 
 /// A template that gives a text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Template {
     source: Arc<str>,
-    variables: BTreeSet<String>,
+    lookups: BTreeSet<String>,
 }
 
 /// A value of the configuration with templates inside: tables and arrays keep their form, and a string that is
 /// one expression, `"{{ processing_options }}"`, gives the expression's value with its type.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ValueTemplate {
     Plain(Value),
     Text(Template),
@@ -45,13 +45,28 @@ impl Template {
     pub fn parse(source: &str) -> Result<Self, TemplateError> {
         let env = environment();
         let template = env.template_from_str(source).map_err(|error| TemplateError(reason(&error)))?;
-        let variables = template.undeclared_variables(false).into_iter().map(|name| name.to_string()).collect();
-        Ok(Self { source: Arc::from(source), variables })
+        let lookups = template.undeclared_variables(true).into_iter().collect();
+        Ok(Self { source: Arc::from(source), lookups })
     }
 
-    /// The names that rendering looks up: parameters, `vars`, `steps`, `now`, `job`.
-    pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(String::as_str)
+    /// The names that rendering looks up, with their fields: `user_name`, `vars.base_url`.
+    pub fn lookups(&self) -> impl Iterator<Item = &str> {
+        self.lookups.iter().map(String::as_str)
+    }
+
+    /// Renders with sample values, to find what the syntax alone does not show.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when a filter, test or function does not exist. What depends on the values is no error here.
+    pub fn trial(&self, sample: &Value) -> Result<(), TemplateError> {
+        let env = environment();
+        let outcome = env.render_str(&self.source, minijinja::value::Serde(sample));
+        match outcome {
+            Err(error) if names_nothing(error.kind()) => {
+                Err(TemplateError(error.detail().map_or_else(|| reason(&error), str::to_owned)))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn source(&self) -> &str {
@@ -91,13 +106,26 @@ impl ValueTemplate {
         })
     }
 
-    /// The names that rendering looks up, with repetitions.
-    pub fn variables(&self) -> Vec<&str> {
+    /// The names that rendering looks up, with their fields and with repetitions.
+    pub fn lookups(&self) -> Vec<&str> {
         match self {
             Self::Plain(_) => Vec::new(),
-            Self::Text(template) | Self::Expression(template) => template.variables().collect(),
-            Self::Array(items) => items.iter().flat_map(Self::variables).collect(),
-            Self::Table(entries) => entries.iter().flat_map(|(_, item)| item.variables()).collect(),
+            Self::Text(template) | Self::Expression(template) => template.lookups().collect(),
+            Self::Array(items) => items.iter().flat_map(Self::lookups).collect(),
+            Self::Table(entries) => entries.iter().flat_map(|(_, item)| item.lookups()).collect(),
+        }
+    }
+
+    /// As [`Template::trial`], for each template inside.
+    ///
+    /// # Errors
+    /// The first [`TemplateError`].
+    pub fn trial(&self, sample: &Value) -> Result<(), TemplateError> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Text(template) | Self::Expression(template) => template.trial(sample),
+            Self::Array(items) => items.iter().try_for_each(|item| item.trial(sample)),
+            Self::Table(entries) => entries.iter().try_for_each(|(_, item)| item.trial(sample)),
         }
     }
 
@@ -130,12 +158,70 @@ fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(FUEL));
+    env.add_filter("minus", minus);
     env
+}
+
+/// `{{ now | minus("90d") }}`: the instant that much earlier, in the form that `now` has.
+fn minus(instant: &str, span: &str) -> Result<String, minijinja::Error> {
+    let fail = |message: String| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message);
+    let instant = chrono::DateTime::parse_from_rfc3339(instant).map_err(|error| fail(format!("minus: {error}")))?;
+    let span = humantime::parse_duration(span).map_err(|error| fail(format!("minus: {error}")))?;
+    let earlier = chrono::Duration::from_std(span).ok().and_then(|span| instant.to_utc().checked_sub_signed(span));
+    let earlier = earlier.ok_or_else(|| fail("minus: there is no such early time".into()))?;
+    Ok(earlier.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+fn names_nothing(kind: minijinja::ErrorKind) -> bool {
+    use minijinja::ErrorKind::{UnknownFilter, UnknownFunction, UnknownTest};
+    matches!(kind, UnknownFilter | UnknownFunction | UnknownTest)
 }
 
 fn reason(error: &minijinja::Error) -> String {
     match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn value(template: Value, context: Value) -> Result<Value, String> {
+        let template = ValueTemplate::parse(template).map_err(|error| error.to_string())?;
+        template.render(&context).map_err(|error| error.reason)
+    }
+
+    #[test]
+    fn an_expression_keeps_its_type() {
+        let context = json!({"steps": [{"affected": 7}], "options": {"quality": ["720p"]}});
+        let template = json!({"success": true, "deleted_count": "{{ steps[0].affected }}", "text": "n={{ steps[0].affected }}"});
+        assert_eq!(value(template, context.clone()), Ok(json!({"success": true, "deleted_count": 7, "text": "n=7"})));
+        assert_eq!(value(json!("{{ options.quality }}"), context), Ok(json!(["720p"])));
+    }
+
+    #[test]
+    fn an_instant_minus_a_span() {
+        let context = json!({"now": "2026-11-23T10:00:00.000Z"});
+        assert_eq!(value(json!("{{ now | minus('90d') }}"), context.clone()), Ok(json!("2026-08-25T10:00:00.000Z")));
+        assert!(value(json!("{{ now | minus('90 parsecs') }}"), context.clone()).is_err());
+        assert!(value(json!("{{ now | minus('9000000y') }}"), context).is_err());
+    }
+
+    #[test]
+    fn a_missing_value_and_an_endless_loop_are_errors() {
+        assert!(value(json!("{{ nobody }} x"), json!({})).is_err());
+        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+        assert!(value(json!(endless), json!({})).is_err());
+    }
+
+    #[test]
+    fn what_is_looked_up_has_its_fields() {
+        let template = Template::parse("{{ a }} {{ vars.base }} {% if b %}{% endif %}").expect("it parses");
+        assert_eq!(template.lookups().collect::<Vec<_>>(), ["a", "b", "vars.base"]);
+        assert!(Template::parse("{{ a | nothing }}").expect("it parses").trial(&json!({"a": 1})).is_err());
     }
 }

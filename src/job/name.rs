@@ -94,6 +94,13 @@ name!(
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 );
 
+impl JobId {
+    /// A fresh id that sorts by time: UUID version 7.
+    pub fn random() -> Self {
+        Self(Arc::from(uuid::Uuid::now_v7().to_string()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

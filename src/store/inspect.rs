@@ -153,6 +153,8 @@ impl Store {
 
     async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
         let mut connection = self.reads.get().await.map_err(|error| self.unconnected(error))?;
+        // The library's own deadline is half a second; ours below is the one that the operator sets.
+        connection.set_response_timeout(self.timeout);
         let call = redis::aio::ConnectionLike::req_packed_commands(&mut *connection, pipeline, 0, pipeline.len());
         let replies = match tokio::time::timeout(self.timeout, call).await {
             Err(_) => Err(LinkError::Timeout(self.timeout)),

@@ -1,5 +1,9 @@
-//! What the tests of several modules share: real servers, private to one test.
+//! What tests stand on: private servers on free ports, and the values that every handler's test needs.
+//!
+//! Every server belongs to the test that started it and ends with it.
 
-mod redis;
-
-pub(crate) use redis::RedisServer;
+pub(crate) mod fixture;
+pub(crate) mod http;
+pub(crate) mod postgres;
+pub(crate) mod redis;
+pub(crate) mod wait;

@@ -2,15 +2,15 @@
 -- The caller settles what it took over, as any claim; should it die before that, it is the next one's to take over.
 --
 -- KEYS  leases, active, jobs, history, counters
--- ARGV  now (ms), node (the caller, whose lease is renewed before), limit
+-- ARGV  leases that ended by this time are over (ms), now (ms), node (the caller), limit
 -- Returns { the claims of the caller: id, token, started …, flat },
 --         { taken over: id, token, record, history or '', old node, end of its lease (ms, or ''), started …, flat }.
-local now, me, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local over, now, me, limit = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local leases, expired_nodes = {}, {}
 local known = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #known, 2 do
   leases[known[i]] = known[i + 1]
-  if tonumber(known[i + 1]) <= now and known[i] ~= me then
+  if tonumber(known[i + 1]) <= over and known[i] ~= me then
     expired_nodes[known[i]] = true
   end
 end
@@ -27,11 +27,11 @@ for i = 1, #active, 2 do
       local record = redis.call('HGET', KEYS[3], id)
       if record then
         local fresh = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'token', 1))
-        redis.call('HSET', KEYS[2], id, fresh .. ' ' .. me .. ' ' .. (started or ARGV[1]))
+        redis.call('HSET', KEYS[2], id, fresh .. ' ' .. me .. ' ' .. (started or now))
         local at = #taken
         taken[at + 1], taken[at + 2], taken[at + 3] = id, fresh, record
         taken[at + 4] = redis.call('HGET', KEYS[4], id) or ''
-        taken[at + 5], taken[at + 6], taken[at + 7] = node or '', leases[node] or '', started or ARGV[1]
+        taken[at + 5], taken[at + 6], taken[at + 7] = node or '', leases[node] or '', started or now
       else
         -- Deleted while it ran under a node that is gone.
         redis.call('HDEL', KEYS[2], id)

@@ -1,0 +1,309 @@
+//! A call of a task: positional and keyword arguments against its parameters, by Python's rules and in its words.
+//!
+//! Producers are Python programs; whoever reads the failure there knows these sentences.
+
+use serde_json::{Map, Value};
+
+use super::sensitive::is_sensitive;
+use super::{Param, ParamType, Task};
+use crate::job::Args;
+
+/// What stands for a secret wherever people can see it.
+pub const MASK: &str = "***";
+/// Longest address that mail servers take.
+const EMAIL_LENGTH: usize = 254;
+
+/// Why a call does not fit a task. Holds names and types, never an argument's value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    #[error("{task}() got an unexpected keyword argument '{name}'")]
+    Unexpected { task: String, name: String },
+    #[error("{task}() got multiple values for argument '{name}'")]
+    Multiple { task: String, name: String },
+    #[error("{task}() takes {} but {given} {} given", takes(*.least, *.most), if *.given == 1 { "was" } else { "were" })]
+    TooMany { task: String, least: usize, most: usize, given: usize },
+    #[error("{task}() missing {} required positional argument{}: {}", .names.len(), plural(.names.len()), listed(.names))]
+    Missing { task: String, names: Vec<String> },
+    #[error("{task}() argument '{name}' must be {expected}, not {found}")]
+    Type { task: String, name: String, expected: &'static str, found: &'static str },
+}
+
+/// The arguments of a call by parameter name, in the order of the parameters, defaults filled in.
+///
+/// # Errors
+/// [`BindError`]: the first mistake that Python would report, then the first argument of a wrong type.
+pub fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) -> Result<Args, BindError> {
+    let name = || task.name.to_string();
+    for given in keyword.keys() {
+        match position(task, given) {
+            None => return Err(BindError::Unexpected { task: name(), name: given.clone() }),
+            Some(at) if at < positional.len() => {
+                return Err(BindError::Multiple { task: name(), name: given.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    if positional.len() > task.params.len() {
+        let least = task.params.iter().filter(|param| param.required).count();
+        return Err(BindError::TooMany { task: name(), least, most: task.params.len(), given: positional.len() });
+    }
+    let mut given: Vec<Option<Value>> = positional.iter().cloned().map(Some).collect();
+    given.extend(task.params.iter().skip(positional.len()).map(|param| keyword.remove(&param.name)));
+    let pairs = || task.params.iter().zip(&given);
+    let missing: Vec<String> =
+        pairs().filter(|(param, value)| param.required && value.is_none()).map(|(param, _)| param.name.clone()).collect();
+    if !missing.is_empty() {
+        return Err(BindError::Missing { task: name(), names: missing });
+    }
+    task.params.iter().zip(given).map(|(param, value)| Ok((param.name.clone(), argument(task, param, value)?))).collect()
+}
+
+/// The arguments as people may see them: secret parameters, and whatever is called like a secret at any depth,
+/// as `***`.
+pub fn mask(task: &Task, args: &Args) -> Args {
+    let secret = |name: &str| task.params.iter().any(|param| param.secret && param.name == name);
+    args.iter()
+        .map(|(name, value)| (name.clone(), if secret(name) { MASK.into() } else { masked(name, value) }))
+        .collect()
+}
+
+/// A value that stands under `name`, as people may see it: `***` when the name says that it is a secret, and so at any
+/// depth.
+pub fn masked(name: &str, value: &Value) -> Value {
+    match value {
+        Value::Null => Value::Null,
+        _ if is_sensitive(name) => MASK.into(),
+        Value::Object(map) => Value::Object(map.iter().map(|(key, inner)| (key.clone(), masked(key, inner))).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|item| masked("", item)).collect()),
+        plain => plain.clone(),
+    }
+}
+
+fn position(task: &Task, name: &str) -> Option<usize> {
+    task.params.iter().position(|param| param.name == name)
+}
+
+fn argument(task: &Task, param: &Param, value: Option<Value>) -> Result<Value, BindError> {
+    let value = match value {
+        None => return Ok(param.default.clone()),
+        // `None` for an optional parameter is how Python leaves it out.
+        Some(Value::Null) if !param.required => return Ok(param.default.clone()),
+        Some(value) => value,
+    };
+    let found = described(&value);
+    fit(param.kind, value).map_err(|expected| BindError::Type {
+        task: task.name.to_string(),
+        name: param.name.clone(),
+        expected,
+        found,
+    })
+}
+
+/// The value in the form that a parameter of this type has; else what was expected.
+///
+/// A tagged value (`{"__type__": "uuid", "__value__": …}`) fits a type that its text or number fits, and becomes it.
+pub(super) fn fit(kind: ParamType, value: Value) -> Result<Value, &'static str> {
+    if kind == ParamType::Any {
+        return Ok(value);
+    }
+    let value = untagged(value);
+    let (fits, expected) = match kind {
+        ParamType::String => (value.is_string(), "a string"),
+        ParamType::Email => (value.as_str().is_some_and(is_email), "a mail address"),
+        ParamType::Int => (is_integer(&value), "an integer"),
+        ParamType::Number => (value.is_number(), "a number"),
+        ParamType::Bool => (value.is_boolean(), "a boolean"),
+        ParamType::Object => (value.is_object(), "an object"),
+        ParamType::Array => (value.is_array(), "an array"),
+        ParamType::Id => (value.is_string() || is_integer(&value), "an id (an integer or a string)"),
+        ParamType::Any => (true, "anything"),
+    };
+    if fits { Ok(value) } else { Err(expected) }
+}
+
+fn is_integer(value: &Value) -> bool {
+    value.is_i64() || value.is_u64()
+}
+
+/// What is inside a tagged value when that is plain: the text of a date, the hex digits of a UUID.
+fn untagged(value: Value) -> Value {
+    let inside = match &value {
+        Value::Object(map) if map.len() == 2 && map.contains_key("__type__") => map.get("__value__"),
+        _ => None,
+    };
+    match inside {
+        Some(plain @ (Value::String(_) | Value::Number(_))) => plain.clone(),
+        Some(Value::Object(uuid)) => match uuid.get("hex") {
+            Some(hex @ Value::String(_)) => hex.clone(),
+            _ => value,
+        },
+        _ => value,
+    }
+}
+
+/// One `@` with something on both sides and nothing that could start a second header line. Whether the address exists
+/// is for its server to say.
+fn is_email(text: &str) -> bool {
+    let clean = text.len() <= EMAIL_LENGTH && !text.contains(|c: char| c.is_control() || c.is_whitespace() || "<>,;:\"()[]\\".contains(c));
+    let mut parts = text.split('@');
+    let sides = (parts.next(), parts.next(), parts.next());
+    clean && matches!(sides, (Some(local), Some(domain), None) if !local.is_empty() && !domain.is_empty())
+}
+
+/// The type in the words of JSON, which is what travelled.
+fn described(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        number @ Value::Number(_) if is_integer(number) => "an integer",
+        Value::Number(_) => "a number with a fraction",
+        Value::String(_) => "this string",
+        Value::Array(_) => "an array",
+        Value::Object(map) if map.contains_key("__type__") => "a value of this special type",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn takes(least: usize, most: usize) -> String {
+    if least == most {
+        format!("{most} positional argument{}", plural(most))
+    } else {
+        format!("from {least} to {most} positional arguments")
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// `'a'`, `'a' and 'b'`, `'a', 'b', and 'c'`.
+fn listed(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [front @ .., last] => format!("{}, and {last}", front.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::job::{QueueName, TaskName};
+
+    fn param(name: &str, kind: ParamType) -> Param {
+        Param { name: name.into(), kind, required: true, default: Value::Null, secret: false }
+    }
+
+    fn optional(name: &str, kind: ParamType, default: Value) -> Param {
+        Param { required: false, default, ..param(name, kind) }
+    }
+
+    fn task(params: Vec<Param>) -> Task {
+        Task {
+            name: TaskName::parse("send").expect("a name"),
+            names: vec![],
+            queue: QueueName::parse("emails").expect("a name"),
+            params,
+            timeout: None,
+            retry: None,
+            steps: vec![],
+            result: None,
+        }
+    }
+
+    fn welcome() -> Task {
+        task(vec![
+            param("to", ParamType::Email),
+            param("name", ParamType::String),
+            optional("options", ParamType::Object, json!({"a": 1})),
+        ])
+    }
+
+    fn call(task: &Task, positional: Value, keyword: Value) -> Result<Value, String> {
+        let positional = positional.as_array().expect("an array").clone();
+        let keyword = keyword.as_object().expect("an object").clone();
+        bind(task, &positional, keyword).map(Value::Object).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_find_their_parameters() {
+        let full = json!({"to": "a@b.c", "name": "Ann", "options": {"a": 1}});
+        let task = welcome();
+        assert_eq!(call(&task, json!(["a@b.c", "Ann"]), json!({})), Ok(full.clone()));
+        assert_eq!(call(&task, json!([]), json!({"name": "Ann", "to": "a@b.c"})), Ok(full.clone()));
+        assert_eq!(call(&task, json!(["a@b.c"]), json!({"name": "Ann", "options": null})), Ok(full));
+        let bound = bind(&task, &[], json!({"name": "Ann", "to": "a@b.c"}).as_object().expect("an object").clone());
+        assert_eq!(bound.expect("it fits").keys().collect::<Vec<_>>(), ["to", "name", "options"], "positional order");
+    }
+
+    /// The sentences are those that CPython 3.11 prints for the same calls.
+    #[test]
+    fn mistakes_are_told_in_pythons_words() {
+        let task = welcome();
+        let none = super::tests::task(vec![]);
+        let one = super::tests::task(vec![param("a", ParamType::Any)]);
+        let four = super::tests::task(["a", "b", "c", "d"].map(|name| param(name, ParamType::Any)).to_vec());
+        let cases = [
+            (&task, json!(["a@b.c"]), json!({}), "send() missing 1 required positional argument: 'name'"),
+            (&task, json!([]), json!({}), "send() missing 2 required positional arguments: 'to' and 'name'"),
+            (&four, json!([1]), json!({}), "send() missing 3 required positional arguments: 'b', 'c', and 'd'"),
+            (&task, json!(["a@b.c"]), json!({"nam": 1}), "send() got an unexpected keyword argument 'nam'"),
+            (&task, json!(["a@b.c"]), json!({"to": "x@y.z"}), "send() got multiple values for argument 'to'"),
+            (&task, json!([1, 2, 3, 4]), json!({}), "send() takes from 2 to 3 positional arguments but 4 were given"),
+            (&none, json!([1]), json!({}), "send() takes 0 positional arguments but 1 was given"),
+            (&one, json!([1, 2]), json!({}), "send() takes 1 positional argument but 2 were given"),
+        ];
+        for (task, positional, keyword, expected) in cases {
+            assert_eq!(call(task, positional, keyword), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn types_are_checked_and_values_never_shown() {
+        let error = call(&welcome(), json!(["hunter2", "Ann"]), json!({})).expect_err("no address");
+        assert_eq!(error, "send() argument 'to' must be a mail address, not this string");
+        let id = |value| fit(ParamType::Id, value);
+        assert_eq!(id(json!(7)), Ok(json!(7)));
+        assert_eq!(id(json!({"__type__": "uuid", "__value__": {"hex": "ab"}})), Ok(json!("ab")));
+        assert!(id(json!(1.5)).is_err() && id(json!(true)).is_err() && id(json!(null)).is_err());
+        assert!(fit(ParamType::Int, json!(1.0)).is_err());
+        assert!(fit(ParamType::Number, json!(1.0)).is_ok());
+        let date = json!({"__type__": "date", "__value__": "2026-01-01"});
+        assert_eq!(fit(ParamType::Any, date.clone()), Ok(date.clone()));
+        assert_eq!(fit(ParamType::String, date), Ok(json!("2026-01-01")));
+    }
+
+    #[test]
+    fn an_address_cannot_carry_a_second_header() {
+        for good in ["a@b", "a.b+c@example.org", "ü@exämple.org"] {
+            assert!(is_email(good), "{good}");
+        }
+        let long = format!("{}@b.c", "a".repeat(300));
+        for bad in ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b\r\nBcc: x@y", "A <a@b>", "a@b,c@d", &long] {
+            assert!(!is_email(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_at_any_depth() {
+        let mut task = task(vec![param("code", ParamType::Any), param("data", ParamType::Any)]);
+        task.params[0].secret = true;
+        let args = json!({
+            "code": "hunter2",
+            "data": {"Password": "hunter2", "list": [{"api_key": {"x": "hunter2"}}], "plain": 1, "reset_token": null},
+            "X-API-Key": "hunter2"
+        });
+        let shown = Value::Object(mask(&task, args.as_object().expect("an object")));
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        let expected = json!({
+            "code": "***",
+            "data": {"Password": "***", "list": [{"api_key": "***"}], "plain": 1, "reset_token": null},
+            "X-API-Key": "***"
+        });
+        assert_eq!(shown, expected);
+    }
+}

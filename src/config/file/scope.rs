@@ -1,0 +1,139 @@
+//! What the templates and statements of a task can see, and the check that they name nothing else.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::diagnostic::nearest;
+use super::document::Item;
+use super::params::RESERVED;
+use super::sql;
+use crate::config::{Param, ParamType, Template, TemplateError, ValueTemplate};
+
+/// What a job's template sees under `job`.
+const JOB: [&str; 3] = ["id", "queue", "attempt"];
+/// Functions of the template language.
+const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
+
+/// The names that one step can see.
+pub(super) struct Scope<'a> {
+    pub(super) task: &'a str,
+    pub(super) params: &'a [Param],
+    pub(super) vars: &'a Map<String, Value>,
+    /// Steps that have run by then.
+    pub(super) steps: usize,
+}
+
+impl Scope<'_> {
+    /// A template that gives a text.
+    pub(super) fn template(&self, item: &Item<'_>) -> Option<Template> {
+        let template = item.template()?;
+        if self.names(item, template.lookups()) {
+            report(item, template.trial(&self.sample()));
+        }
+        Some(template)
+    }
+
+    pub(super) fn value(&self, item: &Item<'_>) -> Option<ValueTemplate> {
+        let template = item.value_template()?;
+        if self.names(item, template.lookups()) {
+            report(item, template.trial(&self.sample()));
+        }
+        Some(template)
+    }
+
+    /// The `:names` of a statement, which are parameters or among `values`.
+    pub(super) fn statement(&self, item: &Item<'_>, statement: &str, values: &[&str]) {
+        let known = || self.params.iter().map(|param| param.name.as_str()).chain(values.iter().copied());
+        let mut seen = Vec::new();
+        for name in sql::names(statement) {
+            if known().any(|known| known == name) || seen.contains(&name) {
+                continue;
+            }
+            let help = match nearest(&name, known()) {
+                Some(near) => format!("did you mean `:{near}`?"),
+                None => format!("add the parameter `{name}`, or `{name}` to the step's `values`"),
+            };
+            item.error_at(&format!(":{name}"), format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task), help);
+            seen.push(name);
+        }
+        if sql::holds_several(statement) {
+            item.error("one string holds several statements", "give a list, one statement each: [\"…\", \"…\"]");
+        }
+    }
+
+    /// Whether all names are known.
+    fn names<'n>(&self, item: &Item<'_>, lookups: impl IntoIterator<Item = &'n str>) -> bool {
+        let lookups: BTreeSet<&str> = lookups.into_iter().collect();
+        // Each one is looked at, so that each is reported.
+        lookups.into_iter().map(|lookup| self.name(item, lookup)).fold(true, |all, known| all && known)
+    }
+
+    fn name(&self, item: &Item<'_>, lookup: &str) -> bool {
+        let mut parts = lookup.split('.');
+        match (parts.next().unwrap_or_default(), parts.next()) {
+            ("vars", Some(field)) if !self.vars.contains_key(field) => self.no_variable(item, field),
+            ("job", Some(field)) if !JOB.contains(&field) => {
+                let message = format!("there is no `job.{field}`");
+                item.error_at(&format!("job.{field}"), message, format!("a job has: job.{}", JOB.join(", job.")));
+            }
+            ("steps", _) if self.steps == 0 => {
+                let message = "no step has run yet when this template is rendered";
+                item.error_at("steps", message, "`steps` holds the results of earlier steps");
+            }
+            (root, _) if !self.knows(root) => self.unknown(item, root),
+            _ => return true,
+        }
+        false
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        RESERVED.contains(&name) || FUNCTIONS.contains(&name) || self.params.iter().any(|param| param.name == name)
+    }
+
+    fn unknown(&self, item: &Item<'_>, name: &str) {
+        let names = self.params.iter().map(|param| param.name.as_str()).chain(RESERVED);
+        let help = match nearest(name, names.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if self.vars.contains_key(name) => format!("did you mean `vars.{name}`?"),
+            None => format!("templates of this task see: {}", names.collect::<Vec<_>>().join(", ")),
+        };
+        item.error_at(name, format!("unknown variable `{name}` in a template of `{}`", self.task), help);
+    }
+
+    fn no_variable(&self, item: &Item<'_>, field: &str) {
+        let help = match nearest(field, self.vars.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `vars.{near}`?"),
+            None => format!("add `{field}` to [vars]"),
+        };
+        item.error_at(&format!("vars.{field}"), format!("there is no `{field}` in [vars]"), help);
+    }
+
+    /// Values of the declared types, to try a template with.
+    fn sample(&self) -> Value {
+        let mut sample: Map<String, Value> =
+            self.params.iter().map(|param| (param.name.clone(), sample_of(param.kind))).collect();
+        sample.insert("vars".into(), Value::Object(self.vars.clone()));
+        sample.insert("steps".into(), vec![json!({}); self.steps].into());
+        sample.insert("now".into(), json!("2026-01-01T00:00:00.000Z"));
+        sample.insert("job".into(), json!({"id": "1", "queue": "q", "attempt": 1}));
+        Value::Object(sample)
+    }
+}
+
+fn report(item: &Item<'_>, outcome: Result<(), TemplateError>) {
+    if let Err(error) = outcome {
+        item.error(format!("the template cannot work: {error}"), "filters and functions are those of Jinja, and `minus` for times");
+    }
+}
+
+fn sample_of(kind: ParamType) -> Value {
+    match kind {
+        ParamType::String | ParamType::Any => json!("text"),
+        ParamType::Email => json!("name@example.org"),
+        ParamType::Int | ParamType::Number | ParamType::Id => json!(1),
+        ParamType::Bool => json!(true),
+        ParamType::Object => json!({}),
+        ParamType::Array => json!([]),
+    }
+}

@@ -1,0 +1,365 @@
+//! The composition root: builds every part once, starts them, reloads, and stops them in order.
+//!
+//! ```text
+//! start   state folder ─► admin port ─► Redis (embedded) ─► broker ─► pools, intake, scheduler ─► READY
+//! stop    scheduler, intake (no new work) ─► pools drain ─► answers ─► leases end ─► admin port ─► Redis
+//! ```
+//! The order of the stop is the reverse of who needs whom: a job that drains needs Redis for its settle, its settle
+//! needs the reply for its answer, and the admin port tells what goes on until the end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, AdminParts};
+use crate::broker::{Broker, SCRIPTS};
+use crate::config::{self, Config, Problems, RedisUrl, Secret};
+use crate::control::{Control, Order, Phase};
+use crate::handler::{Handlers, HandlersError};
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::node::{Node, NodeError};
+use crate::pool::{Keeper, Live, Shared, Supervisor};
+use crate::scheduler::Scheduler;
+use crate::store::{Embedded, EmbeddedError, Store, StoreError};
+
+/// Pause before the embedded Redis is started again after it died.
+const REDIS_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error("listen on {address} (admin.listen): {source}")]
+    Listen { address: std::net::SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Handlers(#[from] HandlersError),
+    #[error("set up the signals: {0}")]
+    Signals(io::Error),
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    source: Source,
+    config: Arc<ArcSwap<Config>>,
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    intake: Intake,
+    pub control: Control,
+    orders: mpsc::Receiver<Order>,
+    parts: Parts,
+    pub admin_address: std::net::SocketAddr,
+    /// Held until the end: it is our lock on the state folder.
+    _node: Node,
+}
+
+/// Where the configuration comes from when it is read again.
+#[derive(Debug)]
+pub enum Source {
+    File(PathBuf),
+    /// Built in memory, as for the demo: there is nothing to read again.
+    Memory,
+}
+
+/// The parts that run by themselves, each with its own stop.
+#[derive(Debug)]
+struct Parts {
+    scheduler: Part,
+    keeper: Part,
+    watch: Part,
+    admin: Part,
+    redis: Option<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        name: &'static str,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { name, stop, task }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!("the {} ended with a panic: {error}", self.name);
+        }
+    }
+}
+
+/// Reads the configuration with the environment of the process.
+///
+/// # Errors
+/// All problems of the file.
+pub fn load(path: &Path) -> Result<config::Loaded, Problems> {
+    config::load(path, &|name| std::env::var(name).ok())
+}
+
+impl Daemon {
+    /// Builds and starts everything. When this returns, jobs run.
+    ///
+    /// # Errors
+    /// [`StartError`]. A Redis that cannot be reached is none: the daemon runs and waits for it.
+    pub async fn start(config: Config, source: Source) -> Result<Self, StartError> {
+        let node = Node::enter(&config.node.state_dir, &config.node.name)?;
+        tracing::info!(node = %node.id, state = %config.node.state_dir.display(), "starting");
+        let handlers = Arc::new(Handlers::new(&config)?);
+        let (url, redis) = redis(&config).await?;
+        let store = Store::new(&url, &config.redis.prefix, config.redis.timeout, SCRIPTS)?;
+        let (broker, owed) = Broker::new(Arc::new(store), node.id.clone(), config.node.lease);
+        let (broker, metrics) = (Arc::new(broker), Arc::new(Metrics::default()));
+        let (control, orders) = Control::new();
+        let current = Arc::new(config.clone());
+        let config = Arc::new(ArcSwap::new(Arc::clone(&current)));
+
+        let admin = bind(&config, &broker, &metrics, &control).await?;
+        let admin_address = admin.local_addr();
+        let keeper = Arc::new(Keeper::new(Arc::clone(&broker), node.predecessor.clone()));
+        let live = ArcSwap::from_pointee(Live { config: Arc::clone(&current), handlers });
+        let shared = Arc::new(Shared { broker: Arc::clone(&broker), live, metrics: Arc::clone(&metrics) });
+        let mut supervisor = Supervisor::new(Arc::clone(&shared), Arc::clone(&keeper));
+        let mut intake = Intake::start(Arc::clone(&broker), Arc::clone(&config), metrics, owed);
+
+        let scheduler = Scheduler::new(Arc::clone(&broker), Arc::clone(&config));
+        supervisor.apply(&current.queues);
+        intake.apply(&current.queues).await;
+        let watched = Arc::clone(&broker);
+        let parts = Parts {
+            scheduler: Part::start("scheduler", |stop| async move {
+                if let Err(error) = scheduler.run(stop).await {
+                    tracing::error!("the scheduler ended: {error}");
+                }
+            }),
+            keeper: Part::start("keeper", |stop| async move { keeper.run(stop).await }),
+            watch: Part::start("watch", |stop| async move { watched.watch.run(stop).await }),
+            admin: Part::start("admin port", |stop| admin.serve(stop)),
+            redis,
+        };
+        control.enter(Phase::Running);
+        tracing::info!(admin = %admin_address, queues = current.queues.len(), "running");
+        Ok(Self { source, config, shared, supervisor, intake, control, orders, parts, admin_address, _node: node })
+    }
+
+    /// The broker, for who puts jobs in from inside the process.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.shared.broker
+    }
+
+    /// Serves until it is told to stop, by SIGTERM, SIGINT or an order; reloads on SIGHUP.
+    ///
+    /// # Errors
+    /// [`StartError::Signals`] when the signals cannot be received.
+    pub async fn serve(mut self) -> Result<(), StartError> {
+        let mut signals = Signals::new().map_err(StartError::Signals)?;
+        notify(&[NotifyState::Ready]);
+        let mut watchdog = watchdog();
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    // The outcome is logged; nobody waits for it.
+                    Asked::Reload => drop(self.reload().await),
+                },
+                Some(order) = self.orders.recv() => match order {
+                    Order::Reload(answer) => self.reload_for(answer).await,
+                    Order::Stop => break,
+                },
+                _ = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+            }
+        }
+        self.stop(signals).await;
+        Ok(())
+    }
+
+    async fn reload_for(&mut self, answer: oneshot::Sender<Result<String, String>>) {
+        let outcome = self.reload().await;
+        // Whoever asked may have gone.
+        let _ = answer.send(outcome);
+    }
+
+    /// Reads the configuration again; builds what is new before anything old is touched. A bad file changes nothing.
+    async fn reload(&mut self) -> Result<String, String> {
+        notify_reloading();
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(changes) => tracing::info!("reloaded: {changes}"),
+            Err(problems) => tracing::error!("nothing was changed, the configuration is not valid:\n{problems}"),
+        }
+        notify(&[NotifyState::Ready]);
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<String, String> {
+        let Source::File(path) = &self.source else {
+            return Err("this daemon has no configuration file to read again".to_owned());
+        };
+        let loaded = load(path).map_err(|problems| problems.to_string())?;
+        let new = Arc::new(loaded.config);
+        let changes = config::diff(&self.config.load(), &new);
+        let handlers = Handlers::new(&new).map_err(|error| error.to_string())?;
+        self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers: Arc::new(handlers) }));
+        self.config.store(Arc::clone(&new));
+        self.supervisor.apply(&new.queues);
+        self.intake.apply(&new.queues).await;
+        Ok(changes.to_string())
+    }
+
+    async fn stop(mut self, mut signals: Signals) {
+        let drain = self.config.load().node.drain;
+        tracing::info!("stopping: running jobs may finish within {drain:?}");
+        self.control.enter(Phase::Draining);
+        notify(&[NotifyState::Stopping]);
+        self.parts.scheduler.end().await;
+        self.intake.stop_taking().await;
+        tokio::select! {
+            () = self.supervisor.drain(drain) => {}
+            // Asked a second time: not even the deadline is waited for.
+            () = signals.stop() => {
+                tracing::info!("asked to stop again: handing everything back now");
+                self.supervisor.drain(Duration::ZERO).await;
+            }
+        }
+        self.intake.finish().await;
+        self.parts.keeper.end().await;
+        self.parts.watch.end().await;
+        self.parts.admin.end().await;
+        if let Some(redis) = self.parts.redis {
+            redis.end().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(
+    config: &Arc<ArcSwap<Config>>,
+    broker: &Arc<Broker>,
+    metrics: &Arc<Metrics>,
+    control: &Control,
+) -> Result<Admin, StartError> {
+    let address = config.load().admin.listen;
+    let parts = AdminParts {
+        config: Arc::clone(config),
+        broker: Arc::clone(broker),
+        metrics: Arc::clone(metrics),
+        control: control.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Admin::bind(address, parts).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// The URL of Redis; for the embedded one, also the task that keeps it alive.
+async fn redis(config: &Config) -> Result<(Secret, Option<Part>), StartError> {
+    match &config.redis.url {
+        RedisUrl::Url(url) => Ok((url.clone(), None)),
+        RedisUrl::Embedded => {
+            let folder = config.node.state_dir.clone();
+            let server = Embedded::start(&folder).await?;
+            let url = Embedded::url(&folder);
+            tracing::info!(url = url.expose(), pid = server.pid(), "the embedded Redis runs");
+            let part = Part::start("embedded Redis", |stop| supervise(server, folder, stop));
+            Ok((url, Some(part)))
+        }
+    }
+}
+
+/// Starts the embedded Redis again whenever it dies; its append-only file brings everything back.
+async fn supervise(mut server: Embedded, folder: PathBuf, stop: CancellationToken) {
+    loop {
+        let status = tokio::select! {
+            () = stop.cancelled() => return server.stop().await,
+            status = server.ended() => status,
+        };
+        tracing::error!("the embedded Redis ended by itself ({status}), starting it again");
+        server = loop {
+            if stop.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(REDIS_PAUSE).await;
+            match Embedded::start(&folder).await {
+                Ok(server) => break server,
+                Err(error) => tracing::error!("{error}"),
+            }
+        };
+    }
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+}
+
+/// What a signal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
+}
+
+/// Half of what systemd allows between two signs of life; a day where it does not ask for any.
+fn watchdog() -> tokio::time::Interval {
+    let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(86_400), |limit| limit / 2);
+    tokio::time::interval(period.max(Duration::from_millis(100)))
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!("systemd was not told: {error}");
+    }
+}
+
+/// systemd 253 and later asks for the time with the word.
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
+    }
+}

@@ -1,0 +1,159 @@
+//! What performs a task: a closed set of handlers, and the walk through a task's steps.
+//!
+//! Owns the dispatch, the values that templates and SQL see, and everything a handler needs for
+//! long (pools, mail templates, credentials). Does not own retries, timeouts or the job's record: a
+//! failure is handed back as a value, and whoever drops the future of [`Handlers::perform`] has
+//! stopped everything it started.
+
+mod child;
+mod context;
+mod email;
+mod exec;
+mod http;
+mod outbox;
+mod probe;
+mod push;
+mod response;
+mod sql;
+mod video;
+mod video_protocol;
+
+use serde_json::Value;
+
+use crate::clock;
+use crate::config::{Config, Step, Task};
+use crate::job::{Failure, Job, Outcome};
+
+use context::Context;
+
+pub use email::builtin_template_names;
+
+/// Everything that performs tasks, built once for a configuration. Connections are made when a
+/// step first needs them.
+#[derive(Debug)]
+pub struct Handlers {
+    vars: Value,
+    email: email::Email,
+    sql: sql::Sql,
+    push: push::Push,
+    video: video::Video,
+    http: http::Http,
+}
+
+/// Why the handlers of a configuration cannot be built. Each is the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlersError {
+    #[error("prepare the mail handler: {0}")]
+    Email(#[from] email::SetupError),
+    #[error("prepare the database: {0}")]
+    Sql(#[from] sql::SetupError),
+    #[error("prepare the push handler: {0}")]
+    Push(#[from] push::SetupError),
+    #[error("prepare the video handler: {0}")]
+    Video(#[from] video::SetupError),
+    #[error("prepare the HTTP client: {0}")]
+    Http(#[from] http::SetupError),
+}
+
+/// One attempt of a job.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    pub job: &'a Job,
+    pub task: &'a Task,
+    /// From 1.
+    pub attempt: u32,
+    /// Results of the steps that earlier attempts have finished, in order.
+    pub steps: Vec<Value>,
+}
+
+/// What one step sees of its attempt.
+struct Run<'a> {
+    job: &'a Job,
+    attempt: u32,
+    /// Position of the step in its task, from 0.
+    step: usize,
+    context: &'a Context,
+}
+
+impl Handlers {
+    /// Reads what the configuration points to (templates, certificates, credentials) and checks it.
+    /// Nothing here waits for the network.
+    ///
+    /// # Errors
+    /// [`HandlersError`] names the part of the configuration that does not work and why.
+    pub fn new(config: &Config) -> Result<Self, HandlersError> {
+        Ok(Self {
+            vars: Value::Object(config.vars.clone()),
+            email: email::Email::new(&config.email)?,
+            sql: sql::Sql::new(&config.database)?,
+            push: push::Push::new(&config.push)?,
+            video: video::Video::new(&config.video)?,
+            http: http::Http::new()?,
+        })
+    }
+
+    /// Runs the task's steps from the first one that is not done yet.
+    ///
+    /// Dropping the future stops what it started: programs are killed with their process group, a
+    /// statement is cancelled and rolled back, a connection in the middle of a conversation is closed.
+    pub async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
+        let mut context = Context::new(attempt, &self.vars, clock::now());
+        match self.steps(attempt, &mut context).await {
+            Ok(result) => Outcome::Success(result),
+            Err(failure) => {
+                let failure = without_secrets(failure, attempt);
+                Outcome::Failure(Failure { steps: context.into_steps(), ..failure })
+            }
+        }
+    }
+
+    async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Failure> {
+        for (number, step) in attempt.task.steps.iter().enumerate().skip(attempt.steps.len()) {
+            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
+            let result = self.step(step, &run).await?;
+            context.finish_step(result);
+        }
+        match &attempt.task.result {
+            Some(template) => Ok(template.render(context.values())?),
+            None => Ok(context.last_result()),
+        }
+    }
+
+    async fn step(&self, step: &Step, run: &Run<'_>) -> Result<Value, Failure> {
+        match step {
+            Step::Email(step) => Ok(self.email.send(step, run).await?),
+            Step::Sql(step) => {
+                let mut named = run.context.named();
+                for (name, template) in &step.values {
+                    named.insert(name.clone(), template.render(run.context.values())?);
+                }
+                Ok(self.sql.run(&step.statements, &named).await?)
+            }
+            Step::Push(step) => Ok(self.push.send(step, run, &self.sql).await?),
+            Step::Video(step) => Ok(self.video.process(step, run).await?),
+            Step::Exec(step) => Ok(exec::run(step, run).await?),
+            Step::Http(step) => Ok(self.http.call(step, run).await?),
+            Step::Probe(step) => probe::run(step, run).await,
+        }
+    }
+}
+
+impl From<crate::config::RenderError> for Failure {
+    fn from(error: crate::config::RenderError) -> Self {
+        Self::never("TemplateError", format!("failed to {error}"))
+    }
+}
+
+/// The failure with every secret argument's text replaced: servers and programs like to repeat what they were
+/// given, and a failure goes into the record, the logs and the producer's result.
+fn without_secrets(mut failure: Failure, attempt: &Attempt<'_>) -> Failure {
+    let secret = attempt.task.params.iter().filter(|param| param.secret);
+    for text in secret.filter_map(|param| attempt.job.args.get(&param.name)?.as_str()).filter(|text| !text.is_empty()) {
+        failure.message = failure.message.replace(text, "***");
+        failure.detail = failure.detail.map(|detail| detail.replace(text, "***"));
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests;

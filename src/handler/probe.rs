@@ -1,0 +1,52 @@
+//! The self-test handler: does on request what real handlers do by accident.
+//!
+//! Tests, benchmarks and operators use it to see a queue work, wait, fail, retry and survive a crash.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Run;
+use crate::clock;
+use crate::config::{ProbeOp, ProbeStep};
+use crate::job::Failure;
+
+pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Failure> {
+    match step.op {
+        ProbeOp::Echo => Ok(json!({"args": run.context.args()})),
+        ProbeOp::Sleep => sleep(run).await,
+        ProbeOp::Fail => Err(fail(run)),
+        ProbeOp::Crash => crash().await,
+        ProbeOp::Noop => Ok(Value::Null),
+    }
+}
+
+/// Sleeps for the argument `seconds` and returns `{"started": …}`.
+async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
+    let started = clock::now();
+    let seconds = run.context.args().get("seconds").and_then(Value::as_f64);
+    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        Failure::never("BadArguments", "the probe `sleep` needs the argument `seconds`: a number, 0 or more")
+    })?;
+    tokio::time::sleep(span).await;
+    Ok(json!({"started": started.to_string()}))
+}
+
+/// Fails with the arguments `message` and `kind`; `retry` = false makes it final.
+fn fail(run: &Run<'_>) -> Failure {
+    let args = run.context.args();
+    let text = |name: &str, default: &str| args.get(name).and_then(Value::as_str).unwrap_or(default).to_owned();
+    let (kind, message) = (text("kind", "ProbeFailure"), text("message", "the probe was told to fail"));
+    match args.get("retry") {
+        Some(Value::Bool(false)) => Failure::never(kind, message),
+        _ => Failure::new(kind, message),
+    }
+}
+
+/// Ends this process as the kernel ends one that is out of memory: at once, without a last word.
+async fn crash() -> Result<Value, Failure> {
+    tracing::warn!("the probe `crash` was asked for: this process kills itself now");
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+        .map_err(|error| Failure::new("ProbeFailure", format!("failed to kill this process: {error}")))?;
+    std::future::pending().await
+}

@@ -1,0 +1,204 @@
+//! The `sql` handler: the operator's statements with the job's values bound by name.
+//!
+//! A step's statements run in one transaction; the last one's effect is the result. Values are bound, never spliced.
+//! Owns what both databases share: names, the result's shape and bounds, and which errors another attempt can cure.
+
+mod bind;
+mod postgres;
+mod scan;
+mod sqlite;
+mod tls;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Database;
+use crate::job::Failure;
+
+use scan::{Dialect, ScanError, Scanned};
+
+/// Rows that a result can hold; further ones are counted only.
+const MAX_ROWS: usize = 1000;
+/// Bytes of JSON that a result's rows can hold; further rows are counted only.
+const MAX_ROW_BYTES: usize = 1 << 20;
+
+/// The database of `[database]`.
+#[derive(Debug)]
+pub(super) enum Sql {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+/// Why `[database]` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("read `database.url`: {0}")]
+    Url(String),
+    #[error("use the certificate authority {path}: {reason}")]
+    Authority { path: String, reason: String },
+    #[error("start the SQLite thread: {0}")]
+    Thread(std::io::Error),
+    #[error("build the connection pool: {0}")]
+    Pool(String),
+}
+
+/// Why a step's statements did not run. Statements are numbered from 1.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SqlError {
+    #[error("run statement {statement}: {error}")]
+    Scan { statement: usize, error: ScanError },
+    #[error("run statement {statement}: there is no value for `:{name}`; there are {}", listed(.known))]
+    MissingValue { statement: usize, name: String, known: Vec<String> },
+    #[error("connect to the database: {0}")]
+    Connect(String),
+    #[error("run the statements: {0}")]
+    Lost(String),
+    #[error("run the statements: stopped after the database timeout of {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    #[error("run statement {statement}: {message}")]
+    Refused { statement: usize, class: Class, message: String, detail: Option<String> },
+}
+
+/// The classes of PEP 249, which every Python producer knows; they name what the database objected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A constraint: the row exists, the key is missing.
+    Integrity,
+    /// The statement: syntax, unknown table or column.
+    Programming,
+    /// A value: wrong form, out of range.
+    Data,
+    /// Not of the statement's making: a lock, a serialization conflict, a full disk.
+    Operational,
+}
+
+impl Sql {
+    pub(super) fn new(config: &Database) -> Result<Self, SetupError> {
+        Ok(match config {
+            Database::Sqlite { path, timeout } => Self::Sqlite(sqlite::Sqlite::new(path.clone(), *timeout)?),
+            Database::Postgres { url, connections, timeout } => {
+                Self::Postgres(postgres::Postgres::new(url, *connections, *timeout)?)
+            }
+        })
+    }
+
+    /// Runs the statements in one transaction and returns `{"affected": n, "rows": […]}` of the last: the rows it
+    /// changed or, where it returns rows, how many; `"truncated": true` is added when not all rows are listed.
+    pub(super) async fn run(&self, statements: &[String], named: &Map<String, Value>) -> Result<Value, SqlError> {
+        let dialect = match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        };
+        let bound = bind_names(statements, named, dialect)?;
+        let result = match self {
+            Self::Sqlite(sqlite) => sqlite.run(bound).await?,
+            Self::Postgres(postgres) => postgres.run(bound).await?,
+        };
+        Ok(result.into_value())
+    }
+
+    /// The first column of the rows that `query` returns.
+    pub(super) async fn column(&self, query: &str, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
+        let result = self.run(&[query.to_owned()], named).await?;
+        let rows = result["rows"].as_array().cloned().unwrap_or_default();
+        Ok(rows.iter().filter_map(|row| row.as_object()?.values().next().cloned()).collect())
+    }
+}
+
+/// A statement with the values of its placeholders, in their order.
+#[derive(Debug)]
+struct Bound {
+    statement: Scanned,
+    values: Vec<Value>,
+}
+
+fn bind_names(statements: &[String], named: &Map<String, Value>, dialect: Dialect) -> Result<Vec<Bound>, SqlError> {
+    let bind = |(index, sql): (usize, &String)| {
+        let number = index + 1;
+        let statement = scan::scan(sql, dialect).map_err(|error| SqlError::Scan { statement: number, error })?;
+        let value = |name: &String| {
+            named.get(name).cloned().ok_or_else(|| SqlError::MissingValue {
+                statement: number,
+                name: name.clone(),
+                known: named.keys().cloned().collect(),
+            })
+        };
+        let values = statement.names.iter().map(value).collect::<Result<_, _>>()?;
+        Ok(Bound { statement, values })
+    };
+    statements.iter().enumerate().map(bind).collect()
+}
+
+/// What a statement did, inside its bounds.
+#[derive(Debug, Default)]
+struct StatementResult {
+    affected: u64,
+    rows: Vec<Value>,
+    bytes: usize,
+    truncated: bool,
+}
+
+impl StatementResult {
+    fn changed(affected: u64) -> Self {
+        Self { affected, ..Self::default() }
+    }
+
+    /// Counts a row, and keeps it while there is room.
+    fn add_row(&mut self, row: Value) {
+        self.affected += 1;
+        self.bytes += if self.truncated { 0 } else { row.to_string().len() };
+        self.truncated |= self.rows.len() >= MAX_ROWS || self.bytes > MAX_ROW_BYTES;
+        if !self.truncated {
+            self.rows.push(row);
+        }
+    }
+
+    fn into_value(self) -> Value {
+        let mut value = json!({"affected": self.affected, "rows": self.rows});
+        if self.truncated {
+            value["truncated"] = json!(true);
+        }
+        value
+    }
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Integrity => "IntegrityError",
+            Self::Programming => "ProgrammingError",
+            Self::Data => "DataError",
+            Self::Operational => "OperationalError",
+        }
+    }
+}
+
+impl From<SqlError> for Failure {
+    fn from(error: SqlError) -> Self {
+        let message = format!("failed to {error}");
+        match error {
+            SqlError::Scan { .. } | SqlError::MissingValue { .. } => Self::never(Class::Programming.name(), message),
+            SqlError::Connect(_) | SqlError::Lost(_) | SqlError::Timeout(_) => {
+                Self::new(Class::Operational.name(), message)
+            }
+            SqlError::Refused { class, detail, .. } => {
+                let failure = match class {
+                    Class::Operational => Self::new(class.name(), message),
+                    _ => Self::never(class.name(), message),
+                };
+                Self { detail, ..failure }
+            }
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => names.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests;

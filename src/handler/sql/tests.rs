@@ -1,0 +1,252 @@
+//! The `sql` handler on both databases: SQLite in a file, PostgreSQL 15 as a private server.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::config::Secret;
+use crate::job::Retryable;
+use crate::testing::{fixture, postgres, wait};
+
+const SECONDS: Duration = Duration::from_secs(10);
+
+fn sqlite(dir: &Path) -> Sql {
+    Sql::new(&Database::Sqlite { path: dir.join("deep/app.db"), timeout: SECONDS }).expect("it is built")
+}
+
+fn postgres_at(url: &str, timeout: Duration) -> Sql {
+    fixture::tls_provider();
+    let config = Database::Postgres { url: Secret::new(url), connections: 2, timeout };
+    Sql::new(&config).expect("it is built")
+}
+
+async fn run(sql: &Sql, statements: &[&str], named: Value) -> Result<Value, SqlError> {
+    let statements: Vec<String> = statements.iter().map(|&statement| statement.to_owned()).collect();
+    sql.run(&statements, named.as_object().expect("named values are an object")).await
+}
+
+async fn rows(sql: &Sql, statement: &str) -> Value {
+    run(sql, &[statement], json!({})).await.expect("it runs")["rows"].clone()
+}
+
+fn failure(result: Result<Value, SqlError>) -> Failure {
+    result.expect_err("it fails").into()
+}
+
+const HOSTILE: &str = "Robert'); DROP TABLE notifications; -- :user_id $1 ?";
+
+#[tokio::test]
+async fn sqlite_binds_and_never_splices() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = sqlite(dir.path());
+    let insert = "INSERT INTO notifications (user_id, notification_type, content, created_at) VALUES (:user_id, 'like', :content, :at)";
+    let at = json!({"__type__": "datetime", "__value__": "2026-08-01T00:00:00+00:00"});
+    let done = run(&sql, &[insert], json!({"user_id": "42", "content": HOSTILE, "at": at})).await.expect("it runs");
+    assert_eq!(done, json!({"affected": 1, "rows": []}));
+    let stored = rows(&sql, "SELECT user_id, content, created_at, is_read FROM notifications").await;
+    let expected = json!([{"user_id": 42, "content": HOSTILE, "created_at": "2026-08-01T00:00:00+00:00", "is_read": false}]);
+    assert_eq!(stored, expected);
+
+    run(&sql, &["INSERT INTO user_events (user_id, event_type, event_data) VALUES (1, 'x', :data)"], json!({"data": {"a": [1, null]}}))
+        .await
+        .expect("it runs");
+    assert_eq!(rows(&sql, "SELECT event_data FROM user_events").await, json!([{"event_data": {"a": [1, null]}}]));
+}
+
+#[tokio::test]
+async fn sqlite_runs_all_statements_or_none() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = sqlite(dir.path());
+    let like = "INSERT INTO likes (user_id, post_id) VALUES (1, 1)";
+    let failed = failure(run(&sql, &[like, like], json!({})).await);
+    assert_eq!(failed.message, "failed to run statement 2: UNIQUE constraint failed: likes.user_id, likes.post_id");
+    assert_eq!((failed.kind.as_str(), failed.retry), ("IntegrityError", Retryable::Never));
+    assert_eq!(rows(&sql, "SELECT count(*) AS n FROM likes").await, json!([{"n": 0}]));
+    let done = run(&sql, &[like, "DELETE FROM likes"], json!({})).await.expect("it runs");
+    assert_eq!(done["affected"], 1);
+    let done = run(&sql, &["CREATE TABLE more (a)"], json!({})).await.expect("it runs");
+    assert_eq!(done["affected"], 0, "the count of the statement before is not repeated");
+}
+
+#[tokio::test]
+async fn sqlite_says_what_is_wrong() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = sqlite(dir.path());
+    for (statement, message) in [
+        ("SELEC 1", "near \"SELEC\": syntax error"),
+        ("SELECT nothing FROM likes", "no such column: nothing"),
+        ("SELECT * FROM nowhere", "no such table: nowhere"),
+        ("SELECT :who", "there is no value for `:who`; there are `:user_id`"),
+        ("SELECT 1; SELECT 2", "it holds several statements; write them as separate entries of `statements`"),
+        ("ROLLBACK", "`ROLLBACK` is not allowed: all statements of a step already run in one transaction"),
+        ("ATTACH '/etc/passwd' AS x", "not authorized: ATTACH, PRAGMA and load_extension are not allowed"),
+        ("PRAGMA journal_mode = DELETE", "not authorized: ATTACH, PRAGMA and load_extension are not allowed"),
+    ] {
+        let failed = failure(run(&sql, &[statement], json!({"user_id": 1})).await);
+        assert_eq!(failed.message, format!("failed to run statement 1: {message}"), "{statement}");
+        assert_eq!((failed.kind.as_str(), failed.retry), ("ProgrammingError", Retryable::Never), "{statement}");
+    }
+    let failed = failure(run(&sql, &["SELECT load_extension('x')"], json!({})).await);
+    assert_eq!(failed.retry, Retryable::Never, "{}", failed.message);
+}
+
+#[tokio::test]
+async fn sqlite_stops_at_its_timeout_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let config = Database::Sqlite { path: dir.path().join("app.db"), timeout: Duration::from_millis(100) };
+    let sql = Sql::new(&config).expect("it is built");
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let failed = failure(run(&sql, &[endless], json!({})).await);
+    assert_eq!(failed.message, "failed to run the statements: stopped after the database timeout of 100ms");
+    assert_eq!(failed.retry, Retryable::ByPolicy);
+    assert_eq!(rows(&sql, "SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn sqlite_drops_what_nobody_waits_for() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = Sql::new(&Database::Sqlite { path: dir.path().join("app.db"), timeout: Duration::from_secs(600) }).expect("it is built");
+    let endless = "INSERT INTO posts (user_id) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let started = tokio::time::timeout(Duration::from_millis(200), run(&sql, &[endless], json!({}))).await;
+    assert!(started.is_err(), "it would run for ever");
+    let left = tokio::time::timeout(SECONDS, rows(&sql, "SELECT count(*) AS n FROM posts")).await;
+    assert_eq!(left.expect("the thread is free again"), json!([{"n": 0}]));
+}
+
+#[tokio::test]
+async fn a_result_holds_a_thousand_rows() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = sqlite(dir.path());
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT i FROM n";
+    let result = run(&sql, &[many], json!({})).await.expect("it runs");
+    assert_eq!((result["affected"].as_u64(), result["truncated"].as_bool()), (Some(1500), Some(true)));
+    assert_eq!(result["rows"].as_array().map(Vec::len), Some(1000));
+}
+
+const TABLE: &str = "CREATE TABLE thing (id bigint PRIMARY KEY, at timestamptz, price numeric(10,2), ok boolean, data jsonb, \
+    ref uuid, name varchar(20), tags text[], raw bytea)";
+
+#[tokio::test]
+async fn postgres_takes_each_value_as_the_type_it_needs() {
+    let server = postgres::Server::start();
+    let sql = postgres_at(&server.url(), SECONDS);
+    run(&sql, &[TABLE], json!({})).await.expect("the table is made");
+    let values = json!({
+        "id": "9007199254740993",
+        "at": {"__type__": "datetime", "__value__": "2026-11-23T10:00:00+00:00"},
+        "price": {"__type__": "decimal", "__value__": "12.50"},
+        "ok": true,
+        "data": {"k": ["v", null, 1.5]},
+        "ref": {"__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000abc"}},
+        "name": "O'Neil \\ \"x\"",
+        "tags": ["a,b", "c\"d\\", null],
+        "raw": {"__type__": "base64", "__value__": "AP8="},
+    });
+    let insert = "INSERT INTO thing VALUES (:id, :at, :price, :ok, :data, :ref, :name, :tags, :raw) RETURNING *";
+    let result = run(&sql, &[insert], values).await.expect("it runs");
+    assert_eq!(result["affected"], 1);
+    let row = &result["rows"][0];
+    assert_eq!(row["id"], json!(9_007_199_254_740_993_u64));
+    assert_eq!((&row["price"], &row["ok"], &row["data"]), (&json!(12.5), &json!(true), &json!({"k": ["v", null, 1.5]})));
+    assert_eq!(row["ref"], "00000000-0000-0000-0000-000000000abc");
+    assert_eq!((&row["name"], &row["tags"]), (&json!("O'Neil \\ \"x\""), &json!(["a,b", "c\"d\\", null])));
+    assert_eq!(row["raw"], "\\x00ff");
+
+    let again = json!({"id": 2, "at": null, "text": HOSTILE});
+    let insert = "INSERT INTO thing (id, at, data, name) VALUES (:id, :at, :text, left(:text, 5))";
+    let refused = failure(run(&sql, &[insert], again.clone()).await);
+    assert!(refused.message.contains("inconsistent types deduced"), "one name, one type: {}", refused.message);
+    let insert = "INSERT INTO thing (id, at, data) VALUES (:id, :at, :text)";
+    run(&sql, &[insert], again).await.expect("it runs");
+    let found = run(&sql, &["SELECT data, at FROM thing WHERE id = ANY(:ids)"], json!({"ids": [2, 3]})).await.expect("it runs");
+    assert_eq!(found["rows"], json!([{"data": HOSTILE, "at": null}]), "a text in a jsonb column is a JSON text");
+
+    let gone = "WITH gone AS (DELETE FROM thing RETURNING id) SELECT count(*) AS n FROM gone";
+    assert_eq!(rows(&sql, gone).await, json!([{"n": 2}]));
+    assert_eq!(rows(&sql, "WITH a AS (SELECT now() AS t) SELECT t IS NOT NULL AS set FROM a -- done").await, json!([{"set": true}]));
+    let many = run(&sql, &["SELECT generate_series(1, 2500) AS i"], json!({})).await.expect("it runs");
+    assert_eq!((many["affected"].as_u64(), many["rows"].as_array().map(Vec::len)), (Some(2500), Some(1000)));
+}
+
+#[tokio::test]
+async fn postgres_errors_are_sorted() {
+    let server = postgres::Server::start();
+    let sql = postgres_at(&server.url(), Duration::from_millis(300));
+    run(&sql, &["CREATE TABLE t (a int PRIMARY KEY)"], json!({})).await.expect("the table is made");
+    let once = "INSERT INTO t VALUES (1)";
+    for (statements, kind, message) in [
+        (vec!["SELEC 1"], "ProgrammingError", "run statement 1: syntax error at or near \"SELEC\""),
+        (vec!["SELECT b FROM t"], "ProgrammingError", "run statement 1: column \"b\" does not exist"),
+        (vec![once, once], "IntegrityError", "run statement 2: duplicate key value violates unique constraint \"t_pkey\""),
+        (vec!["SELECT 1 WHERE 'x'::int = 1"], "DataError", "run statement 1: invalid input syntax for type integer: \"x\""),
+    ] {
+        let failed = failure(run(&sql, &statements, json!({})).await);
+        assert_eq!((failed.kind.as_str(), failed.message.as_str()), (kind, format!("failed to {message}").as_str()));
+        assert_eq!(failed.retry, Retryable::Never);
+    }
+    let failed = failure(run(&sql, &["SELECT :n::int"], json!({"n": "many"})).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("DataError", Retryable::Never), "{}", failed.message);
+    let failed = failure(run(&sql, &["SELECT pg_sleep(60)"], json!({})).await);
+    assert_eq!(failed.message, "failed to run the statements: stopped after the database timeout of 300ms");
+    assert_eq!(failed.retry, Retryable::ByPolicy);
+    assert_eq!(rows(&sql, "SELECT count(*) AS n FROM t").await, json!([{"n": 0}]), "every failed step was rolled back");
+    let failed = failure(run(&sql, &["SELECT pg_terminate_backend(pg_backend_pid())"], json!({})).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("OperationalError", Retryable::ByPolicy), "{}", failed.message);
+    assert_eq!(rows(&sql, "SELECT 1 AS one").await, json!([{"one": 1}]), "a new connection takes its place");
+    drop(server);
+    let failed = failure(run(&sql, &["SELECT 1"], json!({})).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("OperationalError", Retryable::ByPolicy), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn postgres_cancels_what_nobody_waits_for() {
+    let server = postgres::Server::start();
+    let sql = postgres_at(&server.url(), Duration::from_secs(600));
+    let watcher = postgres_at(&server.url(), SECONDS);
+    let running = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(599)%' AND state = 'active' AND pid <> pg_backend_pid()";
+    let sleeping = async { run(&sql, &["SELECT pg_sleep(599)"], json!({})).await };
+    let seen = async {
+        while rows(&watcher, running).await == json!([]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = sleeping => panic!("it sleeps for ten minutes"),
+        done = tokio::time::timeout(SECONDS, seen) => done.expect("the statement is seen running"),
+    }
+    let ended = async {
+        while rows(&watcher, running).await != json!([]) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SECONDS, ended).await.expect("the server was told to stop");
+    assert_eq!(rows(&sql, "SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn postgres_is_encrypted_when_the_url_asks() {
+    let server = postgres::Server::start();
+    let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let authority = server.certificate();
+    let verified = format!("?sslmode=verify-full&sslrootcert={}", authority.display());
+    for (asked, encrypted) in [("", false), ("?sslmode=prefer", true), ("?ssl=require", true), (verified.as_str(), true)] {
+        let sql = postgres_at(&format!("{}{asked}", server.url()), SECONDS);
+        assert_eq!(rows(&sql, query).await, json!([{"ssl": encrypted}]), "{asked}");
+    }
+    let stranger = postgres_at(&format!("{}?sslmode=verify-full", server.url()), SECONDS);
+    let failed = failure(run(&stranger, &["SELECT 1"], json!({})).await);
+    assert!(failed.message.contains("certificate"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn the_sqlite_file_is_looked_for_again() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    std::fs::write(dir.path().join("deep"), "in the way").expect("a file is written");
+    let sql = sqlite(dir.path());
+    let failed = failure(run(&sql, &["SELECT 1 AS one"], json!({})).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("OperationalError", Retryable::ByPolicy), "{}", failed.message);
+    std::fs::remove_file(dir.path().join("deep")).expect("the file is removed");
+    assert_eq!(rows(&sql, "SELECT 1 AS one").await, json!([{"one": 1}]));
+    wait::until("the file", || dir.path().join("deep/app.db").exists().then_some(())).await;
+}

@@ -1,0 +1,119 @@
+//! The walk through a task's steps, with the probe handler and SQLite doing the work.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{Param, ProbeOp, ProbeStep, SqlStep};
+use crate::job::Retryable;
+use crate::testing::fixture;
+
+fn probe(op: ProbeOp) -> Step {
+    Step::Probe(ProbeStep { op })
+}
+
+fn sql(statement: &str) -> Step {
+    Step::Sql(SqlStep { statements: vec![statement.into()], values: Vec::new() })
+}
+
+struct World {
+    _dir: tempfile::TempDir,
+    handlers: Handlers,
+}
+
+fn world() -> World {
+    fixture::tls_provider();
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
+    World { _dir: dir, handlers }
+}
+
+async fn perform(world: &World, task: &Task, args: Value, steps: Vec<Value>) -> Outcome {
+    let job = fixture::job(args);
+    world.handlers.perform(&Attempt { job: &job, task, attempt: 2, steps }).await
+}
+
+fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failure(failure) => failure,
+        other => panic!("expected a failure, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_result_sees_arguments_vars_steps_and_the_job() {
+    let world = world();
+    let mut task = fixture::task(vec![probe(ProbeOp::Echo), probe(ProbeOp::Noop)]);
+    task.params = vec![Param { default: json!(7), required: false, ..fixture::param("count") }];
+    task.result = Some(fixture::value(json!({
+        "name": "{{ name }}",
+        "count": "{{ count }}",
+        "echo": "{{ steps[0].args.name }}",
+        "nothing": "{{ steps[1] }}",
+        "url": "{{ vars.base_url }}/x",
+        "job": "{{ job.id }}/{{ job.queue }}/{{ job.attempt }}",
+        "dated": "{{ now is string }}",
+    })));
+    let outcome = perform(&world, &task, json!({"name": "Ann"}), Vec::new()).await;
+    let expected = json!({
+        "name": "Ann",
+        "count": 7,
+        "echo": "Ann",
+        "nothing": null,
+        "url": "https://hireme.test/x",
+        "job": format!("{}/emails/2", fixture::JOB_ID),
+        "dated": true,
+    });
+    assert_eq!(outcome, Outcome::Success(expected));
+}
+
+#[tokio::test]
+async fn a_retry_goes_on_behind_the_finished_steps() {
+    let world = world();
+    let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
+    let mut task = fixture::task(vec![sql(insert), probe(ProbeOp::Fail), sql("SELECT count(*) AS n FROM notifications")]);
+    let failed = failure(perform(&world, &task, json!({"user_id": 1}), Vec::new()).await);
+    assert_eq!(failed.steps, [json!({"affected": 1, "rows": []})]);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("ProbeFailure", Retryable::ByPolicy));
+
+    task.steps[1] = probe(ProbeOp::Noop);
+    let outcome = perform(&world, &task, json!({"user_id": 1}), failed.steps).await;
+    assert_eq!(outcome, Outcome::Success(json!({"affected": 1, "rows": [{"n": 1}]})), "one row: the insert ran once");
+}
+
+#[tokio::test]
+async fn a_job_whose_steps_are_all_done_only_renders_its_result() {
+    let world = world();
+    let task = fixture::task(vec![probe(ProbeOp::Fail)]);
+    let outcome = perform(&world, &task, Value::Null, vec![json!("done before")]).await;
+    assert_eq!(outcome, Outcome::Success(json!("done before")));
+}
+
+#[tokio::test]
+async fn the_probe_fails_as_it_is_told() {
+    let world = world();
+    let task = fixture::task(vec![probe(ProbeOp::Fail)]);
+    let args = json!({"message": "no luck", "kind": "Misfortune", "retry": false});
+    let failed = failure(perform(&world, &task, args, Vec::new()).await);
+    assert_eq!(failed, Failure::never("Misfortune", "no luck"));
+    let failed = failure(perform(&world, &fixture::task(vec![probe(ProbeOp::Sleep)]), json!({"seconds": -1}), Vec::new()).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("BadArguments", Retryable::Never));
+}
+
+#[tokio::test]
+async fn a_secret_argument_never_stands_in_a_failure() {
+    let world = world();
+    let mut task = fixture::task(vec![probe(ProbeOp::Fail)]);
+    task.params = vec![Param { secret: true, ..fixture::param("token") }, fixture::param("message")];
+    let args = json!({"token": "s3cr3t-t0k3n", "message": "the server said: s3cr3t-t0k3n is unknown"});
+    let failed = failure(perform(&world, &task, args, Vec::new()).await);
+    assert_eq!(failed.message, "the server said: *** is unknown");
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_rendered_is_final() {
+    let world = world();
+    let mut task = fixture::task(vec![probe(ProbeOp::Noop)]);
+    task.result = Some(fixture::value(json!("{{ nobody.knows }}")));
+    let failed = failure(perform(&world, &task, Value::Null, Vec::new()).await);
+    assert_eq!((failed.kind.as_str(), failed.retry, failed.steps.len()), ("TemplateError", Retryable::Never, 1));
+}

@@ -1,0 +1,251 @@
+//! From a foreign list to jobs: takes as many messages as the pool has free slots, reads them, admits them.
+//!
+//! A message is in the in-flight record from the moment it leaves its list until it is a job, so dying at any point
+//! loses nothing: the record of a node without a lease is adopted by any other, and by its own successor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redis::{FromRedisValue, Pipeline};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Limits;
+use super::{celery, rq};
+use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Verdict};
+use crate::clock;
+use crate::config::{Config, Queue};
+use crate::job::{NodeId, QueueName, Timestamp, Wire};
+use crate::metrics::{Metrics, QueueLabels};
+use crate::store::{ForeignList, LinkError, accepted};
+
+/// Messages in one round trip.
+const BATCH: usize = 100;
+/// Pause after a failure; doubles up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How soon to look again when native jobs wait already and come first.
+const BEHIND_NATIVE: Duration = Duration::from_millis(50);
+
+/// Everything that turning a message into a job takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Desk<'a> {
+    pub(super) config: &'a Config,
+    pub(super) queue: &'a QueueName,
+    pub(super) node: &'a NodeId,
+    pub(super) limits: &'a Limits,
+    pub(super) now: Timestamp,
+}
+
+/// The pump of one queue.
+#[derive(Debug)]
+pub(super) struct Pump {
+    broker: Arc<Broker>,
+    config: Arc<ArcSwap<Config>>,
+    metrics: Arc<Metrics>,
+    queue: QueueName,
+    lists: Vec<ForeignList>,
+    keys: Vec<String>,
+    demand: Demand,
+    changed: Arc<Notify>,
+    limits: Limits,
+    /// Messages may be in flight that nobody works on: ours whose answer was lost, or those of a dead node.
+    adopt: bool,
+    pause: Duration,
+}
+
+impl Pump {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        config: Arc<ArcSwap<Config>>,
+        metrics: Arc<Metrics>,
+        queue: &Queue,
+    ) -> Self {
+        let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
+        let keys = lists.iter().flat_map(|list| list.keys.clone()).collect();
+        let demand = broker.demand(&queue.name);
+        let (limits, changed) = (Limits::default(), Arc::default());
+        let queue = queue.name.clone();
+        Self { broker, config, metrics, queue, lists, keys, demand, changed, limits, adopt: true, pause: PAUSE.0 }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut surveys = self.broker.surveys.subscribe();
+        while !stop.is_cancelled() {
+            let room = tokio::select! {
+                () = stop.cancelled() => break,
+                room = self.demand.some() => room.min(BATCH),
+            };
+            let moved = self.pass(room, &stop).await;
+            match moved {
+                Ok(Moved::Some) => self.pause = PAUSE.0,
+                Ok(Moved::BehindNative) => tokio::time::sleep(BEHIND_NATIVE).await,
+                Ok(Moved::Nothing) => tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.changed.notified() => {}
+                    () = next_abandoned(&mut surveys, &self.queue) => self.adopt = true,
+                },
+                Err(error) => {
+                    tracing::warn!(queue = %self.queue, "taking foreign messages failed, trying again: {error}");
+                    self.adopt = true;
+                    self.rest(&stop).await;
+                }
+            }
+        }
+        self.broker.watch.forget(&self.changed);
+    }
+
+    /// One round: what is in flight and abandoned comes first, then new messages.
+    async fn pass(&mut self, room: usize, stop: &CancellationToken) -> Result<Moved, BrokerError> {
+        if self.adopt {
+            let adopted = self.broker.adopt(&self.queue, clock::now(), BATCH).await?;
+            self.adopt = adopted.len() >= BATCH;
+            if !adopted.is_empty() {
+                tracing::info!(queue = %self.queue, messages = adopted.len(), "adopted messages that were in flight");
+                self.admit(adopted, stop).await?;
+                return Ok(Moved::Some);
+            }
+        }
+        let taken = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
+        if !taken.is_empty() {
+            self.demand.set(room.saturating_sub(taken.len()));
+            self.admit(taken, stop).await?;
+            return Ok(Moved::Some);
+        }
+        let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
+        Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
+    }
+
+    /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
+    async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<(), BrokerError> {
+        let hashes = self.job_hashes(&taken).await?;
+        let config = self.config.load_full();
+        let node = self.broker.node.clone();
+        let now = clock::now();
+        let desk = Desk { config: &config, queue: &self.queue, node: &node, limits: &self.limits, now };
+        let admissions: Vec<Admission> = taken
+            .into_iter()
+            .zip(hashes)
+            .map(|(taken, hash)| {
+                let verdict = verdict(&desk, &self.lists, &taken, hash.as_ref());
+                Admission { taken, verdict }
+            })
+            .collect();
+        loop {
+            match self.broker.admit(&self.queue, &admissions, now).await {
+                Ok(admitted) => {
+                    self.count(&admissions, &admitted);
+                    return self.show_started(&admissions, &admitted).await;
+                }
+                // Whoever stops now leaves them in flight, where the next start finds them.
+                Err(error) if stop.is_cancelled() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(queue = %self.queue, "admitting messages failed, trying again: {error}");
+                    self.rest(stop).await;
+                }
+            }
+        }
+    }
+
+    /// An element of an RQ list is only an id: reads the hashes that hold the jobs. `None` for other wires.
+    async fn job_hashes(&self, taken: &[Taken]) -> Result<Vec<Option<HashMap<String, Vec<u8>>>>, BrokerError> {
+        let mut pipeline = Pipeline::new();
+        let mut reads = 0;
+        let is_rq = |taken: &Taken| wire(&self.lists, &taken.list) == Some(Wire::Rq);
+        for taken in taken.iter().filter(|taken| is_rq(taken)) {
+            pipeline.hgetall(rq::keys::job(&String::from_utf8_lossy(&taken.element)));
+            reads += 1;
+        }
+        let replies = if reads > 0 { self.broker.store.link.send(&pipeline).await? } else { Vec::new() };
+        let mut replies = replies.into_iter();
+        taken
+            .iter()
+            .map(|taken| {
+                if !is_rq(taken) {
+                    return Ok(None);
+                }
+                let reply = replies.next().ok_or(LinkError::Unexpected { what: "a job hash" })?;
+                // A key of another type is nobody's job: as if there were no hash.
+                let fields = accepted(reply).ok().and_then(|reply| HashMap::from_redis_value(reply).ok());
+                Ok(Some(fields.unwrap_or_default()))
+            })
+            .collect()
+    }
+
+    /// RQ's clients see a job as started from here on: it was taken because a slot is free.
+    async fn show_started(&self, admissions: &[Admission], admitted: &[Admitted]) -> Result<(), BrokerError> {
+        let mut pipeline = Pipeline::new();
+        for (admission, admitted) in admissions.iter().zip(admitted) {
+            let is_rq = wire(&self.lists, &admission.taken.list) == Some(Wire::Rq);
+            if let (true, Verdict::Job(job), Admitted::Yes) = (is_rq, &admission.verdict, admitted) {
+                rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str());
+            }
+        }
+        if pipeline.len() > 0 {
+            self.broker.store.link.send(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, admissions: &[Admission], admitted: &[Admitted]) {
+        for (admission, admitted) in admissions.iter().zip(admitted) {
+            match (&admission.verdict, admitted) {
+                (Verdict::Refused(..), Admitted::Yes) => {
+                    let labels = QueueLabels { queue: self.queue.to_string() };
+                    self.metrics.unreadable.get_or_create(&labels).inc();
+                }
+                (Verdict::Job(job) | Verdict::Refused(job, _), Admitted::LivesAlready) => {
+                    tracing::info!(queue = %self.queue, job = %job.id, "a repetition of a job that lives: left out");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn rest(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(self.pause) => {}
+        }
+        self.pause = (self.pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Waits for a heartbeat that saw messages of this queue in flight.
+async fn next_abandoned(surveys: &mut watch::Receiver<Vec<Survey>>, queue: &QueueName) {
+    while surveys.changed().await.is_ok() {
+        if surveys.borrow_and_update().iter().any(|survey| survey.queue == *queue && survey.inflight > 0) {
+            return;
+        }
+    }
+}
+
+/// What a round has moved.
+enum Moved {
+    Some,
+    Nothing,
+    /// There are messages, but native jobs wait already.
+    BehindNative,
+}
+
+fn wire(lists: &[ForeignList], key: &str) -> Option<Wire> {
+    lists.iter().find(|list| list.keys.iter().any(|own| own == key)).map(|list| list.wire)
+}
+
+fn verdict(
+    desk: &Desk<'_>,
+    lists: &[ForeignList],
+    taken: &Taken,
+    hash: Option<&HashMap<String, Vec<u8>>>,
+) -> Verdict {
+    // An adopted message may come from a list that this configuration reads no more; its form tells the wire then.
+    let fallback = if taken.list.starts_with(rq::keys::QUEUE) { Wire::Rq } else { Wire::Celery };
+    match wire(lists, &taken.list).unwrap_or(fallback) {
+        Wire::Celery => celery::admission::verdict(desk, taken),
+        Wire::Rq => match hash {
+            Some(hash) => rq::admission::verdict(desk, taken, hash),
+            None => Verdict::Dropped,
+        },
+    }
+}

@@ -1,0 +1,147 @@
+//! From an RQ job to a job of ours, or to the reason why there is none.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::job::{DEFAULT_TIMEOUT, Lapse, Options, RqJob, Serializer, Status};
+use super::keys;
+use crate::broker::{Taken, Verdict};
+use crate::config::{Task, bind};
+use crate::intake::pump::Desk;
+use crate::intake::refused::{Refused, call, raw};
+use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
+
+/// Reads the job's hash and decides what it becomes.
+pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec<u8>>) -> Verdict {
+    let rq_id = String::from_utf8_lossy(&taken.element).into_owned();
+    // An id without a hash: its producer's `ttl` is over, or it was deleted. RQ's own worker skips it too.
+    if hash.is_empty() {
+        return Verdict::Dropped;
+    }
+    let mut job = match RqJob::decode(&rq_id, hash, desk.limits) {
+        Ok(job) => job,
+        Err(refusal) => {
+            let data = hash.get("data").map_or(Value::Null, |data| raw(data));
+            let (class, reason) = (refusal.class.to_owned(), refusal.reason.clone());
+            let note = json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)});
+            return refused(desk, taken, &rq_id, None, data, Cause::Unreadable, class, reason, note);
+        }
+    };
+    if job.options.status == Some(Status::Canceled) {
+        return Verdict::Dropped;
+    }
+    let note = reply_note(&job, taken);
+    let Some(task) = desk.config.task_named(&job.func_name) else {
+        let reason = format!("no task of this configuration has the name {}; declare it in jobsd.toml", job.func_name);
+        return refuse(desk, taken, &job, None, Cause::UnknownTask, "ValueError", reason, note);
+    };
+    if let Some(reason) = beyond_us(&job.options) {
+        return refuse(desk, taken, &job, Some(task), Cause::Unreadable, "NotImplementedError", reason.to_owned(), note);
+    }
+    let id = match JobId::parse(&rq_id) {
+        Ok(id) => id,
+        Err(error) => {
+            let reason = format!("the job's id cannot be used: {error}");
+            return refuse(desk, taken, &job, Some(task), Cause::Unreadable, "ValueError", reason, note);
+        }
+    };
+    let timeout = take_timeout(&mut job, task);
+    match bind(task, &job.args, job.kwargs.clone()) {
+        Ok(args) => Verdict::Job(Box::new(Job {
+            id,
+            queue: desk.queue.clone(),
+            task: task.name.clone(),
+            args,
+            origin: Origin::Wire { wire: Wire::Rq, list: taken.list.clone(), reply: note },
+            enqueued_at: desk.now,
+            due: None,
+            timeout,
+            retry: retry(&job.options),
+        })),
+        Err(error) => refuse(desk, taken, &job, Some(task), Cause::BadArguments, "TypeError", error.to_string(), note),
+    }
+}
+
+/// How long the job may run, when its producer has said so.
+///
+/// `enqueue(f, timeout=300)` was RQ's way before 1.0; RQ 2 hands that `timeout` to the function, which fails. Unless
+/// the task has a parameter of that name it is what its author meant: the job's timeout. And 180 s is what RQ 2
+/// writes when the producer says nothing: then the configuration decides.
+fn take_timeout(job: &mut RqJob, task: &Task) -> Option<Duration> {
+    let declared = task.params.iter().any(|param| param.name == "timeout");
+    let stray = if declared { None } else { job.stray_timeout() };
+    if stray.is_some() {
+        job.kwargs.remove("timeout");
+    }
+    let said = stray.or(job.options.timeout.filter(|lapse| *lapse != Lapse::After(DEFAULT_TIMEOUT)));
+    match said? {
+        Lapse::After(span) => Some(span).filter(|span| *span > Duration::ZERO),
+        Lapse::Never => Some(WITHOUT_END),
+    }
+}
+
+/// RQ's "no timeout": a year.
+const WITHOUT_END: Duration = Duration::from_secs(365 * 86_400);
+/// No retry of RQ's waits longer than its own longest interval; this only bounds nonsense.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(365 * 86_400);
+
+fn retry(options: &Options) -> Option<RetryPolicy> {
+    let limit = options.retries_left?;
+    let delays = if options.retry_intervals.is_empty() { vec![Duration::ZERO] } else { options.retry_intervals.clone() };
+    Some(RetryPolicy { limit, backoff: Backoff::List { delays }, max_delay: MAX_RETRY_DELAY, jitter: 0.0 })
+}
+
+/// What would have to happen at the job's end and cannot yet: refused as a whole rather than run by half.
+fn beyond_us(options: &Options) -> Option<&'static str> {
+    (options.on_success.is_some() || options.on_failure.is_some() || options.on_stopped.is_some())
+        .then_some("the job has callbacks, which this version does not run; enqueue it without on_success, on_failure and on_stopped")
+}
+
+/// What the answer needs later: see [`super::answer`].
+fn reply_note(job: &RqJob, taken: &Taken) -> Value {
+    json!({
+        "id": job.id,
+        "origin": job.options.origin.as_deref().unwrap_or_else(|| queue_of(taken)),
+        "json": job.serializer == Serializer::Json,
+        "result_ttl": job.options.result_ttl.map(Lapse::seconds),
+        "failure_ttl": job.options.failure_ttl.map(Lapse::seconds),
+    })
+}
+
+fn queue_of(taken: &Taken) -> &str {
+    taken.list.strip_prefix(keys::QUEUE).unwrap_or(&taken.list)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the facts of one refusal, named at the only place that builds it")]
+fn refuse(
+    desk: &Desk<'_>,
+    taken: &Taken,
+    job: &RqJob,
+    task: Option<&Task>,
+    cause: Cause,
+    class: &str,
+    reason: String,
+    note: Value,
+) -> Verdict {
+    let message = call(task, &job.args, &job.kwargs);
+    refused(desk, taken, &job.id, Some(&job.func_name), message, cause, class.to_owned(), reason, note)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the facts of one refusal, named at the only place that builds it")]
+fn refused(
+    desk: &Desk<'_>,
+    taken: &Taken,
+    id: &str,
+    task: Option<&str>,
+    message: Value,
+    cause: Cause,
+    class: String,
+    reason: String,
+    reply: Value,
+) -> Verdict {
+    let id = JobId::parse(id).ok();
+    let refused = Refused { wire: Wire::Rq, list: &taken.list, id, task, message, cause, class, reason, reply };
+    refused.verdict(desk.queue, desk.node, desk.now)
+}

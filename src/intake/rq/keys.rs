@@ -1,0 +1,19 @@
+//! The names of RQ's keys (rq 2.0, `rq/job.py`, `rq/registry.py`, `rq/results.py`).
+
+/// What the keys of its queues start with.
+pub(crate) const QUEUE: &str = "rq:queue:";
+
+/// HASH: the job.
+pub(crate) fn job(id: &str) -> String {
+    format!("rq:job:{id}")
+}
+
+/// STREAM: its results.
+pub(crate) fn results(id: &str) -> String {
+    format!("rq:results:{id}")
+}
+
+/// ZSET of a queue: job id → when it may be forgotten (s).
+pub(crate) fn registry(what: &str, queue: &str) -> String {
+    format!("rq:{what}:{queue}")
+}

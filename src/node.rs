@@ -1,0 +1,88 @@
+//! Who this process is: its node id, and its hold on the state folder.
+//!
+//! The folder is locked for as long as the process lives, by a lock that the kernel releases with it. Whoever gets the
+//! lock therefore knows that the node named in it is dead, and may take over its jobs at once instead of waiting for
+//! its leases to end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::job::NodeId;
+
+/// This process's place among the nodes.
+#[derive(Debug)]
+pub struct Node {
+    pub id: NodeId,
+    /// The node that held the state folder before.
+    pub predecessor: Option<NodeId>,
+    /// Open for as long as we live: closing it gives the lock up.
+    _lock: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("use the state folder {path}: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("use the state folder {path}: another jobsd runs on it ({holder}); give each its own node.state_dir")]
+    Held { path: PathBuf, holder: String },
+}
+
+impl Node {
+    /// Locks the folder, which is created when it is missing, under a node id that no other process has.
+    ///
+    /// # Errors
+    /// [`NodeError`] when the folder cannot be used or another process holds it.
+    pub fn enter(state_dir: &Path, name: &str) -> Result<Self, NodeError> {
+        let folder = |source| NodeError::Folder { path: state_dir.to_owned(), source };
+        std::fs::create_dir_all(state_dir).map_err(folder)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(state_dir.join("node.lock"))
+            .map_err(folder)?;
+        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        let mut written = String::new();
+        lock.read_to_string(&mut written).map_err(folder)?;
+        let written = written.trim().to_owned();
+        if locked.is_err() {
+            return Err(NodeError::Held { path: state_dir.to_owned(), holder: written });
+        }
+        let id = new_id(name);
+        lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(id.as_str().as_bytes())).map_err(folder)?;
+        Ok(Self { id, predecessor: NodeId::parse(&written).ok(), _lock: lock })
+    }
+}
+
+/// The name, cut to what a node id may hold, and eight hexadecimal digits that no other start has.
+fn new_id(name: &str) -> NodeId {
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '-' })
+        .take(100)
+        .collect();
+    NodeId::parse(&format!("{name}-{}", &unique[..8])).expect("a cleaned name and hexadecimal digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_folder_is_refused_and_a_left_one_names_its_predecessor() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let first = Node::enter(folder.path(), "vps").expect("the first one gets it");
+        let refused = Node::enter(folder.path(), "vps").expect_err("it is held");
+        assert!(refused.to_string().contains(first.id.as_str()), "{refused}");
+        let first_id = first.id.clone();
+        drop(first);
+        let second = Node::enter(folder.path(), "vps").expect("it is free again");
+        assert_eq!(second.predecessor, Some(first_id.clone()));
+        assert_ne!(second.id, first_id, "every start is a node of its own");
+    }
+}

@@ -1,0 +1,92 @@
+//! One run of a job: find its task, perform it under its timeout, say how it ended.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::Live;
+use crate::broker::Claim;
+use crate::config::Queue;
+use crate::handler::{Attempt, Handlers};
+use crate::job::{Decision, Failure, Job, Next, Outcome, State};
+
+/// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
+pub(super) async fn run(
+    live: Arc<Live>,
+    queue: Arc<Queue>,
+    job: Arc<Job>,
+    number: u32,
+    steps: Vec<Value>,
+    abort: CancellationToken,
+) -> Outcome {
+    let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
+    perform(&live, &queue, &job, number, steps, abort).instrument(span).await
+}
+
+async fn perform(
+    live: &Live,
+    queue: &Queue,
+    job: &Job,
+    number: u32,
+    steps: Vec<Value>,
+    abort: CancellationToken,
+) -> Outcome {
+    let Some(task) = live.config.tasks.get(&job.task) else {
+        let message = format!("no task named {} is declared in the configuration of this node", job.task);
+        return Failure::never("NotRegistered", message).into();
+    };
+    let limit = job.timeout.or(task.timeout).unwrap_or(queue.timeout);
+    let handlers: &Handlers = &live.handlers;
+    let attempt = Attempt { job, task, attempt: number, steps };
+    tokio::select! {
+        outcome = tokio::time::timeout(limit, handlers.perform(&attempt)) => {
+            outcome.unwrap_or(Outcome::TimedOut(limit))
+        }
+        () = abort.cancelled() => Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() },
+    }
+}
+
+/// The outcome of an attempt whose task did not end by itself: a bug of ours, which must not cost more than this job.
+pub(super) fn panicked(error: tokio::task::JoinError) -> Outcome {
+    if error.is_cancelled() {
+        return Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() };
+    }
+    let panic = error.into_panic();
+    let words = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Failure::new("InternalError", format!("the handler panicked, which is a bug in jobsd: {words}")).into()
+}
+
+/// One line for each attempt: quiet for what went well, loud for what did not.
+pub(super) fn log(claim: &Claim, decision: &Decision) {
+    let job = &claim.job;
+    let why = decision.history.mishaps.last().map_or("", |mishap| mishap.message.as_str());
+    match decision.next {
+        Next::End(State::Completed) => {
+            tracing::debug!(queue = %job.queue, job = %job.id, task = %job.task, "completed");
+        }
+        Next::End(state) => {
+            let state = state.as_str();
+            tracing::error!(queue = %job.queue, job = %job.id, task = %job.task, state, "ended: {why}");
+        }
+        Next::Retry { at } => {
+            tracing::warn!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "failed: {why}");
+        }
+        Next::Release => {
+            tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, "back to pending: {why}");
+        }
+    }
+}
+
+/// A number in 0..1 that places a retry inside its jitter. The standard library's hasher keys are random enough.
+pub(super) fn random() -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a few bits more or less do not matter to a jitter")]
+    let share = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+    share
+}

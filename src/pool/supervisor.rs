@@ -1,0 +1,125 @@
+//! Starts, resizes and ends pools as the configuration says, and ends them all in order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::keeper::Kept;
+use super::{Keeper, Pool, Shared, Stop};
+use crate::config::Queue;
+use crate::job::QueueName;
+
+/// After the jobs were interrupted, their settles get this long to reach Redis; what does not is taken over by others.
+const HAND_BACK: Duration = Duration::from_secs(5);
+/// Claims of dead nodes on their way from the keeper to a pool.
+const SWEPT: usize = 500;
+
+/// The pools of one node.
+#[derive(Debug)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
+    pools: HashMap<QueueName, Running>,
+    /// Pools whose queue has left the configuration and whose last jobs still run.
+    leaving: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    queue: watch::Sender<Arc<Queue>>,
+    stop: Stop,
+    task: JoinHandle<()>,
+}
+
+impl Supervisor {
+    pub fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
+        Self { shared, keeper, pools: HashMap::new(), leaving: Vec::new() }
+    }
+
+    /// Makes the pools equal to `queues`: new ones start, changed ones are told (running jobs are not touched), those
+    /// that are gone drain.
+    pub fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+        self.leaving.retain(|pool| !pool.task.is_finished());
+        let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(pool) = self.pools.remove(&name) {
+                pool.stop.drain.cancel();
+                self.leaving.push(pool);
+            }
+        }
+        for (name, queue) in queues {
+            match self.pools.get(name) {
+                Some(pool) => {
+                    self.keeper.update(queue);
+                    pool.queue.send_if_modified(|current| {
+                        let changed = *current != *queue;
+                        current.clone_from(queue);
+                        changed
+                    });
+                }
+                None => self.start(queue),
+            }
+        }
+    }
+
+    fn start(&mut self, queue: &Arc<Queue>) {
+        let (sender, receiver) = watch::channel(Arc::clone(queue));
+        let (swept, taken_over) = mpsc::channel(SWEPT);
+        let stop = Stop::default();
+        let pool = Pool::new(Arc::clone(&self.shared), receiver, taken_over, stop.clone());
+        self.keeper.keep(Kept { queue: Arc::clone(queue), swept });
+        let (keeper, name) = (Arc::clone(&self.keeper), queue.name.clone());
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::spawn(async move {
+            pool.run().await;
+            // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
+            if keeper.release(&name)
+                && let Err(error) = shared.broker.retire(&shared.broker.node, std::slice::from_ref(&name)).await
+            {
+                tracing::debug!(queue = %name, "the lease ends by itself: {error}");
+            }
+        });
+        self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
+    }
+
+    /// Ends all pools: no new claims, running jobs may finish until `deadline` has passed, the rest is handed back.
+    /// Dropping the future loses nothing: another call goes on with what is left.
+    pub async fn drain(&mut self, deadline: Duration) {
+        self.leaving.extend(self.pools.drain().map(|(_, pool)| pool));
+        for pool in &self.leaving {
+            pool.stop.drain.cancel();
+        }
+        if !joined(&mut self.leaving, deadline).await {
+            tracing::info!("the drain deadline of {deadline:?} has passed: handing the rest back");
+            for pool in &self.leaving {
+                pool.stop.abort.cancel();
+            }
+            if !joined(&mut self.leaving, HAND_BACK).await {
+                tracing::warn!("Redis does not answer: the rest is taken over by others when the leases end");
+            }
+        }
+        for pool in self.leaving.drain(..) {
+            pool.task.abort();
+        }
+    }
+}
+
+/// Waits for the pools to end; says whether all did in time. Those that did are gone from the list.
+async fn joined(pools: &mut Vec<Running>, limit: Duration) -> bool {
+    let end = tokio::time::Instant::now() + limit;
+    while let Some(pool) = pools.last_mut() {
+        match tokio::time::timeout_at(end, &mut pool.task).await {
+            Err(_) => return false,
+            Ok(result) => {
+                if let Err(error) = result {
+                    tracing::error!("a pool ended with a panic: {error}");
+                }
+                pools.pop();
+            }
+        }
+    }
+    true
+}

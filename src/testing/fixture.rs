@@ -1,0 +1,100 @@
+//! A job, a task and a configuration, as small as they can be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::config::{
+    Admin, Config, Database, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider, Redis,
+    RedisUrl, Step, Task, Template, ValueTemplate, Video,
+};
+use crate::job::{Job, JobId, Origin, QueueName, TaskName, Timestamp};
+
+pub(crate) const JOB_ID: &str = "5f0c3a52-0f0e-7000-8000-000000000001";
+
+/// A job with these arguments; anything that is not an object stands for none.
+pub(crate) fn job(args: Value) -> Job {
+    Job {
+        id: JobId::parse(JOB_ID).expect("a valid id"),
+        queue: QueueName::parse("emails").expect("a valid name"),
+        task: TaskName::parse("greet").expect("a valid name"),
+        args: match args {
+            Value::Object(args) => args,
+            _ => Map::new(),
+        },
+        origin: Origin::Api,
+        enqueued_at: Timestamp::from_millis(0),
+        due: None,
+        timeout: None,
+        retry: None,
+    }
+}
+
+pub(crate) fn task(steps: Vec<Step>) -> Task {
+    Task {
+        name: TaskName::parse("greet").expect("a valid name"),
+        names: Vec::new(),
+        queue: QueueName::parse("emails").expect("a valid name"),
+        params: Vec::new(),
+        timeout: None,
+        retry: None,
+        steps,
+        result: None,
+    }
+}
+
+pub(crate) fn param(name: &str) -> Param {
+    Param { name: name.into(), kind: ParamType::Any, required: true, default: Value::Null, secret: false }
+}
+
+pub(crate) fn template(source: &str) -> Template {
+    Template::parse(source).expect("a valid template")
+}
+
+pub(crate) fn value(value: Value) -> ValueTemplate {
+    ValueTemplate::parse(value).expect("a valid template")
+}
+
+/// Everything stays below `dir`: SQLite, outboxes, videos.
+pub(crate) fn config(dir: &Path) -> Config {
+    Config {
+        redis: Redis { url: RedisUrl::Embedded, prefix: "jobsd".into(), timeout: Duration::from_secs(5) },
+        node: Node {
+            name: "test".into(),
+            state_dir: dir.join("state"),
+            drain: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+        },
+        log: Log { format: LogFormat::Text, level: "info".into() },
+        admin: Admin { listen: ([127, 0, 0, 1], 0).into(), token: None, max_body: 1 << 20 },
+        database: Database::Sqlite { path: dir.join("app.db"), timeout: Duration::from_secs(10) },
+        email: Email {
+            provider: EmailProvider::Outbox { folder: dir.join("mail") },
+            from: "HireMeBahamas <no-reply@hireme.test>".into(),
+            reply_to: None,
+            templates: None,
+        },
+        push: Push { provider: PushProvider::Outbox { folder: dir.join("push") }, tokens_query: None },
+        video: Video {
+            helper: None,
+            input_roots: vec![dir.join("uploads")],
+            output_root: dir.join("videos"),
+            public_url: "https://cdn.test/videos/".into(),
+            preset: "veryfast".into(),
+            crf: 23,
+            max_pixels: 8192 * 4320,
+            max_duration: Duration::from_secs(3600),
+        },
+        vars: Map::from_iter([("base_url".to_owned(), Value::from("https://hireme.test"))]),
+        queues: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        schedules: BTreeMap::new(),
+    }
+}
+
+/// The provider that `main` installs; whoever is first installs it.
+pub(crate) fn tls_provider() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
