@@ -140,11 +140,7 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-fn overview<'a>(
-    shared: &'a Shared,
-    config: &'a Config,
-    views: &'a Result<Vec<QueueView>, ReadError>,
-) -> Overview<'a> {
+fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<QueueView>, ReadError>) -> Overview<'a> {
     let error = views.as_ref().err().map(ToString::to_string);
     Overview {
         node: shared.parts.broker.node.as_str(),

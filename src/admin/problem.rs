@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::answer::{Answer, json_of};

@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub async fn known(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
+    pub async fn taken(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
         if ids.is_empty() || queues.is_empty() {
             return Ok(HashSet::new());
         }
@@ -125,14 +125,13 @@ impl Store {
             }
         }
         let replies = self.read(&pipeline).await?;
-        let pairs = ids.iter().cycle().zip(replies);
-        let mut known = HashSet::new();
-        for (id, reply) in pairs {
+        let mut taken = HashSet::new();
+        for (id, reply) in ids.iter().cycle().zip(replies) {
             if typed(reply, "whether a job exists")? {
-                known.insert((*id).clone());
+                taken.insert((*id).clone());
             }
         }
-        Ok(known)
+        Ok(taken)
     }
 
     /// The numbers of each queue; `foreign` are the lists it reads.
