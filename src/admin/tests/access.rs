@@ -146,7 +146,8 @@ async fn the_log_has_a_line_for_a_request_and_none_of_its_secrets() {
     assert_eq!(port.ask("GET", "/api/v1/jobs/r?token=very-secret", &auth, "").await.status, 200);
     assert_eq!(port.ask("GET", "/", &[("Authorization", "Bearer near-miss")], "").await.status, 401);
     let log = String::from_utf8(log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).expect("text");
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("jobsd::admin")).collect();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains(module_path!().trim_end_matches("::tests::access"))).collect();
     for told in
         ["method=POST path=\"/api/v1/jobs\" status=201", "path=\"/api/v1/jobs/r\" status=200", "had a wrong token"]
     {
