@@ -6,4 +6,5 @@ pub(crate) mod certificate;
 pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod postgres;
+pub(crate) mod redis;
 pub(crate) mod wait;
