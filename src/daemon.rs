@@ -137,7 +137,16 @@ impl Daemon {
         let current = Arc::new(config.clone());
         let config = Arc::new(ArcSwap::new(Arc::clone(&current)));
 
-        let admin = bind(&config, &broker, &metrics, &control).await?;
+        let admin = match bind(&config, &broker, &metrics, &control).await {
+            Ok(admin) => admin,
+            Err(error) => {
+                // Whoever tries again on another port starts a Redis on the same files.
+                if let Some(redis) = redis {
+                    redis.end().await;
+                }
+                return Err(error);
+            }
+        };
         let admin_address = admin.local_addr();
         let keeper = Arc::new(Keeper::new(Arc::clone(&broker), node.predecessor.clone()));
         let live = ArcSwap::from_pointee(Live { config: Arc::clone(&current), handlers });

@@ -12,7 +12,7 @@ mod report;
 mod workload;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,16 +98,12 @@ async fn demo(once: bool, dir: Option<PathBuf>) -> Result<(), DemoError> {
     let mut report = Report::default();
     report.opening(&place)?;
     let mut config = place.config()?;
-    if is_taken(config.admin.listen) {
-        report.note(&format!("another program listens on {}: the admin port takes a free one", config.admin.listen))?;
-        config.admin.listen.set_port(0);
-    }
     place.log_to_file(&config.log.level)?;
     let clip = clip::make(&place.uploads()).await?;
     // A closed terminal means an end, not a reload: nobody would see that the demo still runs.
     let mut terminal_gone = signal(SignalKind::hangup()).map_err(DemoError::Signals)?;
 
-    let daemon = Daemon::start(config.clone(), Source::Memory).await?;
+    let daemon = start(&mut config, &mut report).await?;
     let stage = Stage { place, config, admin: daemon.admin_address, clip, broker: Arc::clone(daemon.broker()) };
     let control = daemon.control.clone();
     let mut serving = tokio::spawn(daemon.serve());
@@ -127,8 +123,16 @@ async fn demo(once: bool, dir: Option<PathBuf>) -> Result<(), DemoError> {
     closed(ended, &mut report, &stage)
 }
 
-fn is_taken(address: SocketAddr) -> bool {
-    TcpListener::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+/// Starts the daemon; on any free port when something else, such as another demo, has the usual one.
+async fn start(config: &mut Config, report: &mut Report) -> Result<Daemon, DemoError> {
+    match Daemon::start(config.clone(), Source::Memory).await {
+        Err(StartError::Listen { address, source }) if source.kind() == io::ErrorKind::AddrInUse => {
+            report.note(&format!("another program listens on {address}: the admin port takes a free one"))?;
+            config.admin.listen.set_port(0);
+            Ok(Daemon::start(config.clone(), Source::Memory).await?)
+        }
+        started => Ok(started?),
+    }
 }
 
 type Ended = Result<Result<(), StartError>, JoinError>;

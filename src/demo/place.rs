@@ -21,7 +21,7 @@ const LONGEST: usize = 107 - "/redis/redis.sock".len();
 pub(super) enum PlaceError {
     #[error("create the folder {}: {source}; `--dir` can name another", path.display())]
     Create { path: PathBuf, source: io::Error },
-    #[error("use the folder {}: {reason}", path.display())]
+    #[error("use the folder {}: {reason}; `--dir` can name another", path.display())]
     Unfit { path: PathBuf, reason: String },
     #[error("use the folder {}: it holds files that no demo has made; `--dir` wants an empty or a new one", .0.display())]
     Foreign(PathBuf),
@@ -51,9 +51,11 @@ impl Place {
 
     fn wanted(path: &Path) -> Result<Self, PlaceError> {
         let create = |source| PlaceError::Create { path: path.to_owned(), source };
+        let unfit = |reason| PlaceError::Unfit { path: path.to_owned(), reason };
+        fit(&std::path::absolute(path).map_err(create)?).map_err(unfit)?;
         fs::create_dir_all(path).map_err(create)?;
         let folder = path.canonicalize().map_err(create)?;
-        fit(&folder).map_err(|reason| PlaceError::Unfit { path: folder.clone(), reason })?;
+        fit(&folder).map_err(unfit)?;
         let mut entries = fs::read_dir(&folder).map_err(create)?;
         let used_before = folder.join("node.lock").exists();
         if !used_before && entries.next().is_some() {

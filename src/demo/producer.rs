@@ -107,7 +107,7 @@ impl Producer {
         let list = list(Wire::Celery, work.queue);
         self.connection.subscribe(result_key(&id)).await?;
         redis::cmd("LPUSH").arg(&list).arg(&element).exec_async(&mut self.connection).await?;
-        let how = format!("LPUSH {list}, a Celery message of {} bytes", element.len());
+        let how = format!("LPUSH {list}, the Celery message {id}");
         Ok(Ticket { id, how, wire: Wire::Celery })
     }
 

@@ -57,7 +57,7 @@ impl Report {
     }
 
     pub(super) fn sent(&mut self, ticket: &Ticket) -> io::Result<()> {
-        self.entry("sent", &format!("{}, id {}", ticket.how, ticket.id))
+        self.entry("sent", &ticket.how)
     }
 
     pub(super) fn answered(&mut self, state: &str, result: &Value, took: Duration) -> io::Result<()> {
