@@ -36,7 +36,7 @@ pub(super) struct Artefact {
     pub(super) facts: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Mail,
     Push,
@@ -58,10 +58,12 @@ pub(super) struct Artefacts {
 }
 
 /// The newest row of a table behind the given id, in words.
-const NOTIFICATION: &str =
-    "SELECT id, notification_type || ' for user ' || user_id || ', \"' || content || '\"' FROM notifications WHERE id > ?1 ORDER BY id DESC";
-const EVENT: &str =
-    "SELECT id, event_type || ' of user ' || user_id || ', ' || event_data FROM user_events WHERE id > ?1 ORDER BY id DESC";
+const NOTIFICATION: &str = "\
+    SELECT id, notification_type || ' for user ' || user_id || ', \"' || content || '\"' \
+    FROM notifications WHERE id > ?1 ORDER BY id DESC";
+const EVENT: &str = "\
+    SELECT id, event_type || ' of user ' || user_id || ', ' || event_data \
+    FROM user_events WHERE id > ?1 ORDER BY id DESC";
 
 impl Artefacts {
     /// `public_url` is what the URLs of videos begin with.
@@ -105,7 +107,8 @@ impl Artefacts {
 
     fn push(&self, work: &Work, id: &str) -> Result<Artefact, ArtefactError> {
         let path = file_of(&self.pushes, id, "json").ok_or_else(|| missing(work, "push message"))?;
-        let message: Value = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let message: Value =
+            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let title = message.pointer("/message/notification/title").and_then(Value::as_str).unwrap_or_default();
         Ok(Artefact { kind: Kind::Push, name: "push".into(), path, facts: format!("\"{title}\", as FCM would get it") })
     }
@@ -134,7 +137,8 @@ impl Artefacts {
     fn newest(&self, query: &str, behind: i64) -> Result<Option<(i64, String)>, ArtefactError> {
         use rusqlite::OptionalExtension as _;
         let failed = |source| ArtefactError::Sqlite { path: self.database.clone(), source };
-        let connection = Connection::open_with_flags(&self.database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let connection =
+            Connection::open_with_flags(&self.database, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
         let row = connection.query_row(query, [behind], |row| Ok((row.get(0)?, row.get(1)?)));
         row.optional().map_err(failed)
     }
@@ -149,7 +153,10 @@ fn file_of(folder: &Path, id: &str, ending: &str) -> Option<PathBuf> {
     let files = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_it = |path: &PathBuf| {
         path.extension().is_some_and(|found| found == ending)
-            && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| !name.starts_with('.') && name.contains(id))
+            && path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| !name.starts_with('.') && name.contains(id))
     };
     files.into_iter().find(is_it)
 }

@@ -16,7 +16,9 @@ const COMPLAINT: usize = 400;
 /// Why there is no clip, or nothing known of a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClipError {
-    #[error("start {0}, which the demo needs for its clip: it is not on PATH; install it (Debian: apt-get install ffmpeg)")]
+    #[error(
+        "start {0}, which the demo needs for its clip: it is not on PATH; install it (Debian: apt-get install ffmpeg)"
+    )]
     NotInstalled(&'static str),
     #[error("start {program}: {source}")]
     Spawn { program: &'static str, source: io::Error },
@@ -68,7 +70,8 @@ pub(super) async fn describe(path: &Path) -> Result<String, ClipError> {
 
 fn facts(probed: &Value) -> Option<String> {
     let streams = probed["streams"].as_array()?;
-    let (width, height) = streams.iter().find_map(|stream| Some((stream["width"].as_u64()?, stream["height"].as_u64()?)))?;
+    let (width, height) =
+        streams.iter().find_map(|stream| Some((stream["width"].as_u64()?, stream["height"].as_u64()?)))?;
     let codecs: Vec<&str> = streams.iter().filter_map(|stream| stream["codec_name"].as_str()).collect();
     let bytes: u64 = probed["format"]["size"].as_str()?.parse().ok()?;
     // A picture has no playing time worth naming.

@@ -4,6 +4,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,7 +24,7 @@ pub(super) enum PlaceError {
     Create { path: PathBuf, source: io::Error },
     #[error("use the folder {}: {reason}; `--dir` can name another", path.display())]
     Unfit { path: PathBuf, reason: String },
-    #[error("use the folder {}: it holds files that no demo has made; `--dir` wants an empty or a new one", .0.display())]
+    #[error("use the folder {}: it holds files that no demo has made; name an empty or a new one", .0.display())]
     Foreign(PathBuf),
     #[error("read the shipped configuration:\n{0}")]
     Config(#[from] Problems),
@@ -87,6 +88,8 @@ impl Place {
         let timeout = match config.database {
             Database::Sqlite { timeout, .. } | Database::Postgres { timeout, .. } => timeout,
         };
+        config.admin.listen.set_ip(Ipv4Addr::LOCALHOST.into());
+        config.admin.token = None;
         config.redis.url = RedisUrl::Embedded;
         config.node.state_dir = self.folder.clone();
         config.database = Database::Sqlite { path: self.database(), timeout };
@@ -126,8 +129,10 @@ impl Place {
     /// Sends the daemon's log to its file: the terminal is for the report.
     pub(super) fn log_to_file(&self, level: &str) -> Result<(), PlaceError> {
         let failed = |reason| PlaceError::Log { path: self.log(), reason };
-        let filter = tracing_subscriber::EnvFilter::builder().parse(level).map_err(|error| failed(error.to_string()))?;
-        let file = File::options().create(true).append(true).open(self.log()).map_err(|error| failed(error.to_string()))?;
+        let filter =
+            tracing_subscriber::EnvFilter::builder().parse(level).map_err(|error| failed(error.to_string()))?;
+        let file =
+            File::options().create(true).append(true).open(self.log()).map_err(|error| failed(error.to_string()))?;
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file)).init();
         Ok(())
     }
@@ -152,7 +157,9 @@ fn numbered(parent: &Path, name: &str) -> Result<PathBuf, PlaceError> {
     for number in 2.. {
         match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => break,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => path = parent.join(format!("{name}-{number}")),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                path = parent.join(format!("{name}-{number}"))
+            }
             Err(source) => return Err(PlaceError::Create { path, source }),
         }
     }

@@ -92,7 +92,13 @@ impl Producer {
     }
 
     /// As `task.delay()`: listens for the result first, so that none can be missed.
-    async fn delay(&mut self, work: &Work, id: String, args: &[Value], kwargs: &Map<String, Value>) -> Result<Ticket, ProducerError> {
+    async fn delay(
+        &mut self,
+        work: &Work,
+        id: String,
+        args: &[Value],
+        kwargs: &Map<String, Value>,
+    ) -> Result<Ticket, ProducerError> {
         let element = Message {
             task: &work.function(),
             args,
@@ -112,7 +118,12 @@ impl Producer {
     }
 
     /// As `queue.enqueue()`.
-    async fn enqueue(&mut self, work: &Work, id: String, fields: &[(&'static str, Vec<u8>)]) -> Result<Ticket, ProducerError> {
+    async fn enqueue(
+        &mut self,
+        work: &Work,
+        id: String,
+        fields: &[(&'static str, Vec<u8>)],
+    ) -> Result<Ticket, ProducerError> {
         let (list, job) = (list(Wire::Rq, work.queue), keys::job(&id));
         redis::pipe().atomic().sadd(keys::QUEUES, &list).exec_async(&mut self.connection).await?;
         redis::pipe()
@@ -154,13 +165,18 @@ impl Producer {
     async fn rq_answer(&mut self, id: &str) -> Result<Answer, ProducerError> {
         let (job, results) = (keys::job(id), keys::results(id));
         let state = loop {
-            let status: Option<String> = redis::cmd("HGET").arg(&job).arg("status").query_async(&mut self.connection).await?;
+            let status: Option<String> =
+                redis::cmd("HGET").arg(&job).arg("status").query_async(&mut self.connection).await?;
             match status.as_deref() {
                 Some("queued" | "started" | "scheduled" | "deferred") | None => tokio::time::sleep(POLL).await,
                 Some(ended) => break ended.to_owned(),
             }
         };
-        let newest = redis::cmd("XREVRANGE").arg(&results).arg(&["+", "-", "COUNT", "1"]).query_async(&mut self.connection).await?;
+        let newest = redis::cmd("XREVRANGE")
+            .arg(&results)
+            .arg(&["+", "-", "COUNT", "1"])
+            .query_async(&mut self.connection)
+            .await?;
         let entries: Vec<(String, HashMap<String, String>)> = newest;
         let field = |name: &str| entries.first().and_then(|(_, fields)| fields.get(name));
         let unreadable = || ProducerError::Result(results.clone());
@@ -199,7 +215,9 @@ fn celery_end(document: &Value) -> Option<Answer> {
 fn published(push: &PushInfo, channel: &str) -> Result<Option<Vec<u8>>, ProducerError> {
     match (&push.kind, push.data.as_slice()) {
         (PushKind::Disconnection, _) => Err(ProducerError::Gone),
-        (PushKind::Message, [Reply::BulkString(name), Reply::BulkString(bytes)]) if name == channel.as_bytes() => Ok(Some(bytes.clone())),
+        (PushKind::Message, [Reply::BulkString(name), Reply::BulkString(bytes)]) if name == channel.as_bytes() => {
+            Ok(Some(bytes.clone()))
+        }
         _ => Ok(None),
     }
 }

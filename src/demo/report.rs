@@ -86,9 +86,17 @@ impl Report {
         self.line(&format!("{:<18}{:<34}{:<8}{:<10}{:>8}", "queue", "task", "wire", "state", "time"))?;
         for done in done {
             let work = &done.work;
-            self.line(&format!("{:<18}{:<34}{:<8}{:<10}{:>8}", work.queue, work.task, work.wire(), done.state, time(done.took)))?;
+            self.line(&format!(
+                "{:<18}{:<34}{:<8}{:<10}{:>8}",
+                work.queue,
+                work.task,
+                work.wire(),
+                done.state,
+                time(done.took)
+            ))?;
         }
-        let count = |kind| done.iter().flat_map(|done| &done.artefacts).filter(|artefact| artefact.kind == kind).count();
+        let count =
+            |kind| done.iter().flat_map(|done| &done.artefacts).filter(|artefact| artefact.kind == kind).count();
         self.line(&format!(
             "{} jobs done: {} mails, {} push message, {} rows, {} videos, {} picture",
             done.len(),

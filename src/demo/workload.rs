@@ -20,8 +20,8 @@ pub(super) struct Work {
 pub(super) enum Call {
     /// `task.delay(*args, **kwargs)`.
     Celery { args: Vec<Value>, kwargs: Map<String, Value> },
-    /// `enqueue_job(queue, function, *args, **kwargs)` of the application. The `timeout` that it adds is not one of RQ's
-    /// own options, so RQ leaves it among the keyword arguments.
+    /// `enqueue_job(queue, function, *args, **kwargs)` of the application. The `timeout` that it adds is no option of
+    /// RQ 2.0, which leaves it among the keyword arguments.
     Rq { args: Vec<Value>, kwargs: Map<String, Value>, result_ttl: Duration, failure_ttl: Duration },
 }
 
@@ -104,11 +104,17 @@ fn mails() -> Vec<Work> {
     let welcomed = [("user_email", "keisha@example.com"), ("user_name", "Keisha Rolle"), ("username", "keisha")];
     let token = uuid::Uuid::new_v4().simple().to_string();
     vec![
-        mail("send_email_task", ["keisha@example.com", "Your weekly summary", "<p>Three jobs match your profile.</p>"].map(Value::from)),
+        mail(
+            "send_email_task",
+            ["keisha@example.com", "Your weekly summary", "<p>Three jobs match your profile.</p>"].map(Value::from),
+        ),
         Work {
             queue: "emails",
             task: "send_welcome_email",
-            call: Call::Celery { args: Vec::new(), kwargs: keywords(welcomed.map(|(name, value)| (name, value.into()))) },
+            call: Call::Celery {
+                args: Vec::new(),
+                kwargs: keywords(welcomed.map(|(name, value)| (name, value.into()))),
+            },
             leaves: Leaves::Mail,
         },
         mail(
@@ -124,7 +130,8 @@ fn mails() -> Vec<Work> {
         ),
         mail(
             "send_message_notification_email",
-            ["keisha@example.com", "Keisha Rolle", "Marcus Bethel", "Can you come to the resort on Tuesday at ten?"].map(Value::from),
+            ["keisha@example.com", "Keisha Rolle", "Marcus Bethel", "Can you come to the resort on Tuesday at ten?"]
+                .map(Value::from),
         ),
         mail("send_password_reset_email", ["keisha@example.com", "Keisha Rolle", &token].map(Value::from)),
     ]

@@ -32,7 +32,8 @@ fn once_leaves_every_artefact_and_no_process() {
     assert!(log.contains("stopped"), "it stopped in order: {log}");
     assert!(!log.contains(&token) && !ended.stdout.contains(&token), "the reset token is a secret");
     assert!(ended.stdout.contains(r#""processed_at":"2"#), "{}", ended.stdout);
-    let (summary, states) = (ended.stdout.contains("8 jobs done: 5 mails"), ended.stdout.matches("Celery  SUCCESS").count());
+    let (summary, states) =
+        (ended.stdout.contains("8 jobs done: 5 mails"), ended.stdout.matches("Celery  SUCCESS").count());
     assert!(summary && states == 5, "{}", ended.stdout);
 }
 
@@ -43,9 +44,12 @@ fn without_once_the_admin_port_stays_up_until_it_is_interrupted() {
     let mut demo = Demo::start(&["--dir", plain(&folder)]);
     demo.until("it says how to end it", |said| said.contains("Ctrl-C ends it"));
     let said = demo.said();
-    let address = said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address of the admin port");
+    let address =
+        said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address of the admin port");
     let mut connection = TcpStream::connect(address).expect("the admin port is up");
-    connection.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: curl/8\r\n\r\n").expect("it takes a request");
+    connection
+        .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: curl/8\r\n\r\n")
+        .expect("it takes a request");
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("video_processing"), "{answer}");
@@ -124,11 +128,15 @@ fn check_mails(outbox: &Path) -> String {
         assert!(mail["from"].as_str().is_some_and(|from| from.contains("hiremebahamas.com")), "{mail:#}");
         assert!(mail["id"].is_string() && mail["date"].is_string() && mail["defects"] == 0, "{mail:#}");
         for part in ["text/plain", "text/html"] {
-            assert!(mail["parts"][part].as_str().is_some_and(|text| text.contains(words)), "no {words} in {part}: {mail:#}");
+            assert!(
+                mail["parts"][part].as_str().is_some_and(|text| text.contains(words)),
+                "no {words} in {part}: {mail:#}"
+            );
         }
     }
     let text = mails["Reset your HireMeBahamas password"]["parts"]["text/plain"].as_str().expect("a text");
-    let token: String = text.split("token=").nth(1).expect("a link").chars().take_while(|c| c.is_ascii_hexdigit()).collect();
+    let token: String =
+        text.split("token=").nth(1).expect("a link").chars().take_while(|c| c.is_ascii_hexdigit()).collect();
     assert_eq!(token.len(), 32, "{text}");
     token
 }
@@ -146,7 +154,10 @@ fn check_rows(database: &Path) {
     );
     assert_eq!(rows[0], json!([[1, 7, "follow", "Marcus Bethel started following you", 0]]));
     let event = rows[1][0].as_array().expect("one event");
-    assert_eq!((rows[1].as_array().map(Vec::len), &event[..3]), (Some(1), &[json!(1), json!(7), json!("job_viewed")][..]));
+    assert_eq!(
+        (rows[1].as_array().map(Vec::len), &event[..3]),
+        (Some(1), &[json!(1), json!(7), json!("job_viewed")][..])
+    );
     let data: Value = serde_json::from_str(event[3].as_str().expect("a text")).expect("JSON");
     assert_eq!(data, json!({"job_id": 42, "from": "search"}));
 }
@@ -160,8 +171,13 @@ fn check_videos(folder: &Path) {
         let path = folder.join("video/31").join(name);
         let (seconds, streams) = probed(&path);
         assert!((seconds - length).abs() <= FRAME, "{name}: {seconds} s instead of {length} s");
-        let of = |kind: &str| streams.iter().find(|stream| stream["codec_type"] == kind).expect("a stream of this kind");
-        assert_eq!((of("video")["codec_name"].as_str(), of("video")["height"].as_u64()), (Some("h264"), Some(height)), "{name}");
+        let of =
+            |kind: &str| streams.iter().find(|stream| stream["codec_type"] == kind).expect("a stream of this kind");
+        assert_eq!(
+            (of("video")["codec_name"].as_str(), of("video")["height"].as_u64()),
+            (Some("h264"), Some(height)),
+            "{name}"
+        );
         assert_eq!(of("audio")["codec_name"], "aac", "{name}");
         let (_, complaints) = tool("ffmpeg", &["-v", "error", "-i", plain(&path), "-f", "null", "-"]);
         assert_eq!(complaints, "", "{name} plays to its end");
