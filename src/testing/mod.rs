@@ -6,3 +6,4 @@ pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod postgres;
 pub(crate) mod wait;
+pub(crate) mod redis;
