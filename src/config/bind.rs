@@ -67,7 +67,9 @@ pub fn mask(task: &Task, args: &Args) -> Args {
         .collect()
 }
 
-fn masked(name: &str, value: &Value) -> Value {
+/// A value that stands under `name`, as people may see it: `***` when the name says that it is a secret, and so at any
+/// depth.
+pub fn masked(name: &str, value: &Value) -> Value {
     match value {
         Value::Null => Value::Null,
         _ if is_sensitive(name) => MASK.into(),

@@ -5,5 +5,6 @@
 pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod postgres;
+pub(crate) mod redis;
 pub(crate) mod wait;
 pub(crate) mod redis;
