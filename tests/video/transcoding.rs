@@ -290,6 +290,34 @@ fn other_codecs_and_containers() {
     }
 }
 
+/// A camera that was switched over: encoders cannot change their size, so the second half is scaled to that of the first.
+#[test]
+fn a_change_of_size_on_the_way() {
+    let bench = Bench::new();
+    let codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"];
+    let first = bench.coded("first.ts", "320x240", 2, &codecs);
+    let second = bench.coded("second.ts", "640x480", 2, &[&codecs[..], &["-output_ts_offset", "2"]].concat());
+    let both = [fs::read(first).expect("the first"), fs::read(second).expect("the second")].concat();
+    fs::write(bench.path("clip.ts"), both).expect("the clip");
+    run(&bench.request(&bench.path("clip.ts"), &[("a", 240)])).result();
+    let output = bench.output("a.mp4");
+    assert_eq!(picture_times(&output).len(), 120);
+    let stream = &probe(&output)["streams"][0];
+    assert_eq!((stream["width"].as_u64(), stream["height"].as_u64()), (Some(320), Some(240)));
+}
+
+/// Browsers record so: no duration is stated, and none may be demanded.
+#[test]
+fn a_recording_that_does_not_say_how_long_it_is() {
+    let bench = Bench::new();
+    let codecs = ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus", "-f", "webm", "-live", "1"];
+    let clip = bench.coded("clip.webm", "320x240", 2, &codecs);
+    assert!(probe(&clip)["format"]["duration"].is_null(), "the clip says how long it is");
+    let run = run(&bench.request(&clip, &[("a", 240)]));
+    assert!(run.result()["input"]["duration_ms"].is_null());
+    check_mp4(&bench.output("a.mp4"), Some((320, 240)), true, 2.0, FRAME);
+}
+
 /// A grey of half the signal in the two curves of high dynamic range, and how bright it has to be on an ordinary screen. Taken
 /// as it stands it would be 128.
 #[test]
