@@ -7,4 +7,3 @@ pub(crate) mod http;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod wait;
-pub(crate) mod redis;
