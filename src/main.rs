@@ -155,7 +155,8 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn log_to_stderr(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(&log.level)?;
+    // The cron library reports every step of its own at info; an explicit word on it in log.level still counts.
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("tokio_cron_scheduler=warn,{}", log.level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.init(),
