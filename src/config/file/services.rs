@@ -182,7 +182,9 @@ impl<'d> Table<'d> {
         let url = item.secret(false)?;
         let password = item.value.as_str().is_some_and(|written| {
             let user = written.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
-            user.is_some_and(|user| user.split_once(':').is_some_and(|(_, word)| !word.is_empty() && !word.starts_with("${")))
+            user.is_some_and(|user| {
+                user.split_once(':').is_some_and(|(_, word)| !word.is_empty() && !word.starts_with("${"))
+            })
         });
         if password {
             self.doc.warning(
