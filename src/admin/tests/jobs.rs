@@ -44,15 +44,15 @@ async fn a_job_for_later() {
         let job = reply.json();
         chrono::DateTime::parse_from_rfc3339(job["due"].as_str().expect("a time")).expect("RFC 3339").timestamp_millis()
     };
-    let before = chrono::Utc::now().timestamp_millis();
+    let before = crate::clock::now().to_utc().timestamp_millis();
     let soon = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "in": "1h 30m", "timeout": "45s"})).await;
-    let after = chrono::Utc::now().timestamp_millis();
+    let after = crate::clock::now().to_utc().timestamp_millis();
     assert_eq!((soon.status, &soon.json()["state"]), (201, &json!("scheduled")));
     assert!((before..=after).contains(&(due(&soon) - 5_400_000)));
     let shown = port.get(soon.header("location")).await.json();
     assert_eq!((&shown["state"], &shown["due"], &shown["timeout"]), (&json!("scheduled"), &soon.json()["due"], &json!("45s")));
 
-    let at = chrono::Utc::now() + chrono::TimeDelta::days(2);
+    let at = crate::clock::now().to_utc() + chrono::TimeDelta::days(2);
     let at_text = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let later = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "at": at_text, "queue": "emails"})).await;
     assert_eq!((due(&later), &later.json()["queue"]), (at.timestamp_millis(), &json!("emails")));
