@@ -274,3 +274,23 @@ fn json<T: serde::de::DeserializeOwned>(value: &Value) -> Result<Option<T>, Link
 fn instant(score: f64) -> Timestamp {
     Timestamp::from_millis(score.max(0.0) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::redis::RedisServer;
+
+    #[tokio::test]
+    async fn a_read_waits_as_long_as_the_operator_says() {
+        let redis = RedisServer::start();
+        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(20), &[]).expect("a store");
+        // Answers after a second, twice as long as the Redis library waits by itself.
+        let mut slow = Pipeline::new();
+        slow.cmd("BLPOP").arg("nothing").arg(1);
+        assert_eq!(store.read(&slow).await.expect("it is waited for"), [Value::Nil]);
+        let brief = Store::new(&redis.url(), "jobsd", Duration::from_millis(200), &[]).expect("a store");
+        assert!(matches!(brief.read(&slow).await, Err(LinkError::Timeout(_) | LinkError::Broken(_))));
+    }
+}
