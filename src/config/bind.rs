@@ -9,7 +9,7 @@ use super::{Param, ParamType, Task};
 use crate::job::Args;
 
 /// What stands for a secret wherever people can see it.
-const MASK: &str = "***";
+pub const MASK: &str = "***";
 /// Longest address that mail servers take.
 const EMAIL_LENGTH: usize = 254;
 

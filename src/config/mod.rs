@@ -17,7 +17,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use bind::{BindError, MASK, bind, mask, masked};
+pub use bind::{MASK, bind, mask, masked};
 pub use diff::diff;
 pub use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub use queue::{Queue, Retention};
