@@ -3,6 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub async fn run(_once: bool, _dir: Option<PathBuf>) -> ExitCode {
+pub(crate) async fn run(_once: bool, _dir: Option<PathBuf>) -> ExitCode {
     ExitCode::SUCCESS
 }
