@@ -273,3 +273,6 @@ pub(super) fn signal_name(number: i32) -> String {
     };
     format!("signal {number} ({name})")
 }
+
+#[cfg(test)]
+mod tests;

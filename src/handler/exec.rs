@@ -123,3 +123,6 @@ impl From<ExecError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ impl From<HttpError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

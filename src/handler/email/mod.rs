@@ -138,11 +138,11 @@ impl Email {
         })
     }
 
-    /// A named template wins over the step's own `html` and `text`. An absent argument renders as `none`, so that
+    /// A named template wins over the step's own `html` and `text`. An absent argument renders as `None`, so that
     /// is no template's name.
     fn body(&self, step: &EmailStep, values: &Value) -> Result<Body, EmailError> {
         let template = step.template.as_ref().map(|template| template.render(values)).transpose()?;
-        if let Some(name) = template.as_deref().map(str::trim).filter(|name| !matches!(*name, "" | "none")) {
+        if let Some(name) = template.as_deref().map(str::trim).filter(|name| !matches!(*name, "" | "None" | "none")) {
             return Ok(self.templates.render(name, &template_values(step, values)?)?);
         }
         let html = step.html.as_ref().map(|html| html.render(values)).transpose()?;
@@ -187,3 +187,6 @@ impl From<EmailError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

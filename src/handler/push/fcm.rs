@@ -44,7 +44,7 @@ pub enum SetupError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FcmError {
+pub(in crate::handler) enum FcmError {
     #[error("push through FCM: the credentials were refused: {0}")]
     Credentials(String),
     #[error("push through FCM: {0}")]

@@ -151,3 +151,6 @@ impl From<PushError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

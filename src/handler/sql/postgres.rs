@@ -26,7 +26,7 @@ const CANCEL_WAIT: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub(super) struct Postgres {
+pub(in crate::handler) struct Postgres {
     pool: Pool,
     tls: Tls,
     timeout: Duration,

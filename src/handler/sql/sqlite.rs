@@ -29,7 +29,7 @@ const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 /// The door to the thread. The thread ends when the door is dropped and its last request is done.
 #[derive(Debug)]
-pub(super) struct Sqlite {
+pub(in crate::handler) struct Sqlite {
     requests: mpsc::Sender<Request>,
     timeout: Duration,
 }

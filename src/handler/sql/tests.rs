@@ -75,7 +75,7 @@ async fn sqlite_says_what_is_wrong() {
     let sql = sqlite(dir.path());
     for (statement, message) in [
         ("SELEC 1", "near \"SELEC\": syntax error"),
-        ("SELECT nothing FROM likes", "no such column: nothing"),
+        ("SELECT wrong FROM likes", "no such column: wrong"),
         ("SELECT * FROM nowhere", "no such table: nowhere"),
         ("SELECT :who", "there is no value for `:who`; there are `:user_id`"),
         ("SELECT 1; SELECT 2", "it holds several statements; write them as separate entries of `statements`"),

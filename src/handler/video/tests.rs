@@ -1,1 +1,180 @@
+//! Paths, sizes and times; and runs with a script in the helper's place that follows its protocol.
 
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+use crate::config::Step;
+use crate::handler::{Attempt, Handlers};
+use crate::job::{Outcome, Retryable};
+use crate::testing::fixture::{self, template};
+
+/// A world with an upload, a secret outside the roots, and a helper that is `script`.
+fn world(script: &str) -> (tempfile::TempDir, config::Config) {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("it is written");
+    std::fs::create_dir_all(dir.path().join("uploads/2026")).expect("the uploads");
+    file("uploads/2026/clip.mp4", "a clip");
+    file("secret.mp4", "a secret");
+    file("helper", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\ncat > {}/request\n{script}\n", dir.path().display()));
+    std::fs::set_permissions(dir.path().join("helper"), std::fs::Permissions::from_mode(0o755)).expect("it may run");
+    symlink(dir.path().join("secret.mp4"), dir.path().join("uploads/link.mp4")).expect("a link");
+    symlink("2026/clip.mp4", dir.path().join("uploads/inside.mp4")).expect("a link");
+    let mut config = fixture::config(dir.path());
+    config.video.helper = Some(dir.path().join("helper"));
+    (dir, config)
+}
+
+fn step(mode: VideoMode) -> VideoStep {
+    VideoStep {
+        mode,
+        input: template("{{ path }}"),
+        id: template("{{ id }}"),
+        quality: fixture::value(json!("{{ options.quality }}")),
+        thumbnail_at: template("00:00:01.000"),
+    }
+}
+
+async fn process(config: &config::Config, path: &str, id: &str) -> Outcome {
+    fixture::tls_provider();
+    let handlers = Handlers::new(config).expect("the handlers are built");
+    let args = json!({"path": path, "id": id, "options": {"quality": ["720p", "480p"]}});
+    let task = fixture::task(vec![Step::Video(step(VideoMode::Transcode))]);
+    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Vec::new() }).await
+}
+
+fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failure(failure) => failure,
+        other => panic!("expected a failure, got {other:?}"),
+    }
+}
+
+/// Makes the files where the request says, then answers.
+fn good(dir: &str) -> String {
+    let out = |name: &str, height: u32| {
+        json!({"name": name, "file": format!("{name}.mp4"), "width": height * 16 / 9, "height": height, "duration_ms": 2000,
+            "video_codec": "h264", "audio_codec": null, "bytes": 5})
+    };
+    let report = json!({"result": {
+        "outputs": [out("720p", 720), out("480p", 480)],
+        "thumbnail": {"file": "thumbnail.jpg", "width": 1280, "height": 720, "at_ms": 1000, "beyond_end": false},
+        "input": {"duration_ms": 2000, "width": 1920, "height": 1080, "rotation": 0, "video_codec": "h264", "audio_codec": null},
+        "decode_errors": 0,
+    }});
+    format!(
+        "out=$(sed 's/.*\"output_dir\":\"\\([^\"]*\\)\".*/\\1/' {dir})\n\
+         for f in 720p.mp4 480p.mp4 thumbnail.jpg; do echo data > $out/$f; done\n\
+         echo '{{\"progress\":{{\"done_ms\":1000,\"total_ms\":2000}}}}'\ncat <<'END'\n{report}\nEND\n"
+    )
+}
+
+#[tokio::test]
+async fn outputs_are_published_under_the_videos_id() {
+    let (dir, mut config) = world("");
+    let request = dir.path().join("request");
+    let script = good(request.to_str().expect("a UTF-8 path"));
+    let (dir2, _) = world(&script.replace(request.to_str().expect("a UTF-8 path"), "REQUEST"));
+    drop(dir2);
+    std::fs::write(dir.path().join("helper"), format!("#!/bin/sh\nPATH=/usr/bin:/bin\ncat > {}\n{script}", request.display())).expect("written");
+    config.video.output_root = dir.path().join("videos");
+    for path in ["2026/clip.mp4", "inside.mp4", &format!("file://{}/uploads/2026/clip.mp4", dir.path().display())] {
+        let outcome = process(&config, path, "v 1/../x").await;
+        let Outcome::Success(result) = outcome else { panic!("{path}: {outcome:?}") };
+        let folder = "v_1_.._x-2ef0fdcaee6bb3b0";
+        let folder_seen = result["outputs"]["720p"].as_str().and_then(|url| url.split('/').nth(4)).expect("a URL").to_owned();
+        assert!(folder_seen.starts_with("v_1_.._x-") && folder_seen.len() == folder.len(), "{folder_seen}");
+        assert_eq!(result["outputs"]["thumbnail"], format!("https://cdn.test/videos/{folder_seen}/thumbnail.jpg"));
+        assert_eq!((&result["video_id"], &result["duration"], &result["renditions"][1]["height"]), (&json!("v 1/../x"), &json!(2.0), &json!(480)));
+        let mut files: Vec<String> = std::fs::read_dir(config.video.output_root.join(&folder_seen))
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        files.sort();
+        assert_eq!(files, ["480p.mp4", "720p.mp4", "thumbnail.jpg"], "the workplace is gone");
+    }
+    let request: protocol::Request = serde_json::from_slice(&std::fs::read(request).expect("the request")).expect("the protocol");
+    assert!(request.input.ends_with("/uploads/2026/clip.mp4"), "{}", request.input);
+    assert_eq!(request.thumbnail, Some(protocol::Thumbnail { at_ms: 1000, max_width: Some(THUMBNAIL_WIDTH) }));
+    assert_eq!(request.renditions.iter().map(|one| one.height).collect::<Vec<_>>(), [720, 480]);
+    assert_eq!(request.limits.max_duration_ms, 3_600_000);
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_the_input_roots() {
+    let (dir, config) = world("exit 1");
+    let secret = dir.path().join("secret.mp4").display().to_string();
+    let roots = dir.path().join("uploads").display().to_string();
+    for path in ["../secret.mp4", "2026/../../secret.mp4", "link.mp4", &secret, &format!("file://{secret}"), "/etc/passwd", "/no/such/file"] {
+        let failed = failure(process(&config, path, "1").await);
+        assert_eq!(failed.message, format!("failed to read the input `{path}`: it lies outside input_roots ({roots})"));
+        assert_eq!((failed.kind.as_str(), failed.retry), ("VideoInputOutsideRoots", Retryable::Never));
+    }
+    let failed = failure(process(&config, "2026/later.mp4", "1").await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("VideoInputMissing", Retryable::ByPolicy), "{}", failed.message);
+    assert!(!dir.path().join("request").exists(), "the helper was never asked");
+}
+
+#[tokio::test]
+async fn the_helpers_errors_are_sorted() {
+    for (kind, code, name, retry) in [
+        ("unreadable_input", 2, "VideoUnreadable", Retryable::Never),
+        ("truncated", 2, "VideoTruncated", Retryable::Never),
+        ("unsupported", 2, "VideoUnsupported", Retryable::Never),
+        ("limit", 2, "VideoTooLarge", Retryable::Never),
+        ("request", 64, "VideoRequestRefused", Retryable::Never),
+        ("io", 75, "VideoIoError", Retryable::ByPolicy),
+        ("cancelled", 143, "VideoCancelled", Retryable::ByPolicy),
+        ("internal", 70, "VideoHelperBug", Retryable::ByPolicy),
+    ] {
+        let script = format!("echo libav says >&2; echo '{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"it is so\"}}}}'; exit {code}");
+        let (_dir, config) = world(&script);
+        let failed = failure(process(&config, "2026/clip.mp4", "1").await);
+        assert_eq!((failed.kind.as_str(), failed.retry), (name, retry));
+        assert_eq!(failed.message, "failed to process the video: it is so");
+        assert_eq!(failed.detail.as_deref(), Some("libav says\n"));
+    }
+    let (_dir, config) = world("kill -SEGV $$");
+    let failed = failure(process(&config, "2026/clip.mp4", "1").await);
+    assert_eq!(failed.message, "failed to process the video: the helper was ended by signal 11 (SIGSEGV) without an answer");
+    assert_eq!(failed.retry, Retryable::ByPolicy);
+}
+
+#[test]
+fn times_are_read_as_people_write_them() {
+    let millis = |text: &str| timestamp(text).map(|span| span.as_millis()).ok();
+    for (text, expected) in [
+        ("00:00:01.000", Some(1000)),
+        ("01:02:03.5", Some(3_723_500)),
+        ("2:05", Some(125_000)),
+        ("1.5", Some(1500)),
+        ("0", Some(0)),
+        ("", None),
+        ("-1", None),
+        ("NaN", None),
+        ("1:2:3:4", None),
+        ("a:1", None),
+    ] {
+        assert_eq!(millis(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn sizes_are_checked() {
+    let names = |quality: Value| renditions(&quality).map(|wanted| wanted.into_iter().map(|one| one.name).collect::<Vec<_>>());
+    assert_eq!(names(json!(["720p", "480p", "720p"])).expect("valid"), ["720p", "480p"]);
+    assert_eq!(names(json!("360p")).expect("valid"), ["360p"]);
+    for bad in [json!([]), json!(["hd"]), json!(["../../x720p"]), json!([720]), json!({}), json!(["9000p"]), json!(["0p"])] {
+        assert!(names(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn two_ids_never_share_a_folder() {
+    let folder = |id: &str| folder_name(id).expect("a folder");
+    assert_eq!(folder("abc-1.2_3"), "abc-1.2_3");
+    for (one, other) in [("a/b", "a_b"), ("a/b", "a?b"), ("../x", "..x"), (&"x".repeat(200), &"x".repeat(201))] {
+        assert_ne!(folder(one), folder(other));
+    }
+    assert!(!folder("..").starts_with('.') && !folder(".hidden").starts_with('.'));
+    assert!(folder_name(" ").is_err());
+}

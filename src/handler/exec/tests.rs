@@ -1,0 +1,101 @@
+//! Real programs: small scripts for `/bin/sh`.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::*;
+use crate::config::Step;
+use crate::handler::{Attempt, Handlers};
+use crate::job::{Outcome, Retryable};
+use crate::testing::fixture::{self, template};
+
+fn script(dir: &Path, body: &str) -> ExecStep {
+    let path = dir.join("script");
+    // Written under another name: a file that any process still has open for writing cannot be started.
+    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("the script is written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it may be run");
+    ExecStep { program: "/bin/sh".into(), args: vec![template(path.to_str().expect("a UTF-8 path"))], env: Vec::new(), dir: None }
+}
+
+async fn perform(step: ExecStep, args: Value) -> Outcome {
+    fixture::tls_provider();
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
+    let task = fixture::task(vec![Step::Exec(step)]);
+    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 3, steps: Vec::new() }).await
+}
+
+fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failure(failure) => failure,
+        other => panic!("expected a failure, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_program_gets_the_job_and_gives_the_result() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let outcome = perform(script(dir.path(), "cat"), json!({"name": "Ann"})).await;
+    let job = json!({"id": fixture::JOB_ID, "task": "greet", "queue": "emails", "attempt": 3, "args": {"name": "Ann"}});
+    assert_eq!(outcome, Outcome::Success(job));
+    assert_eq!(perform(script(dir.path(), "echo two words"), Value::Null).await, Outcome::Success(json!("two words")));
+    assert_eq!(perform(script(dir.path(), ":"), Value::Null).await, Outcome::Success(Value::Null));
+}
+
+#[tokio::test]
+async fn arguments_are_not_read_by_a_shell() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let mut step = script(dir.path(), "printf '%s|' \"$@\"");
+    step.args.extend([template("{{ x }}"), template("a b")]);
+    let outcome = perform(step, json!({"x": "$(touch /tmp/never); `id` * '"})).await;
+    assert_eq!(outcome, Outcome::Success(json!("$(touch /tmp/never); `id` * '|a b|")));
+}
+
+#[tokio::test]
+async fn the_environment_is_what_was_allowed() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let mut step = script(dir.path(), "env | cut -d= -f1 | sort | tr '\\n' ' '; echo \"$JOBSD_JOB_ID $JOBSD_ATTEMPT\"");
+    // Set by cargo for every test.
+    step.env = vec!["CARGO_PKG_NAME".into(), "NEVER_SET".into()];
+    let Outcome::Success(result) = perform(step, Value::Null).await else { panic!("it runs") };
+    let words: Vec<&str> = result.as_str().expect("text").split_whitespace().collect();
+    let (names, ids) = words.split_at(words.len() - 2);
+    assert_eq!(ids, [fixture::JOB_ID, "3"]);
+    let allowed = ["CARGO_PKG_NAME", "JOBSD_ATTEMPT", "JOBSD_JOB_ID", "LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"];
+    assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
+    assert!(names.contains(&"CARGO_PKG_NAME") && names.contains(&"PATH"), "{names:?}");
+}
+
+#[tokio::test]
+async fn exit_codes_say_whether_to_try_again() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    for (body, kind, retry, how) in [
+        ("echo no >&2; exit 1", "ExecError", Retryable::ByPolicy, "ended with exit code 1"),
+        ("echo no >&2; exit 65", "ExecError", Retryable::Never, "ended with exit code 65"),
+        ("echo no >&2; exit 75", "ExecTemporaryError", Retryable::ByPolicy, "ended with exit code 75"),
+        ("echo no >&2; kill -SEGV $$", "ExecKilled", Retryable::ByPolicy, "was ended by signal 11 (SIGSEGV)"),
+    ] {
+        let failed = failure(perform(script(dir.path(), body), Value::Null).await);
+        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{body}");
+        assert_eq!(failed.message, format!("failed to run /bin/sh: it {how}"));
+        assert_eq!(failed.detail.as_deref(), Some("no\n"));
+    }
+}
+
+#[tokio::test]
+async fn output_is_bounded_and_never_blocks_the_program() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let noisy = "head -c 3000000 /dev/zero | tr '\\0' x; head -c 3000000 /dev/zero | tr '\\0' e >&2; echo last >&2; exit 1";
+    let failed = failure(perform(script(dir.path(), noisy), Value::Null).await);
+    let detail = failed.detail.expect("stderr is kept");
+    assert!(detail.len() == MAX_STDERR && detail.ends_with("elast\n"), "{} bytes", detail.len());
+    let failed = failure(perform(script(dir.path(), "head -c 3000000 /dev/zero | tr '\\0' x"), Value::Null).await);
+    assert_eq!((failed.message.as_str(), failed.retry), ("failed to run /bin/sh: its answer is longer than 256 KiB", Retryable::Never));
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let step = ExecStep { program: "/nowhere/tool".into(), args: Vec::new(), env: Vec::new(), dir: None };
+    let failed = failure(perform(step, Value::Null).await);
+    assert_eq!(failed.message, "failed to start /nowhere/tool: No such file or directory (os error 2)");
+}
