@@ -156,7 +156,8 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn log_to_stderr(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(&log.level)?;
+    // The cron library reports every step of its own at info; an explicit word on it in log.level still counts.
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("tokio_cron_scheduler=warn,{}", log.level))?;
     // Colours are for a terminal; a file or the journal would keep their escape codes.
     let colours = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);

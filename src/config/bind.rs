@@ -50,12 +50,18 @@ pub fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) 
     let mut given: Vec<Option<Value>> = positional.iter().cloned().map(Some).collect();
     given.extend(task.params.iter().skip(positional.len()).map(|param| keyword.remove(&param.name)));
     let pairs = || task.params.iter().zip(&given);
-    let missing: Vec<String> =
-        pairs().filter(|(param, value)| param.required && value.is_none()).map(|(param, _)| param.name.clone()).collect();
+    let missing: Vec<String> = pairs()
+        .filter(|(param, value)| param.required && value.is_none())
+        .map(|(param, _)| param.name.clone())
+        .collect();
     if !missing.is_empty() {
         return Err(BindError::Missing { task: name(), names: missing });
     }
-    task.params.iter().zip(given).map(|(param, value)| Ok((param.name.clone(), argument(task, param, value)?))).collect()
+    task.params
+        .iter()
+        .zip(given)
+        .map(|(param, value)| Ok((param.name.clone(), argument(task, param, value)?)))
+        .collect()
 }
 
 /// The arguments as people may see them: secret parameters, and whatever is called like a secret at any depth,
@@ -67,7 +73,9 @@ pub fn mask(task: &Task, args: &Args) -> Args {
         .collect()
 }
 
-fn masked(name: &str, value: &Value) -> Value {
+/// A value that stands under `name`, as people may see it: `***` when the name says that it is a secret, and so at any
+/// depth.
+pub fn masked(name: &str, value: &Value) -> Value {
     match value {
         Value::Null => Value::Null,
         _ if is_sensitive(name) => MASK.into(),
@@ -88,7 +96,7 @@ fn argument(task: &Task, param: &Param, value: Option<Value>) -> Result<Value, B
         Some(Value::Null) if !param.required => return Ok(param.default.clone()),
         Some(value) => value,
     };
-    let found = described(&value);
+    let found = described(param.kind, &value);
     fit(param.kind, value).map_err(|expected| BindError::Type {
         task: task.name.to_string(),
         name: param.name.clone(),
@@ -142,20 +150,22 @@ fn untagged(value: Value) -> Value {
 /// One `@` with something on both sides and nothing that could start a second header line. Whether the address exists
 /// is for its server to say.
 fn is_email(text: &str) -> bool {
-    let clean = text.len() <= EMAIL_LENGTH && !text.contains(|c: char| c.is_control() || c.is_whitespace() || "<>,;:\"()[]\\".contains(c));
+    let clean = text.len() <= EMAIL_LENGTH
+        && !text.contains(|c: char| c.is_control() || c.is_whitespace() || "<>,;:\"()[]\\".contains(c));
     let mut parts = text.split('@');
     let sides = (parts.next(), parts.next(), parts.next());
     clean && matches!(sides, (Some(local), Some(domain), None) if !local.is_empty() && !domain.is_empty())
 }
 
 /// The type in the words of JSON, which is what travelled.
-fn described(value: &Value) -> &'static str {
+fn described(wanted: ParamType, value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         number @ Value::Number(_) if is_integer(number) => "an integer",
         Value::Number(_) => "a number with a fraction",
-        Value::String(_) => "this string",
+        Value::String(_) if wanted == ParamType::Email => "another text",
+        Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(map) if map.contains_key("__type__") => "a value of this special type",
         Value::Object(_) => "an object",
@@ -263,7 +273,7 @@ mod tests {
     #[test]
     fn types_are_checked_and_values_never_shown() {
         let error = call(&welcome(), json!(["hunter2", "Ann"]), json!({})).expect_err("no address");
-        assert_eq!(error, "send() argument 'to' must be a mail address, not this string");
+        assert_eq!(error, "send() argument 'to' must be a mail address, not another text");
         let id = |value| fit(ParamType::Id, value);
         assert_eq!(id(json!(7)), Ok(json!(7)));
         assert_eq!(id(json!({"__type__": "uuid", "__value__": {"hex": "ab"}})), Ok(json!("ab")));

@@ -52,7 +52,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         queues_added: queues.added,
         queues_removed: queues.removed,
         tasks: changes(&old.tasks, &new.tasks, |a, b| a == b).named(),
-        schedules: changes(&old.schedules, &new.schedules, |a, b| same_schedule(a, b)).named(),
+        schedules: changes(&old.schedules, &new.schedules, same_schedule).named(),
         services: services(old, new),
         restart: restart(old, new),
     }
@@ -151,7 +151,8 @@ impl fmt::Display for Diff {
             ("changed: ", self.services.join(", ")),
             ("needs a restart: ", self.restart.join(", ")),
         ];
-        let said: Vec<_> = parts.iter().filter(|(_, what)| !what.is_empty()).map(|(name, what)| format!("{name}{what}")).collect();
+        let said: Vec<_> =
+            parts.iter().filter(|(_, what)| !what.is_empty()).map(|(name, what)| format!("{name}{what}")).collect();
         f.write_str(if said.is_empty() { "nothing changed" } else { "" })?;
         f.write_str(&said.join("; "))
     }
@@ -169,7 +170,8 @@ impl fmt::Display for QueueChange {
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let marked = |mark: char, names: &[String]| names.iter().map(|name| format!("{mark}{name}")).collect::<Vec<_>>();
+        let marked =
+            |mark: char, names: &[String]| names.iter().map(|name| format!("{mark}{name}")).collect::<Vec<_>>();
         let all = [marked('+', &self.added), marked('-', &self.removed), marked('~', &self.changed)].concat();
         f.write_str(&all.join(" "))
     }
@@ -202,7 +204,9 @@ task = "t"
 "#;
 
     fn config(edit: impl Fn(&str) -> String) -> Config {
-        parse(&edit(FILE), Path::new("jobsd.toml"), &|_| None, &[]).unwrap_or_else(|problems| panic!("{problems}")).config
+        parse(&edit(FILE), Path::new("jobsd.toml"), &|_| None, &[])
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .config
     }
 
     /// What the reload would say after replacing `old` by `new`.
@@ -225,7 +229,11 @@ task = "t"
             ("[schedules.s]", "[schedules.r]", "schedules: +r -s"),
             ("hello", "good day", "changed: vars"),
             ("127.0.0.1:9180", "127.0.0.1:9181", "needs a restart: admin.listen"),
-            ("[admin]", "[redis]\nprefix = \"x\"\n[node]\nstate_dir = \"/x\"\n[admin]", "changed: database, email, push, video; needs a restart: redis, node.state_dir"),
+            (
+                "[admin]",
+                "[redis]\nprefix = \"x\"\n[node]\nstate_dir = \"/x\"\n[admin]",
+                "changed: database, email, push, video; needs a restart: redis, node.state_dir",
+            ),
         ];
         for (old, new, expected) in cases {
             assert_eq!(said(old, new), expected, "{old} → {new}");
@@ -234,7 +242,8 @@ task = "t"
 
     #[test]
     fn a_resized_queue_keeps_its_policy() {
-        let changed = diff(&config(str::to_owned), &config(|file| file.replace("concurrency = 10", "concurrency = 20")));
+        let changed =
+            diff(&config(str::to_owned), &config(|file| file.replace("concurrency = 10", "concurrency = 20")));
         let [change] = changed.queues_changed.as_slice() else { panic!("{changed:?}") };
         assert_eq!((change.resized, change.policy, change.lists), (Some((10, 20)), false, false));
         assert!(!changed.is_empty());

@@ -17,7 +17,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use bind::{BindError, MASK, bind, mask};
+pub use bind::{BindError, MASK, bind, mask, masked};
 pub use diff::{Changes, Diff, QueueChange, diff};
 pub use file::{Diagnostic, Environment, Excerpt, Loaded, MAIL_TEMPLATES, Problems, Severity, load, parse};
 pub use queue::{Queue, Retention};

@@ -34,19 +34,17 @@ pub struct NamePattern(pub String);
 
 impl NamePattern {
     pub fn matches(&self, name: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let first = parts.next().unwrap_or_default();
+        let Some((first, others)) = self.0.split_once('*') else { return self.0 == name };
         let Some(mut rest) = name.strip_prefix(first) else { return false };
-        let mut open_end = false;
-        for part in parts {
-            open_end = part.is_empty();
+        // What follows the last star must close the name; what stands between two stars may stand anywhere, first come.
+        let (between, last) = others.rsplit_once('*').unwrap_or(("", others));
+        for part in between.split('*') {
             match rest.find(part) {
                 Some(at) => rest = &rest[at + part.len()..],
                 None => return false,
             }
         }
-        // The last literal part must close the name; when it also occurs earlier, look from the end.
-        rest.is_empty() || open_end || self.0.rsplit('*').next().is_some_and(|last| self.0.contains('*') && rest.ends_with(last))
+        rest.ends_with(last)
     }
 
     /// Order among patterns that match the same name: exact names first, then the one with most literal text.
@@ -183,4 +181,30 @@ pub enum ProbeOp {
     Crash,
     /// Does nothing and returns null: for benchmarks.
     Noop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        let cases = [
+            ("a.b", "a.b", true),
+            ("a.b", "a.bc", false),
+            ("*", "", true),
+            ("app.*", "app.tasks.mail", true),
+            ("app.*", "ap", false),
+            ("*.mail", "app.tasks.mail", true),
+            ("*.mail", "mail", false),
+            ("*aba", "ababa", true),
+            ("a*a", "a", false),
+            ("app.*.send_*", "app.tasks.send_mail", true),
+            ("app.*.send_*", "app.send_mail", false),
+            ("*a*b*", "xbxa", false),
+        ];
+        for (pattern, name, matches) in cases {
+            assert_eq!(NamePattern(pattern.into()).matches(name), matches, "{pattern} on {name}");
+        }
+    }
 }

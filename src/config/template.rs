@@ -99,33 +99,20 @@ impl ValueTemplate {
             Value::String(text) if expression_of(&text).is_some() => Self::Expression(Template::parse(&text)?),
             Value::String(text) if text.contains("{{") || text.contains("{%") => Self::Text(Template::parse(&text)?),
             Value::Array(items) => Self::Array(items.into_iter().map(Self::parse).collect::<Result<_, _>>()?),
-            Value::Object(map) => Self::Table(
-                map.into_iter().map(|(key, item)| Ok((key, Self::parse(item)?))).collect::<Result<_, _>>()?,
-            ),
+            Value::Object(map) => {
+                Self::Table(map.into_iter().map(|(key, item)| Ok((key, Self::parse(item)?))).collect::<Result<_, _>>()?)
+            }
             plain => Self::Plain(plain),
         })
     }
 
-    /// The names that rendering looks up, with their fields and with repetitions.
-    pub fn lookups(&self) -> Vec<&str> {
+    /// The templates inside.
+    pub fn templates(&self) -> Vec<&Template> {
         match self {
             Self::Plain(_) => Vec::new(),
-            Self::Text(template) | Self::Expression(template) => template.lookups().collect(),
-            Self::Array(items) => items.iter().flat_map(Self::lookups).collect(),
-            Self::Table(entries) => entries.iter().flat_map(|(_, item)| item.lookups()).collect(),
-        }
-    }
-
-    /// As [`Template::trial`], for each template inside.
-    ///
-    /// # Errors
-    /// The first [`TemplateError`].
-    pub fn trial(&self, sample: &Value) -> Result<(), TemplateError> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Text(template) | Self::Expression(template) => template.trial(sample),
-            Self::Array(items) => items.iter().try_for_each(|item| item.trial(sample)),
-            Self::Table(entries) => entries.iter().try_for_each(|(_, item)| item.trial(sample)),
+            Self::Text(template) | Self::Expression(template) => vec![template],
+            Self::Array(items) => items.iter().flat_map(Self::templates).collect(),
+            Self::Table(entries) => entries.iter().flat_map(|(_, item)| item.templates()).collect(),
         }
     }
 
@@ -136,7 +123,9 @@ impl ValueTemplate {
             Self::Plain(value) => value.clone(),
             Self::Text(template) => Value::String(template.render(context)?),
             Self::Expression(template) => template.evaluate(context)?,
-            Self::Array(items) => Value::Array(items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?),
+            Self::Array(items) => {
+                Value::Array(items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?)
+            }
             Self::Table(entries) => Value::Object(
                 entries
                     .iter()
@@ -198,7 +187,8 @@ mod tests {
     #[test]
     fn an_expression_keeps_its_type() {
         let context = json!({"steps": [{"affected": 7}], "options": {"quality": ["720p"]}});
-        let template = json!({"success": true, "deleted_count": "{{ steps[0].affected }}", "text": "n={{ steps[0].affected }}"});
+        let template =
+            json!({"success": true, "deleted_count": "{{ steps[0].affected }}", "text": "n={{ steps[0].affected }}"});
         assert_eq!(value(template, context.clone()), Ok(json!({"success": true, "deleted_count": 7, "text": "n=7"})));
         assert_eq!(value(json!("{{ options.quality }}"), context), Ok(json!(["720p"])));
     }

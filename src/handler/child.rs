@@ -68,27 +68,28 @@ pub(super) enum ChildError {
 
 /// Runs the program to its end. Dropping the future ends the whole process group.
 pub(super) async fn run(program: Program) -> Result<Finished, ChildError> {
-    let path = program.path.clone();
-    let follow = |reason| ChildError::Follow { path: path.clone(), reason };
+    let follow = |reason| ChildError::Follow { path: program.path.clone(), reason };
     let mut group = Group::start(&program)?;
-    let (stdin, stdout, stderr) = group.pipes();
+    let leader = group.leader();
     let mut out = Output::new(program.stdout);
     let mut err = Output::new(program.stderr);
     {
-        let pipes = async { tokio::join!(feed(stdin, &program.stdin), out.read(stdout), err.read(stderr)) };
+        // Our ends of the pipes stay with the child: a program that is told to stop may still want to say something.
+        let Child { stdin, stdout, stderr, .. } = &mut leader.child;
+        let pipes = async { tokio::join!(feed(stdin.take(), &program.stdin), out.read(stdout), err.read(stderr)) };
         tokio::pin!(pipes);
         // The program may close its pipes long before it ends, or end while others hold them open.
         let closed = tokio::select! {
             _ = &mut pipes => true,
-            ended = group.leader_ended() => { ended.map_err(follow)?; false }
+            ended = ended(&leader.pidfd) => { ended.map_err(follow)?; false }
         };
-        group.leader_ended().await.map_err(follow)?;
-        group.kill_rest();
+        ended(&leader.pidfd).await.map_err(follow)?;
+        kill_group(leader.pid, Signal::KILL);
         if !closed {
             let _ = tokio::time::timeout(DRAIN, pipes).await;
         }
     }
-    let status = group.reap().await.map_err(follow)?;
+    let status = leader.reap().await.map_err(follow)?;
     Ok(Finished { status, stdout: out, stderr: err })
 }
 
@@ -100,6 +101,7 @@ struct Group {
 struct Leader {
     child: Child,
     pid: Pid,
+    /// Readable once the process has ended, reaped or not.
     pidfd: AsyncFd<OwnedFd>,
     reaped: bool,
 }
@@ -135,55 +137,33 @@ impl Group {
     }
 
     fn leader(&mut self) -> &mut Leader {
-        self.leader.as_mut().expect("the leader is taken only when the group is reaped or dropped")
-    }
-
-    fn pipes(&mut self) -> (Option<ChildStdin>, Option<impl AsyncRead + use<>>, Option<impl AsyncRead + use<>>) {
-        let child = &mut self.leader().child;
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    }
-
-    /// Returns when the leader has ended and not been reaped.
-    async fn leader_ended(&self) -> std::io::Result<()> {
-        match &self.leader {
-            Some(leader) => leader.ended().await,
-            None => Ok(()),
-        }
-    }
-
-    fn kill_rest(&mut self) {
-        self.leader().signal(Signal::KILL);
-    }
-
-    async fn reap(mut self) -> std::io::Result<ExitStatus> {
-        self.leader().reap().await
+        self.leader.as_mut().expect("the leader is taken only when the group is dropped")
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let Some(mut leader) = self.leader.take().filter(|leader| !leader.reaped) else { return };
-        leader.signal(Signal::TERM);
+        let Some(leader) = self.leader.take().filter(|leader| !leader.reaped) else { return };
+        kill_group(leader.pid, Signal::TERM);
         // Its own short task, because a destructor cannot wait. Should the runtime end first, it drops the task and with it
         // the leader, whose destructor kills at once.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = tokio::time::timeout(GRACE, leader.ended()).await;
-                leader.signal(Signal::KILL);
-                let _ = leader.reap().await;
-            });
+            runtime.spawn(leader.stop());
         }
     }
 }
 
 impl Leader {
-    async fn ended(&self) -> std::io::Result<()> {
-        self.pidfd.readable().await.map(|_| ())
-    }
-
-    /// To the whole group. That nobody is left is no error.
-    fn signal(&self, signal: Signal) {
-        let _ = rustix::process::kill_process_group(self.pid, signal);
+    /// Waits out the grace, listening to what the program still says, then kills what is left.
+    async fn stop(mut self) {
+        let mut nothing = (Output::new(Keep::First(0)), Output::new(Keep::First(0)));
+        let Child { stdout, stderr, .. } = &mut self.child;
+        tokio::select! {
+            _ = async { tokio::join!(nothing.0.read(stdout), nothing.1.read(stderr), std::future::pending::<()>()) } => {}
+            _ = tokio::time::timeout(GRACE, ended(&self.pidfd)) => {}
+        }
+        kill_group(self.pid, Signal::KILL);
+        let _ = self.reap().await;
     }
 
     async fn reap(&mut self) -> std::io::Result<ExitStatus> {
@@ -196,9 +176,18 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if !self.reaped {
-            self.signal(Signal::KILL);
+            kill_group(self.pid, Signal::KILL);
         }
     }
+}
+
+async fn ended(pidfd: &AsyncFd<OwnedFd>) -> std::io::Result<()> {
+    pidfd.readable().await.map(|_| ())
+}
+
+/// That nobody is left is no error.
+fn kill_group(leader: Pid, signal: Signal) {
+    let _ = rustix::process::kill_process_group(leader, signal);
 }
 
 impl Output {
@@ -207,8 +196,8 @@ impl Output {
     }
 
     /// Reads to the end; a broken pipe is an end too.
-    async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
-        let Some(mut pipe) = pipe else { return };
+    async fn read(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>) {
+        let Some(pipe) = pipe else { return };
         let mut chunk = vec![0; 16 * 1024];
         while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
             self.add(&chunk[..len]);
@@ -236,7 +225,6 @@ impl Output {
     }
 }
 
-/// A file descriptor that becomes readable when the process ends, reaped or not.
 fn watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     // SAFETY: an `OwnedFd` is the same open file for as long as it lives.

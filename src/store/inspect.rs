@@ -1,7 +1,8 @@
 //! Reads: one job, one queue. On the pool for reads, so that they never delay a claim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use deadpool_redis::PoolError;
 use redis::{FromRedisValue, Pipeline, Value};
 
 use super::link::accepted;
@@ -108,6 +109,32 @@ impl Store {
         Ok(None)
     }
 
+    /// Which of these ids belong to a job, in any of the queues.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub async fn known(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
+        if ids.is_empty() || queues.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut pipeline = Pipeline::new();
+        for queue in queues {
+            let keys = self.keys.queue(queue);
+            for id in ids {
+                pipeline.hexists(&keys.jobs, id.as_str());
+            }
+        }
+        let replies = self.read(&pipeline).await?;
+        let pairs = ids.iter().cycle().zip(replies);
+        let mut known = HashSet::new();
+        for (id, reply) in pairs {
+            if typed(reply, "whether a job exists")? {
+                known.insert((*id).clone());
+            }
+        }
+        Ok(known)
+    }
+
     /// The numbers of each queue; `foreign` are the lists it reads.
     ///
     /// # Errors
@@ -125,7 +152,9 @@ impl Store {
     }
 
     async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
-        let mut connection = self.reads.get().await.map_err(|error| LinkError::Refused(error.to_string()))?;
+        let mut connection = self.reads.get().await.map_err(|error| self.unconnected(error))?;
+        // The library's own deadline is half a second; ours below is the one that the operator sets.
+        connection.set_response_timeout(self.timeout);
         let call = redis::aio::ConnectionLike::req_packed_commands(&mut *connection, pipeline, 0, pipeline.len());
         let replies = match tokio::time::timeout(self.timeout, call).await {
             Err(_) => Err(LinkError::Timeout(self.timeout)),
@@ -137,6 +166,14 @@ impl Store {
             drop(deadpool_redis::Connection::take(connection));
         }
         replies
+    }
+
+    fn unconnected(&self, error: PoolError) -> LinkError {
+        match error {
+            PoolError::Backend(error) => LinkError::Connect(error),
+            PoolError::Timeout(_) => LinkError::ConnectTimeout(self.timeout),
+            other => LinkError::Refused(other.to_string()),
+        }
     }
 }
 

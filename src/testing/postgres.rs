@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use super::certificate;
+
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 pub(crate) struct Server {
@@ -19,7 +21,7 @@ impl Server {
     /// Makes a cluster, starts its server and waits until it takes connections.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temp dir");
-        certificate(dir.path());
+        certificate::make(dir.path());
         give_away(dir.path());
         let data = dir.path().join("data");
         let made = unprivileged("initdb")
@@ -85,18 +87,6 @@ impl Drop for Server {
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("a bound listener has an address").port()
-}
-
-fn certificate(dir: &Path) {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "server.key", "-out", "server.crt"])
-        .current_dir(dir)
-        .output()
-        .expect("openssl starts");
-    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// PostgreSQL refuses to run as root, so a test that does lends it the folder and the name of `nobody`.

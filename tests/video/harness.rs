@@ -121,11 +121,7 @@ pub(crate) fn finish(child: Child) -> Run {
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8(output.stdout).expect("the lines are UTF-8");
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")));
-    Run {
-        code: output.status.code(),
-        lines: lines.collect(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Run { code: output.status.code(), lines: lines.collect(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 /// Waits until `condition` holds.

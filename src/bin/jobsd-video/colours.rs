@@ -25,21 +25,13 @@ impl Colours {
     }
 
     pub(crate) fn of_frame(frame: &frame::Video) -> Self {
-        Self {
-            space: frame.color_space(),
-            primaries: frame.color_primaries(),
-            transfer: frame.color_transfer_characteristic(),
-        }
+        Self { space: frame.color_space(), primaries: frame.color_primaries(), transfer: frame.color_transfer_characteristic() }
     }
 
     /// What the filters make of it. Players guess by size where it is not said, and guess wrong, so the encoder is told.
     pub(crate) fn of_output(self) -> Self {
         if self.tone_mapping().is_some() {
-            return Self {
-                space: Space::BT709,
-                primaries: Primaries::BT709,
-                transfer: TransferCharacteristic::BT709,
-            };
+            return Self { space: Space::BT709, primaries: Primaries::BT709, transfer: TransferCharacteristic::BT709 };
         }
         match self.space {
             // The scaler makes it YUV by the matrix of old television.

@@ -35,7 +35,8 @@ pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int)) -> io::Res
     }
 }
 
-/// Opens a container without looking for streams yet. Gives back the name of an option that nothing took, which the wrapper drops.
+/// Opens a container without looking for streams yet. Gives back the name of an option that nothing took: the wrapper drops
+/// such without a word.
 pub(crate) fn open_input(
     url: &str,
     options: Dictionary<'_>,
@@ -131,8 +132,7 @@ pub(crate) fn picture_parameters(input: &Input, stream: &Stream<'_>) -> PictureP
     // SAFETY: stream and parameters live as long as the open context; the function only reads the three of them.
     unsafe {
         let parameters = &*(*stream.as_ptr()).codecpar;
-        let aspect =
-            sys::av_guess_sample_aspect_ratio(input.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut());
+        let aspect = sys::av_guess_sample_aspect_ratio(input.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut());
         PictureParameters {
             width: parameters.width,
             height: parameters.height,
@@ -195,7 +195,7 @@ pub(crate) fn set_channels(context: &mut codec::Context, channels: c_int) {
     unsafe { sys::av_channel_layout_default(&mut (*context.as_mut_ptr()).ch_layout, channels) };
 }
 
-/// Opens an encoder. Gives back the name of an option that it did not take, which the wrapper drops.
+/// Opens an encoder. Gives back the name of an option that it did not take: the wrapper drops such without a word.
 pub(crate) fn open_encoder(
     context: &mut codec::Context,
     codec: &codec::codec::Codec,

@@ -82,7 +82,9 @@ impl Decoding {
                     }
                 }
                 Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
-                Err(error @ Error::Other { errno: libc::ENOMEM }) => return Err(Failure::internal("decoding the pictures", error)),
+                Err(error @ Error::Other { errno: libc::ENOMEM }) => {
+                    return Err(Failure::internal("decoding the pictures", error));
+                }
                 Err(_) => self.errors += 1,
             }
         }
@@ -123,7 +125,11 @@ impl<'a> Scaling<'a> {
         Self { stream, limits: &job.limits, sizes, threads: job.decoder_threads, graph: None }
     }
 
-    pub(crate) fn take(&mut self, frame: &frame::Video, mut give: impl FnMut(usize, frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        frame: &frame::Video,
+        mut give: impl FnMut(usize, frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let interlaced = self.graph.as_ref().map_or(self.stream.interlaced, |(shape, _)| shape.is_interlaced());
         let shape = Shape::of(frame, self.stream.pixel_aspect, interlaced);
         if self.graph.as_ref().is_none_or(|(old, _)| *old != shape) {

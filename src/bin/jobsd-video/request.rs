@@ -64,7 +64,8 @@ impl Job {
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("the request is larger than {MAX_BYTES} bytes")));
         }
-        let request = serde_json::from_slice(&text).map_err(|error| bad(format!("the request is not what jobsd-video reads: {error}")))?;
+        let request =
+            serde_json::from_slice(&text).map_err(|error| bad(format!("the request is not what jobsd-video reads: {error}")))?;
         Self::check(request)
     }
 

@@ -60,7 +60,11 @@ fn smtp_server(table: &Table<'_>) -> Smtp {
     let username = user.as_ref().and_then(|item| item.filled_text("a user's name")).map(|text| text.text);
     let password = table.secret("password", "password_file");
     if let (None, Some((_, item))) = (&user, &password) {
-        table.doc.error(&item.key, "there is a password, but no username", "set email.smtp.username, or remove the password");
+        table.doc.error(
+            &item.key,
+            "there is a password, but no username",
+            "set email.smtp.username, or remove the password",
+        );
     }
     if let (Some(item), None) = (user, &password)
         && !table.has("password")
@@ -72,7 +76,11 @@ fn smtp_server(table: &Table<'_>) -> Smtp {
     if let (SmtpTls::None, Some((_, item))) = (tls, &password)
         && !matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1")
     {
-        table.doc.warning(&item.key, "the password crosses the network unencrypted", "set tls = \"starttls\" or \"tls\"");
+        table.doc.warning(
+            &item.key,
+            "the password crosses the network unencrypted",
+            "set tls = \"starttls\" or \"tls\"",
+        );
     }
     let server = Smtp {
         host,
@@ -106,7 +114,10 @@ fn mailbox(item: &Item<'_>) -> Option<String> {
 fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(item.filled_text("a folder such as \"/etc/jobsd/templates\"")?.text);
     if !path.is_dir() {
-        item.error(format!("there is no folder {}", path.display()), "create it, or remove the key to use the built-in templates");
+        item.error(
+            format!("there is no folder {}", path.display()),
+            "create it, or remove the key to use the built-in templates",
+        );
     }
     Some(path)
 }

@@ -84,7 +84,7 @@ impl Finding {
             path: path.display().to_string(),
             line,
             column,
-            message: visible(&self.message),
+            message: visible(&source.redacted(&self.place, &self.message)),
             help: visible(&self.help),
             source: Some(source.excerpt(&self.place)),
         }

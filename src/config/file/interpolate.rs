@@ -75,7 +75,10 @@ fn variable(inside: &str, env: Environment<'_>) -> Result<String, InterpolateErr
     if inside.contains("${") {
         return Err(InterpolateError::Nested);
     }
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+    if name.is_empty()
+        || name.starts_with(|c: char| c.is_ascii_digit())
+        || name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+    {
         return Err(InterpolateError::Name(name.to_owned()));
     }
     match (env(name), default) {

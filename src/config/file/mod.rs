@@ -32,8 +32,8 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use self::diagnostic::{Diagnostic, Excerpt, Problems, Severity};
 use self::diagnostic::Finding;
+pub use self::diagnostic::{Diagnostic, Excerpt, Problems, Severity};
 use self::document::{Document, Table};
 use self::queues::Queues;
 use self::source::Source;

@@ -34,7 +34,10 @@ pub(super) fn params(item: &Item<'_>) -> Vec<Param> {
     let Some(table) = item.table() else { return Vec::new() };
     let entries = table.entries();
     if entries.len() > MOST {
-        item.error(format!("the task has {} parameters, at most {MOST} are allowed", entries.len()), "take an object instead");
+        item.error(
+            format!("the task has {} parameters, at most {MOST} are allowed", entries.len()),
+            "take an object instead",
+        );
     }
     let mut optional: Option<String> = None;
     let mut params = Vec::new();

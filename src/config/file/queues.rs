@@ -75,7 +75,11 @@ impl Queues {
         let lists = table.get("lists");
         let Some((wires, item)) = wires else {
             if let Some(lists) = lists {
-                table.doc.error(&lists.key, "`lists` without `wires`", "say who writes to them: wires = [\"celery\"] or [\"rq\"]");
+                table.doc.error(
+                    &lists.key,
+                    "`lists` without `wires`",
+                    "say who writes to them: wires = [\"celery\"] or [\"rq\"]",
+                );
             }
             return Vec::new();
         };
@@ -86,8 +90,10 @@ impl Queues {
             Some(lists) => list_names(lists),
             None => vec![(name.to_string(), item.place.clone())],
         };
-        let pairs: Vec<_> =
-            names.iter().flat_map(|(list, place)| wires.iter().map(move |wire| ((*wire, list.clone()), place))).collect();
+        let pairs: Vec<_> = names
+            .iter()
+            .flat_map(|(list, place)| wires.iter().map(move |wire| ((*wire, list.clone()), place)))
+            .collect();
         for (pair, place) in &pairs {
             self.claim(table.doc, name, pair, place);
         }
@@ -115,7 +121,9 @@ fn wires(item: &Item<'_>) -> Vec<Wire> {
     let mut wires = Vec::new();
     for item in item.array("an array such as [\"celery\"] or [\"rq\"]").unwrap_or_default() {
         match item.choice(&choices) {
-            Some(wire) if wires.contains(&wire) => item.error(format!("the wire \"{}\" is named twice", wire.as_str()), "name it once"),
+            Some(wire) if wires.contains(&wire) => {
+                item.error(format!("the wire \"{}\" is named twice", wire.as_str()), "name it once")
+            }
             Some(wire) => wires.push(wire),
             None => {}
         }

@@ -28,7 +28,7 @@ pub(super) fn default_policy() -> RetryPolicy {
     }
 }
 
-/// The policy under `table`'s key `retry`; what it leaves out comes from `base`.
+/// The policy in the table that `item` is; what it leaves out comes from `base`.
 pub(super) fn policy(item: &Item<'_>, base: &RetryPolicy) -> RetryPolicy {
     let Some(table) = item.table() else { return base.clone() };
     let (base_kind, base_delay) = match &base.backoff {
@@ -78,7 +78,10 @@ fn list(table: &Table<'_>, delays: Option<&Item<'_>>, base: &RetryPolicy) -> Bac
     };
     let items = item.array("an array of durations such as [\"10s\", \"1m\"]").unwrap_or_default();
     if item.value.is_array() && !(1..=DELAYS).contains(&items.len()) {
-        item.error(format!("`delays` holds {} items, allowed is 1 to {DELAYS}", items.len()), "name the delay before each retry");
+        item.error(
+            format!("`delays` holds {} items, allowed is 1 to {DELAYS}", items.len()),
+            "name the delay before each retry",
+        );
     }
     Backoff::List { delays: items.iter().filter_map(|item| item.duration(DELAY)).collect() }
 }

@@ -61,7 +61,7 @@ impl Item<'_> {
         let expected = format!("an integer from {} to {}", bounds.start(), bounds.end());
         let number = match self.value {
             DeValue::Integer(integer) => i64_of(integer),
-            DeValue::String(_) => self.from_variable::<i64>(&expected)?,
+            DeValue::String(_) => self.variable::<i64>(&expected)?,
             _ => {
                 self.mismatch(&expected);
                 return None;
@@ -81,7 +81,7 @@ impl Item<'_> {
         let number = match self.value {
             DeValue::Integer(integer) => integer.as_str().parse().ok(),
             DeValue::Float(float) => float.as_str().parse().ok(),
-            DeValue::String(_) => self.from_variable::<f64>(&expected)?,
+            DeValue::String(_) => self.variable::<f64>(&expected)?,
             _ => None,
         };
         let number = number.filter(|number| bounds.contains(number));
@@ -94,7 +94,7 @@ impl Item<'_> {
     pub(super) fn boolean(&self) -> Option<bool> {
         let value = match self.value {
             DeValue::Boolean(value) => Some(*value),
-            DeValue::String(_) => self.from_variable::<bool>("true or false")?,
+            DeValue::String(_) => self.variable::<bool>("true or false")?,
             _ => None,
         };
         if value.is_none() {
@@ -105,7 +105,7 @@ impl Item<'_> {
 
     /// The number in a string that holds a variable. `None` when it was reported, `Some(None)` when it does not parse.
     #[expect(clippy::option_option, reason = "the outer one says that the problem is reported already")]
-    fn from_variable<T: FromStr>(&self, expected: &str) -> Option<Option<T>> {
+    fn variable<T: FromStr>(&self, expected: &str) -> Option<Option<T>> {
         let text = self.text(expected)?;
         if !text.interpolated {
             return Some(None);
@@ -195,6 +195,11 @@ impl Item<'_> {
         let text = self.text("a text, which may hold {{ parameters }}")?;
         match Template::parse(&text.text) {
             Ok(template) => Some(template),
+            // The parser may quote what a variable gave, and that may be a secret.
+            Err(_) if text.interpolated => {
+                self.error("with its variables filled in, the template cannot be read", TEMPLATE_HELP);
+                None
+            }
             Err(error) => {
                 self.error(format!("the template cannot be read: {error}"), TEMPLATE_HELP);
                 None
@@ -272,7 +277,11 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// A duration as people write it.
 pub(super) fn show(duration: Duration) -> String {
-    if duration.is_zero() { "0s".into() } else { humantime::format_duration(duration).to_string().replace("days", "d").replace("day", "d") }
+    if duration.is_zero() {
+        "0s".into()
+    } else {
+        humantime::format_duration(duration).to_string().replace("days", "d").replace("day", "d")
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,12 @@ use crate::job::{QueueName, TaskName};
 
 const NICKNAMES: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
-pub(super) fn read(doc: &Document<'_>, table: &Table<'_>, tasks: &Tasks, queues: &Queues) -> BTreeMap<String, Arc<Schedule>> {
+pub(super) fn read(
+    doc: &Document<'_>,
+    table: &Table<'_>,
+    tasks: &Tasks,
+    queues: &Queues,
+) -> BTreeMap<String, Arc<Schedule>> {
     let mut schedules = BTreeMap::new();
     for (key, item) in table.entries() {
         if let Err(error) = QueueName::parse(&key.name) {
@@ -32,7 +37,8 @@ pub(super) fn read(doc: &Document<'_>, table: &Table<'_>, tasks: &Tasks, queues:
 }
 
 fn schedule(name: &str, table: &Table<'_>, tasks: &Tasks, queues: &Queues) -> Option<Schedule> {
-    let cron = table.required("cron", "add cron = \"0 3 * * *\": minute, hour, day of the month, month, day of the week");
+    let cron =
+        table.required("cron", "add cron = \"0 3 * * *\": minute, hour, day of the month, month, day of the week");
     let cron = cron.and_then(|item| cron_expression(&item));
     let timezone = match table.get("timezone") {
         Some(item) => zone(&item),
@@ -67,7 +73,10 @@ fn cron_expression(item: &Item<'_>) -> Option<(String, croner::Cron)> {
     let fields = text.split_whitespace().count();
     let nickname = text.trim_start().starts_with('@');
     if nickname && !NICKNAMES.contains(&text.trim().to_lowercase().as_str()) {
-        item.error(format!("{} is not a known abbreviation", quoted(&text)), hint(text.trim(), "abbreviation", NICKNAMES));
+        item.error(
+            format!("{} is not a known abbreviation", quoted(&text)),
+            hint(text.trim(), "abbreviation", NICKNAMES),
+        );
         return None;
     }
     if !nickname && fields != 5 {
@@ -82,7 +91,11 @@ fn cron_expression(item: &Item<'_>) -> Option<(String, croner::Cron)> {
     // Wild text has no business in the parser of another.
     let sane = text.len() <= 200 && text.is_ascii();
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-    let parsed = if sane { parser.parse(&text).map_err(|error| error.to_string()) } else { Err("it holds unknown characters".into()) };
+    let parsed = if sane {
+        parser.parse(&text).map_err(|error| error.to_string())
+    } else {
+        Err("it holds unknown characters".into())
+    };
     let cron = match parsed {
         Ok(cron) => cron,
         Err(error) => {
@@ -109,7 +122,8 @@ fn zone(item: &Item<'_>) -> Option<chrono_tz::Tz> {
         return Some(zone);
     }
     let names = || chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
-    let city = |zone: &&str| zone.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&text.replace(' ', "_")));
+    let city =
+        |zone: &&str| zone.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&text.replace(' ', "_")));
     let help = match names().find(city).or_else(|| nearest(&text, names())) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => "write its IANA name, as in \"UTC\", \"America/Nassau\" or \"Europe/Berlin\"".into(),

@@ -1,14 +1,12 @@
 //! What the templates and statements of a task can see, and the check that they name nothing else.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
 use super::diagnostic::nearest;
 use super::document::Item;
 use super::params::RESERVED;
 use super::sql;
-use crate::config::{Param, ParamType, Template, TemplateError, ValueTemplate};
+use crate::config::{Param, ParamType, Template, ValueTemplate};
 
 /// What a job's template sees under `job`.
 const JOB: [&str; 3] = ["id", "queue", "attempt"];
@@ -28,18 +26,15 @@ impl Scope<'_> {
     /// A template that gives a text.
     pub(super) fn template(&self, item: &Item<'_>) -> Option<Template> {
         let template = item.template()?;
-        if self.names(item, template.lookups()) {
-            report(item, template.trial(&self.sample()));
-        }
+        self.check(item, &template);
         Some(template)
     }
 
+    /// A value with templates inside.
     pub(super) fn value(&self, item: &Item<'_>) -> Option<ValueTemplate> {
-        let template = item.value_template()?;
-        if self.names(item, template.lookups()) {
-            report(item, template.trial(&self.sample()));
-        }
-        Some(template)
+        let value = item.value_template()?;
+        value.templates().into_iter().for_each(|template| self.check(item, template));
+        Some(value)
     }
 
     /// The `:names` of a statement, which are parameters or among `values`.
@@ -54,7 +49,11 @@ impl Scope<'_> {
                 Some(near) => format!("did you mean `:{near}`?"),
                 None => format!("add the parameter `{name}`, or `{name}` to the step's `values`"),
             };
-            item.error_at(&format!(":{name}"), format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task), help);
+            item.error_at(
+                &format!(":{name}"),
+                format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task),
+                help,
+            );
             seen.push(name);
         }
         if sql::holds_several(statement) {
@@ -62,13 +61,32 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether all names are known.
-    fn names<'n>(&self, item: &Item<'_>, lookups: impl IntoIterator<Item = &'n str>) -> bool {
-        let lookups: BTreeSet<&str> = lookups.into_iter().collect();
-        // Each one is looked at, so that each is reported.
-        lookups.into_iter().map(|lookup| self.name(item, lookup)).fold(true, |all, known| all && known)
+    fn check(&self, item: &Item<'_>, template: &Template) {
+        // Each name is looked at, so that each is reported.
+        let unknown = template.lookups().filter(|lookup| !self.name(item, lookup)).count();
+        if unknown > 0 {
+            return;
+        }
+        self.step_numbers(item, template.source());
+        if let Err(error) = template.trial(&self.sample()) {
+            let help = "filters and functions are those of Jinja, and `minus` for times";
+            item.error(format!("the template cannot work: {error}"), help);
+        }
     }
 
+    /// `steps[2]` where only two steps come before.
+    fn step_numbers(&self, item: &Item<'_>, source: &str) {
+        let written = source.split("steps[").skip(1).filter_map(|rest| rest.split(']').next()?.trim().parse().ok());
+        for number in written.filter(|&number: &usize| number >= self.steps) {
+            item.error_at(
+                &format!("steps[{number}]"),
+                format!("there is no `steps[{number}]`: {} run by then", counted(self.steps)),
+                "steps are counted from 0",
+            );
+        }
+    }
+
+    /// Whether a name is known, with its field where fields are.
     fn name(&self, item: &Item<'_>, lookup: &str) -> bool {
         let mut parts = lookup.split('.');
         match (parts.next().unwrap_or_default(), parts.next()) {
@@ -121,10 +139,8 @@ impl Scope<'_> {
     }
 }
 
-fn report(item: &Item<'_>, outcome: Result<(), TemplateError>) {
-    if let Err(error) = outcome {
-        item.error(format!("the template cannot work: {error}"), "filters and functions are those of Jinja, and `minus` for times");
-    }
+fn counted(steps: usize) -> String {
+    if steps == 1 { "1 step has".into() } else { format!("{steps} steps have") }
 }
 
 fn sample_of(kind: ParamType) -> Value {

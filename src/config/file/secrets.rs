@@ -95,6 +95,10 @@ pub(super) fn places(text: &str, table: &DeTable<'_>) -> Vec<Place> {
 fn in_table(text: &str, table: &DeTable<'_>, sensitive: bool, found: &mut Vec<Place>) {
     for (key, value) in table {
         let key = key.get_ref();
+        if key.ends_with("url") && value.get_ref().as_str().is_some_and(|url| !url.contains("://")) {
+            let place = text.get(value.span()).and_then(before_an_at);
+            found.extend(place.map(|place| value.span().start + place.start..value.span().start + place.end));
+        }
         // What a task's parameters are called and typed is no secret, only what they may default to.
         let value_is_type = matches!(value.get_ref(), DeValue::String(word) if super::params::is_type(word));
         in_value(text, value, (sensitive || announces(key)) && !value_is_type, found);
@@ -112,23 +116,19 @@ fn in_value(text: &str, value: &Spanned<DeValue<'_>>, sensitive: bool, found: &m
     }
 }
 
-/// Where secrets may stand in a text that is not TOML: what follows a key that announces one, up to the end of its
-/// line, or of its multi-line string.
+/// Where secrets may stand in a text that is not TOML, so that its quotes mean nothing: what follows a word that
+/// announces one, up to the next line that begins something else, and what stands before an `@`. Rather too much.
 pub(super) fn likely_places(text: &str) -> Vec<Place> {
     let mut found = Vec::new();
     let mut start = 0;
-    let mut open: Option<&str> = None;
+    let mut within = false;
     for line in text.split_inclusive('\n') {
-        let end = start + line.trim_end().len();
-        if let Some(quotes) = open {
-            found.push(start..end);
-            open = (!line.contains(quotes)).then_some(quotes);
-        } else if let Some(at) = assignment_of_secret(line) {
-            found.push(start + at..end);
-            let value = &line[at..];
-            open = ["\"\"\"", "'''"].into_iter().find(|quotes| value.matches(quotes).count() == 1);
-        } else {
-            found.extend(user_info(line, start));
+        within &= !begins_anew(line);
+        let secret = if within { Some(0..line.len()) } else { announced(line) };
+        within = secret.is_some();
+        if let Some(place) = secret.or_else(|| before_an_at(line)) {
+            let end = place.end.min(line.trim_end().len());
+            found.push(start + place.start.min(end)..start + end);
         }
         start += line.len();
     }
@@ -136,21 +136,43 @@ pub(super) fn likely_places(text: &str) -> Vec<Place> {
     found
 }
 
-/// Where the value begins on a line that gives one to a key that announces a secret.
-fn assignment_of_secret(line: &str) -> Option<usize> {
+/// Whether a line starts as `key =` or is a `[table]`, with nothing in quotes that could be a secret's second line.
+fn begins_anew(line: &str) -> bool {
+    let line = line.trim();
+    let key = line.find(|c: char| !is_of_word(c) && c != '.').unwrap_or(line.len());
+    let table = line.starts_with('[') && line.ends_with(']') && !line.contains(['"', '\'', ',']);
+    table || (key > 0 && line[key..].trim_start().starts_with('='))
+}
+
+/// The rest of a line behind a word that announces a secret.
+fn announced(line: &str) -> Option<Place> {
     let mut from = 0;
-    for (at, _) in line.match_indices('=') {
-        let key = line[from..at].trim_end().trim_end_matches(['"', '\'']);
-        let key = key.rsplit(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-')).next().unwrap_or_default();
-        let value = &line[at + 1..];
-        if announces(key) {
-            return Some(at + 1 + value.len() - value.trim_start().len());
+    while let Some(start) = line[from..].find(is_of_word).map(|at| from + at) {
+        let end = line[start..].find(|c| !is_of_word(c)).map_or(line.len(), |at| start + at);
+        if announces(&line[start..end]) {
+            let value = line[end..].find(|c: char| !c.is_whitespace() && !matches!(c, '=' | ':'));
+            return Some(value.map_or(line.len(), |at| end + at)..line.len());
         }
-        from = at + 1;
+        from = end;
     }
-    // A sign of equality may be just what is missing.
-    let (key, value) = line.trim_start().split_once([' ', ':'])?;
-    announces(key).then(|| line.len() - value.len())
+    None
+}
+
+/// From the first colon, or the `//` of a URL, to the last `@`; to the end of the line when a URL's `@` is missing.
+fn before_an_at(line: &str) -> Option<Place> {
+    let at = line.rfind('@');
+    let url = line.find("://").map(|start| start + 3);
+    let colon = || line.find(':').map(|colon| colon + 1);
+    let start = url.or_else(colon).filter(|start| at.is_none_or(|at| *start <= at)).unwrap_or(0);
+    match (at, url) {
+        (Some(at), _) => Some(start..at),
+        (None, Some(url)) if line[url..].contains(':') => Some(url..line.len()),
+        (None, _) => None,
+    }
+}
+
+fn is_of_word(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '-')
 }
 
 /// The user's part of a URL in `raw`: `redis://[user:password]@host`.
@@ -164,9 +186,9 @@ fn user_info(raw: &str, offset: usize) -> Option<Place> {
 
 fn announces(key: &str) -> bool {
     let key = key.to_lowercase();
-    let mistyped = ["password", "passwd", "secret", "token"].iter().any(|word| {
-        key.len() >= 4 && strsim::damerau_levenshtein(&key, word) <= 1 + usize::from(word.len() > 6)
-    });
+    let mistyped = ["password", "passwd", "secret", "token"]
+        .iter()
+        .any(|word| key.len() >= 4 && strsim::damerau_levenshtein(&key, word) <= 1 + usize::from(word.len() > 6));
     (is_sensitive(&key) || (key.len() < 100 && mistyped)) && !key.ends_with("_file") && key != "tokens_query"
 }
 

@@ -57,6 +57,14 @@ impl<'t> Source<'t> {
         window(&text, before, width.max(1))
     }
 
+    /// A message about `place` without the words of secrets that stand there: a parser's own message may quote them.
+    pub(super) fn redacted(&self, place: &Place, message: &str) -> String {
+        let touched = self.secrets.iter().filter(|secret| secret.start < place.end && place.start < secret.end);
+        let words = touched
+            .flat_map(|secret| self.text.get(secret.clone()).unwrap_or_default().split(|c: char| !c.is_alphanumeric()));
+        words.filter(|word| word.len() >= 4).fold(message.to_owned(), |message, word| message.replace(word, "***"))
+    }
+
     fn line_start(&self, offset: usize) -> usize {
         self.text[..self.floor(offset)].rfind('\n').map_or(0, |at| at + 1)
     }
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn a_masked_value_keeps_the_caret_in_place() {
         let text = "password = \"hunter2\", port = 0";
-        let source = Source::new(text, vec![12..19]);
+        let source = Source::new(text, std::iter::once(12..19).collect());
         let port = text.find("port").expect("it is there");
         let excerpt = source.excerpt(&(port..port + 4));
         assert_eq!(excerpt.text, "password = \"***\", port = 0");

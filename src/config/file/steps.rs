@@ -70,7 +70,11 @@ fn email(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Optio
         template_exists(&item, around.mail_templates);
     }
     if !["template", "html", "text"].iter().any(|key| table.has(key)) {
-        table.doc.error(&table.place, "the mail has no content", "add template = \"NAME\", html = \"…\" or text = \"…\"");
+        table.doc.error(
+            &table.place,
+            "the mail has no content",
+            "add template = \"NAME\", html = \"…\" or text = \"…\"",
+        );
     }
     let step = (
         to.and_then(|item| scope.template(&item)),
@@ -100,11 +104,17 @@ fn template_exists(item: &Item<'_>, known: &[String]) {
 }
 
 fn header_names(table: &Table<'_>) {
-    let Some(headers) = table.get("headers").filter(|item| item.value.is_table()).and_then(|item| item.table()) else { return };
+    let Some(headers) = table.get("headers").filter(|item| item.value.is_table()).and_then(|item| item.table()) else {
+        return;
+    };
     for (key, _) in headers.entries() {
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         if key.name.is_empty() || !key.name.chars().all(token) {
-            table.doc.error(&key.place, format!("{} is not a header's name", quoted(&key.name)), "write it as in \"X-Request-Id\"");
+            table.doc.error(
+                &key.place,
+                format!("{} is not a header's name", quoted(&key.name)),
+                "write it as in \"X-Request-Id\"",
+            );
         }
     }
 }
@@ -123,9 +133,8 @@ fn sql(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
         .map(|(key, item)| (key.name, scope.value(&item)))
         .collect();
     let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
-    let statements = table
-        .required("statements", "add statements = [\"…\"]")
-        .and_then(|item| statements(&item, scope, &names));
+    let statements =
+        table.required("statements", "add statements = [\"…\"]").and_then(|item| statements(&item, scope, &names));
     table.close();
     let values = values.into_iter().map(|(name, value)| Some((name, value?))).collect::<Option<_>>()?;
     Some(Step::Sql(SqlStep { statements: statements?, values }))
@@ -197,7 +206,10 @@ fn quality(item: &Item<'_>, scope: &Scope<'_>) -> Option<ValueTemplate> {
         let Some(word) = item.value.as_str().filter(|word| !word.contains(['{', '$'])) else { continue };
         let height = word.strip_suffix('p').and_then(|height| height.parse::<u16>().ok());
         if !height.is_some_and(|height| (64..=4320).contains(&height)) {
-            item.error(format!("{} is not a quality", quoted(word)), "write the height of the picture: \"720p\", \"480p\"");
+            item.error(
+                format!("{} is not a quality", quoted(word)),
+                "write the height of the picture: \"720p\", \"480p\"",
+            );
         }
     }
     scope.value(item)
@@ -209,7 +221,10 @@ fn exec(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
     let program = program.and_then(|item| {
         let path = PathBuf::from(item.filled_text("an absolute path such as \"/usr/bin/true\"")?.text);
         if !path.is_absolute() {
-            item.error(format!("{} is not an absolute path", quoted(&path.to_string_lossy())), "write the whole path; there is no shell and no search");
+            item.error(
+                format!("{} is not an absolute path", quoted(&path.to_string_lossy())),
+                "write the whole path; there is no shell and no search",
+            );
         }
         Some(path)
     });
@@ -230,7 +245,10 @@ fn http(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
         let template = scope.template(&item)?;
         let scheme = ["https://", "http://", "{{", "{%"].iter().any(|start| template.source().starts_with(start));
         if !scheme {
-            item.error(format!("{} is not a URL", quoted(template.source())), "write it with its scheme: \"https://host/path\"");
+            item.error(
+                format!("{} is not a URL", quoted(template.source())),
+                "write it with its scheme: \"https://host/path\"",
+            );
         }
         Some(template)
     });

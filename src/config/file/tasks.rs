@@ -83,10 +83,16 @@ impl Tasks {
 
     fn claim(&mut self, doc: &Document<'_>, task: &TaskName, name: &str, place: &Place) {
         if name.len() > 512 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            doc.error(place, format!("{} cannot be a wire name", quoted(name)), "write it as producers do: \"module.function\"");
+            doc.error(
+                place,
+                format!("{} cannot be a wire name", quoted(name)),
+                "write it as producers do: \"module.function\"",
+            );
         }
         match self.names.insert(name.to_owned(), task.to_string()) {
-            Some(other) if other == task.as_str() => doc.error(place, format!("the name {} is given twice", quoted(name)), "give it once"),
+            Some(other) if other == task.as_str() => {
+                doc.error(place, format!("the name {} is given twice", quoted(name)), "give it once")
+            }
             Some(other) => doc.error(
                 place,
                 format!("the tasks `{other}` and `{task}` both have the name {}", quoted(name)),
@@ -115,7 +121,11 @@ fn all_steps(name: &TaskName, table: &Table<'_>, params: &[Param], context: &Con
     let first = steps::step(table, &scope(0), &context.around);
     match (listed, single) {
         (Some(item), Some(single)) => {
-            table.doc.error(&item.key, format!("`{single}` and `steps` are both given"), format!("move `{single}` into the list"));
+            table.doc.error(
+                &item.key,
+                format!("`{single}` and `steps` are both given"),
+                format!("move `{single}` into the list"),
+            );
             vec![None]
         }
         (Some(item), None) => {
@@ -134,7 +144,10 @@ fn all_steps(name: &TaskName, table: &Table<'_>, params: &[Param], context: &Con
 fn many<'d>(item: &Item<'d>) -> Vec<Item<'d>> {
     let items = item.array("an array of steps such as [{ sql = { … } }, { push = { … } }]").unwrap_or_default();
     if item.value.is_array() && !(1..=steps::MOST).contains(&items.len()) {
-        item.error(format!("there are {} steps, allowed is 1 to {}", items.len(), steps::MOST), "name what is to be done");
+        item.error(
+            format!("there are {} steps, allowed is 1 to {}", items.len(), steps::MOST),
+            "name what is to be done",
+        );
     }
     items
 }
@@ -151,5 +164,9 @@ fn listed_step(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) ->
 
 fn task_name(doc: &Document<'_>, key: &Key) -> Option<TaskName> {
     let named = TaskName::parse(&key.name);
-    named.map_err(|error| doc.error(&key.place, error.to_string(), "rename it; the names that producers use stand in `names`")).ok()
+    named
+        .map_err(|error| {
+            doc.error(&key.place, error.to_string(), "rename it; the names that producers use stand in `names`")
+        })
+        .ok()
 }

@@ -162,6 +162,23 @@ fn a_file_that_cannot_be_read_is_a_problem_too() {
     assert!(load(&large, &no_environment).is_ok());
 }
 
+#[test]
+fn a_folder_of_mail_templates_adds_its_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("farewell.html"), "bye").expect("written");
+    let file = |template: &str| {
+        format!(
+            "[email]\ntemplates = {:?}\n[queues.q]\n[tasks.t]\nqueue = \"q\"\n\
+             email = {{ to = \"a@b.c\", subject = \"x\", template = \"{template}\" }}\n",
+            folder.path()
+        )
+    };
+    valid(&file("farewell"));
+    valid(&file("welcome"));
+    valid(&file("{{ 'chosen' }}"));
+    assert!(checked(&file("farewel")).is_err());
+}
+
 /// A generator good enough to hurt: xorshift, so that a failure can be repeated.
 struct Random(u64);
 
@@ -175,8 +192,34 @@ impl Random {
 }
 
 const FRAGMENTS: [&str; 28] = [
-    "\"", "'", "\"\"\"", "{", "}", "[", "]", "[[", "=", ",", "\n", "#", "{{", "}}", "{%", "${", "$$", "é", "\u{1F980}", "-1",
-    "99999999999999999999", "nan", "true", "cred:", ":x", "0x_", "1e999", "\u{0}",
+    "\"",
+    "'",
+    "\"\"\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    "[[",
+    "=",
+    ",",
+    "\n",
+    "#",
+    "{{",
+    "}}",
+    "{%",
+    "${",
+    "$$",
+    "é",
+    "\u{1F980}",
+    "-1",
+    "99999999999999999999",
+    "nan",
+    "true",
+    "cred:",
+    ":x",
+    "0x_",
+    "1e999",
+    "\u{0}",
 ];
 
 #[test]
@@ -210,9 +253,20 @@ fn no_mutation_of_the_file_panics() {
 #[test]
 fn no_shuffle_of_its_lines_panics() {
     let everything = uncommented(SHIPPED, |_| true);
-    let values = ["1", "\"x\"", "[]", "{}", "true", "1.5", "[1, \"${X}\"]", "1979-05-27", "\"{{ x | y }}\"", "{ a = { b = 1 } }"];
+    let values = [
+        "1",
+        "\"x\"",
+        "[]",
+        "{}",
+        "true",
+        "1.5",
+        "[1, \"${X}\"]",
+        "1979-05-27",
+        "\"{{ x | y }}\"",
+        "{ a = { b = 1 } }",
+    ];
     let mut random = Random(42);
-    for _ in 0..400 {
+    for _ in 0..200 {
         let mut lines: Vec<String> = everything.lines().map(str::to_owned).collect();
         for _ in 0..=random.below(30) {
             let at = random.below(lines.len());
@@ -237,6 +291,43 @@ fn a_secret_of_the_environment_is_in_no_message() {
     let problems = parse(&text, Path::new("jobsd.toml"), &env, &MAIL_TEMPLATES).expect_err("all three are unfit");
     assert_eq!(problems.diagnostics.len(), 3, "{problems}");
     assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");
+}
+
+/// Whatever breaks around them: a fragment between any two tokens of a file full of literal secrets.
+#[test]
+fn no_broken_file_shows_its_secrets() {
+    const FILE: &str = r#"
+[redis]
+url = "redis://user:hunter2@host:6379/0" # the cache
+[admin]
+token = 'hunter2'
+max_body = 5
+[database]
+url = "postgres://app:hunter2@host/app"
+[email]
+smtp = { host = "h", password = "hunter2", tls = "tsl" }
+[vars]
+"api_key" = "hunter2"
+cookie = """
+hunter2
+hunter2"""
+nested = { client_secret = ["hunter2", "hunter2"], x = 1 }
+[tasks.t]
+queue = "q"
+http = { url = "x", headers = { Authorization = "Bearer hunter2", X-Api-Key = "hunter2" } }
+"#;
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let chars: Vec<char> = FILE.chars().collect();
+    let gaps = (1..chars.len()).filter(|&at| !(is_word(chars[at - 1]) && is_word(chars[at])));
+    for at in gaps {
+        // Every third fragment, another third in the next gap. The name of a credential is no secret.
+        for fragment in FRAGMENTS.into_iter().skip(at % 3).step_by(3).filter(|&fragment| fragment != "cred:") {
+            let text: String =
+                chars[..at].iter().copied().chain(fragment.chars()).chain(chars[at..].iter().copied()).collect();
+            let problems = checked(&text).expect_err("it was broken from the start").to_string();
+            assert!(!problems.contains("hunter2"), "{fragment:?} at {at} lets out a secret of\n{text}\n{problems}");
+        }
+    }
 }
 
 #[test]
@@ -264,7 +355,10 @@ fn what_deserves_a_look_is_a_warning() {
     let shown: String = warnings.iter().map(Diagnostic::to_string).collect();
     assert_eq!(warnings.len(), 3, "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(shown.starts_with("jobsd.toml:2:9: warning: `admin.token` is written into the file\n  2 | token = \"***\"\n"), "{shown}");
+    assert!(
+        shown.starts_with("jobsd.toml:2:9: warning: `admin.token` is written into the file\n  2 | token = \"***\"\n"),
+        "{shown}"
+    );
 }
 
 #[test]

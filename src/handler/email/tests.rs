@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{Secret, SmtpTls, Step, Task};
 use crate::handler::{Attempt, Handlers};
 use crate::job::{Outcome, Retryable};
+use crate::testing::certificate;
 use crate::testing::fixture::{self, JOB_ID, template};
 
 fn step() -> EmailStep {
@@ -295,5 +296,85 @@ async fn smtp_refusals_are_sorted() {
         let failed = failure(outcome);
         assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
         assert!(failed.message.contains(words) && !failed.message.contains("hunter2"), "{}", failed.message);
+    }
+}
+
+/// Speaks SMTP over TLS to one client, from its first byte or after STARTTLS, and prints its port and then what it heard.
+const TLS_SERVER: &str = r#"
+import socket, ssl, sys
+starttls, listener = sys.argv[1] == "starttls", socket.create_server(("127.0.0.1", 0))
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("server.crt", "server.key")
+print(listener.getsockname()[1], flush=True)
+raw = listener.accept()[0]
+wire = raw if starttls else context.wrap_socket(raw, server_side=True)
+lines = wire.makefile("rwb")
+def say(text): lines.write(text.encode() + b"\r\n"); lines.flush()
+say("220 mail.test ESMTP")
+while line := lines.readline().decode().rstrip():
+    verb = line.split()[0].upper()
+    print(type(wire).__name__, line, flush=True)
+    if verb == "EHLO": say("250-mail.test\r\n250-AUTH PLAIN\r\n250 " + ("STARTTLS" if wire is raw else "8BITMIME"))
+    elif verb == "STARTTLS":
+        say("220 go on")
+        wire = context.wrap_socket(raw, server_side=True)
+        lines = wire.makefile("rwb")
+    elif verb == "AUTH": say("235 welcome")
+    elif verb == "DATA":
+        say("354 go on")
+        while lines.readline() != b".\r\n": pass
+        say("250 taken")
+        break
+    else: say("250 ok")
+"#;
+
+/// Sends a welcome mail to [`TLS_SERVER`], trusting its certificate or not.
+async fn by_tls(tls: SmtpTls, trusted: bool) -> (Outcome, Vec<String>) {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    certificate::make(dir.path());
+    let mode = if tls == SmtpTls::StartTls { "starttls" } else { "tls" };
+    let mut server = tokio::process::Command::new("python3")
+        .args(["-c", TLS_SERVER, mode])
+        .current_dir(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("python3 starts");
+    let mut printed = BufReader::new(server.stdout.take().expect("a pipe")).lines();
+    let port = printed.next_line().await.expect("it prints").expect("its port").parse().expect("a port");
+    let mut config = fixture::config(dir.path());
+    config.email.provider = EmailProvider::Smtp(config::Smtp {
+        host: "127.0.0.1".into(),
+        port,
+        tls,
+        username: Some("user".into()),
+        password: Some(Secret::new("hunter2")),
+        ca_file: trusted.then(|| dir.path().join("server.crt")),
+        timeout: Duration::from_secs(10),
+    });
+    let outcome = send(&config, step(), json!({"user_email": "a@b.test", "user_name": "Ann", "username": "ann"})).await;
+    let mut heard = Vec::new();
+    while let Some(line) = printed.next_line().await.expect("it prints") {
+        heard.push(line);
+    }
+    (outcome, heard)
+}
+
+#[tokio::test]
+async fn smtp_is_encrypted_before_it_says_anything_secret() {
+    for tls in [SmtpTls::StartTls, SmtpTls::Tls] {
+        let (outcome, heard) = by_tls(tls, true).await;
+        success(outcome);
+        let plain: Vec<&String> = heard.iter().filter(|line| line.starts_with("socket ")).collect();
+        let verbs: Vec<&str> = plain.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert_eq!(verbs, if tls == SmtpTls::StartTls { vec!["EHLO", "STARTTLS"] } else { vec![] }, "{heard:?}");
+        // The base64 of "\0user\0hunter2".
+        assert!(heard.contains(&"SSLSocket AUTH PLAIN AHVzZXIAaHVudGVyMg==".to_owned()), "{heard:?}");
+        assert!(heard.contains(&"SSLSocket RCPT TO:<a@b.test>".to_owned()), "{heard:?}");
+        let (outcome, heard) = by_tls(tls, false).await;
+        let failed = failure(outcome);
+        assert_eq!((failed.kind.as_str(), failed.retry), ("SmtpConnectError", Retryable::ByPolicy));
+        assert!(failed.message.contains("certificate") && !heard.iter().any(|line| line.contains("AUTH")), "{}", failed.message);
     }
 }

@@ -11,7 +11,7 @@ use crate::testing::fixture::{self, template};
 
 fn script(dir: &Path, body: &str) -> ExecStep {
     let path = dir.join("script");
-    // Written under another name: a file that any process still has open for writing cannot be started.
+    // Read by the shell, not started: a file that another test's fork still has open for writing cannot be started.
     std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("the script is written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it may be run");
     ExecStep { program: "/bin/sh".into(), args: vec![template(path.to_str().expect("a UTF-8 path"))], env: Vec::new(), dir: None }

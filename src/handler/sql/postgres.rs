@@ -91,7 +91,9 @@ impl Postgres {
             let connection = loan.connection.as_mut().expect("the loan holds its connection until it is given back");
             transact(connection, &statements, self.timeout).await
         };
-        match tokio::time::timeout(self.timeout + GRACE, work).await {
+        // The timeout is one statement's; all of them together may take their sum.
+        let limit = self.timeout.saturating_mul(u32::try_from(statements.len()).unwrap_or(u32::MAX)) + GRACE;
+        match tokio::time::timeout(limit, work).await {
             Ok(Err(error @ SqlError::Lost(_))) => Err(error),
             Ok(result) => {
                 loan.give_back();

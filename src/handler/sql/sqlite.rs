@@ -5,7 +5,7 @@
 //! authorizer refuses ATTACH, PRAGMA and load_extension.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -111,17 +111,18 @@ fn open(path: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     Ok(connection)
 }
 
-/// All of the request's statements in one transaction, under its deadline.
+/// All of the request's statements in one transaction, each under its deadline.
 fn perform(connection: &mut Connection, request: &Request) -> Result<StatementResult, SqlError> {
-    let deadline = Instant::now() + request.timeout;
-    let abandoned = request.abandoned.clone();
-    let late = move || abandoned.load(Ordering::Relaxed) || Instant::now() >= deadline;
+    let deadline = Arc::new(Mutex::new(Instant::now() + request.timeout));
+    let (watched, abandoned) = (deadline.clone(), request.abandoned.clone());
+    let late = move || abandoned.load(Ordering::Relaxed) || Instant::now() >= *locked(&watched);
     let begin = |error| refused(0, &error, request.timeout);
     connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(late)).map_err(begin)?;
     // Taking the write lock at once means waiting for it here, not failing half-way when a read turns into a write.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(begin)?;
     let mut result = StatementResult::default();
     for (index, bound) in request.statements.iter().enumerate() {
+        *locked(&deadline) = Instant::now() + request.timeout;
         result = execute(&transaction, bound).map_err(|error| refused(index + 1, &error, request.timeout))?;
     }
     if request.abandoned.load(Ordering::Relaxed) {
@@ -129,6 +130,10 @@ fn perform(connection: &mut Connection, request: &Request) -> Result<StatementRe
     }
     transaction.commit().map_err(|error| refused(request.statements.len(), &error, request.timeout))?;
     Ok(result)
+}
+
+fn locked(deadline: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    deadline.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn execute(connection: &Connection, bound: &Bound) -> rusqlite::Result<StatementResult> {

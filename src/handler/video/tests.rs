@@ -1,6 +1,6 @@
 //! Paths, sizes and times; and runs with a script in the helper's place that follows its protocol.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::config::Step;
@@ -8,15 +8,18 @@ use crate::handler::{Attempt, Handlers};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
 
-/// A world with an upload, a secret outside the roots, and a helper that is `script`.
+/// A world with an upload, a secret outside the roots, and a helper that keeps its request and then does `script`.
 fn world(script: &str) -> (tempfile::TempDir, config::Config) {
     let dir = tempfile::tempdir().expect("a temp dir");
     let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("it is written");
     std::fs::create_dir_all(dir.path().join("uploads/2026")).expect("the uploads");
     file("uploads/2026/clip.mp4", "a clip");
     file("secret.mp4", "a secret");
-    file("helper", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\ncat > {}/request\n{script}\n", dir.path().display()));
-    std::fs::set_permissions(dir.path().join("helper"), std::fs::Permissions::from_mode(0o755)).expect("it may run");
+    let path = dir.path().display();
+    file("helper.sh", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\nrequest={path}/request\ncat > $request\n{script}\n"));
+    // Copied by another process: a file that a fork of this one still has open for writing cannot be started.
+    let copied = std::process::Command::new("install").args(["-m", "755", "helper.sh", "helper"]).current_dir(&dir).status();
+    assert!(copied.expect("install starts").success());
     symlink(dir.path().join("secret.mp4"), dir.path().join("uploads/link.mp4")).expect("a link");
     symlink("2026/clip.mp4", dir.path().join("uploads/inside.mp4")).expect("a link");
     let mut config = fixture::config(dir.path());
@@ -50,7 +53,7 @@ fn failure(outcome: Outcome) -> Failure {
 }
 
 /// Makes the files where the request says, then answers.
-fn good(dir: &str) -> String {
+fn good() -> String {
     let out = |name: &str, height: u32| {
         json!({"name": name, "file": format!("{name}.mp4"), "width": height * 16 / 9, "height": height, "duration_ms": 2000,
             "video_codec": "h264", "audio_codec": null, "bytes": 5})
@@ -62,7 +65,7 @@ fn good(dir: &str) -> String {
         "decode_errors": 0,
     }});
     format!(
-        "out=$(sed 's/.*\"output_dir\":\"\\([^\"]*\\)\".*/\\1/' {dir})\n\
+        "out=$(sed 's/.*\"output_dir\":\"\\([^\"]*\\)\".*/\\1/' $request)\n\
          for f in 720p.mp4 480p.mp4 thumbnail.jpg; do echo data > $out/$f; done\n\
          echo '{{\"progress\":{{\"done_ms\":1000,\"total_ms\":2000}}}}'\ncat <<'END'\n{report}\nEND\n"
     )
@@ -70,28 +73,21 @@ fn good(dir: &str) -> String {
 
 #[tokio::test]
 async fn outputs_are_published_under_the_videos_id() {
-    let (dir, mut config) = world("");
-    let request = dir.path().join("request");
-    let script = good(request.to_str().expect("a UTF-8 path"));
-    let (dir2, _) = world(&script.replace(request.to_str().expect("a UTF-8 path"), "REQUEST"));
-    drop(dir2);
-    std::fs::write(dir.path().join("helper"), format!("#!/bin/sh\nPATH=/usr/bin:/bin\ncat > {}\n{script}", request.display())).expect("written");
-    config.video.output_root = dir.path().join("videos");
+    let (dir, config) = world(&good());
     for path in ["2026/clip.mp4", "inside.mp4", &format!("file://{}/uploads/2026/clip.mp4", dir.path().display())] {
         let outcome = process(&config, path, "v 1/../x").await;
         let Outcome::Success(result) = outcome else { panic!("{path}: {outcome:?}") };
-        let folder = "v_1_.._x-2ef0fdcaee6bb3b0";
-        let folder_seen = result["outputs"]["720p"].as_str().and_then(|url| url.split('/').nth(4)).expect("a URL").to_owned();
-        assert!(folder_seen.starts_with("v_1_.._x-") && folder_seen.len() == folder.len(), "{folder_seen}");
-        assert_eq!(result["outputs"]["thumbnail"], format!("https://cdn.test/videos/{folder_seen}/thumbnail.jpg"));
+        let folder = folder_name("v 1/../x").expect("a folder");
+        assert_eq!(result["outputs"]["thumbnail"], format!("https://cdn.test/videos/{folder}/thumbnail.jpg"));
         assert_eq!((&result["video_id"], &result["duration"], &result["renditions"][1]["height"]), (&json!("v 1/../x"), &json!(2.0), &json!(480)));
-        let mut files: Vec<String> = std::fs::read_dir(config.video.output_root.join(&folder_seen))
+        let mut files: Vec<String> = std::fs::read_dir(config.video.output_root.join(&folder))
             .expect("the folder")
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
             .collect();
         files.sort();
         assert_eq!(files, ["480p.mp4", "720p.mp4", "thumbnail.jpg"], "the workplace is gone");
     }
+    let request = dir.path().join("request");
     let request: protocol::Request = serde_json::from_slice(&std::fs::read(request).expect("the request")).expect("the protocol");
     assert!(request.input.ends_with("/uploads/2026/clip.mp4"), "{}", request.input);
     assert_eq!(request.thumbnail, Some(protocol::Thumbnail { at_ms: 1000, max_width: Some(THUMBNAIL_WIDTH) }));
@@ -172,6 +168,7 @@ fn sizes_are_checked() {
 fn two_ids_never_share_a_folder() {
     let folder = |id: &str| folder_name(id).expect("a folder");
     assert_eq!(folder("abc-1.2_3"), "abc-1.2_3");
+    assert_eq!(folder("v 1/../x"), format!("v_1_.._x-{:016x}", fnv("v 1/../x")));
     for (one, other) in [("a/b", "a_b"), ("a/b", "a?b"), ("../x", "..x"), (&"x".repeat(200), &"x".repeat(201))] {
         assert_ne!(folder(one), folder(other));
     }

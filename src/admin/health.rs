@@ -1,0 +1,87 @@
+//! Whether this node works: for supervisors (`/livez`), for load balancers (`/readyz`), and for the app that asks how
+//! its queues are (`/health/queues`); and the order to reload.
+
+use std::collections::BTreeMap;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::Shared;
+use super::answer::{Answer, json, text};
+use super::overview::{self, RETRY_AFTER, phase_word};
+use super::problem::{Problem, ProblemKind};
+use super::request::Format;
+use crate::config::Config;
+use crate::control::Phase;
+use crate::store::QueueView;
+
+/// The shape in which the Python app has always answered about its queues.
+#[derive(Serialize)]
+struct QueueHealth {
+    status: &'static str,
+    redis: &'static str,
+    queues: BTreeMap<String, QueueNumbers>,
+}
+
+#[derive(Serialize)]
+struct QueueNumbers {
+    /// What waits to be started: pending here, and not yet taken from the foreign lists.
+    count: u64,
+    failed_count: u64,
+    started_count: u64,
+}
+
+/// Whoever reads this is served, so the process lives.
+pub(super) fn livez() -> Answer {
+    text(StatusCode::OK, "alive\n")
+}
+
+/// Ready: running, and Redis answers. Otherwise every reason, one a line.
+pub(super) async fn readyz(shared: &Shared, format: Format) -> Answer {
+    let mut reasons = Vec::new();
+    let phase = shared.parts.control.phase();
+    if phase != Phase::Running {
+        reasons.push(format!("the daemon is {}", phase_word(phase)));
+    }
+    if let Err(error) = overview::ping(shared).await {
+        reasons.push(error.to_string());
+    }
+    match format {
+        _ if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
+        Format::Json => Problem::unavailable(reasons.join("; "), RETRY_AFTER).into_answer(),
+        Format::Text | Format::Html => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n")))
+        }
+    }
+}
+
+/// `GET /health/queues`.
+pub(super) async fn queues(shared: &Shared, config: &Config) -> Answer {
+    match overview::read(shared, config).await {
+        Ok(views) => {
+            let queues = views.iter().map(|view| (view.queue.to_string(), numbers(view))).collect();
+            json(StatusCode::OK, &QueueHealth { status: "healthy", redis: "connected", queues })
+        }
+        Err(error) => {
+            tracing::debug!("/health/queues without numbers: {error}");
+            let health = QueueHealth { status: "degraded", redis: "disconnected", queues: BTreeMap::new() };
+            json(StatusCode::SERVICE_UNAVAILABLE, &health)
+        }
+    }
+}
+
+/// `POST /api/v1/reload`: reads the configuration again and says what changed.
+pub(super) async fn reload(shared: &Shared) -> Result<Answer, Problem> {
+    #[derive(Serialize)]
+    struct Body {
+        reloaded: String,
+    }
+    let refused = |reason| Problem::new(ProblemKind::ReloadRefused, reason);
+    let reloaded = shared.parts.control.reload().await.map_err(refused)?;
+    Ok(json(StatusCode::OK, &Body { reloaded }))
+}
+
+fn numbers(view: &QueueView) -> QueueNumbers {
+    let backlog: u64 = view.foreign.iter().map(|(_, waiting)| waiting).sum();
+    QueueNumbers { count: view.pending + backlog, failed_count: view.dead, started_count: view.active }
+}

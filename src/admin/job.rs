@@ -1,0 +1,185 @@
+//! `GET /api/v1/jobs/{id}`: everything that is known of one job, without its secrets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Shared;
+use super::answer::{Answer, json};
+use super::overview::RETRY_AFTER;
+use super::problem::{Problem, ProblemKind};
+use super::secrets::Secrets;
+use crate::config::Config;
+use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, State, Timestamp};
+use crate::store::{JobView, LinkError};
+
+/// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: &'a str,
+    task: &'a str,
+    queue: &'a str,
+    state: State,
+    args: Value,
+    origin: ShownOrigin<'a>,
+    enqueued_at: String,
+    /// When a waiting job is or was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<String>,
+    /// The job's own timeout, when its producer asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<ShownAttempt>,
+    history: ShownHistory,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<ShownEnd>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum ShownOrigin<'a> {
+    Api,
+    Schedule { name: &'a str, fire: String },
+    Wire { wire: &'static str, list: &'a str },
+}
+
+/// The attempt that runs now.
+#[derive(Serialize)]
+struct ShownAttempt {
+    number: u32,
+    node: String,
+    started: String,
+}
+
+#[derive(Serialize)]
+struct ShownHistory {
+    failures: u32,
+    crashes: u32,
+    interruptions: u32,
+    /// Results of the steps that are done.
+    steps: Vec<Value>,
+    /// The latest attempts that did not succeed, oldest first.
+    mishaps: Vec<ShownMishap>,
+}
+
+#[derive(Serialize)]
+struct ShownMishap {
+    at: String,
+    attempt: u32,
+    node: String,
+    kind: MishapKind,
+    name: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ShownEnd {
+    state: State,
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<String>,
+    /// Of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
+    result: Value,
+}
+
+/// `GET /api/v1/jobs/{id}`.
+pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result<Answer, Problem> {
+    let unknown = || Problem::new(ProblemKind::NotFound, "no job has this id; ended jobs are deleted after a while");
+    let id = JobId::parse(id).map_err(|_| unknown())?;
+    let queues: Vec<QueueName> = config.queues.keys().cloned().collect();
+    let view = shared.parts.broker.store.job(&id, &queues).await.map_err(|error| unreadable(&error))?;
+    let view = view.ok_or_else(unknown)?;
+    Ok(json(StatusCode::OK, &shown(config, &view)))
+}
+
+fn unreadable(error: &LinkError) -> Problem {
+    match error {
+        LinkError::Unexpected { .. } => Problem::internal(error.to_string()),
+        away => Problem::unavailable(away.to_string(), RETRY_AFTER),
+    }
+}
+
+fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
+    let job = &view.job;
+    let task = config.tasks.get(&job.task).map(Arc::as_ref);
+    let (secrets, args) = Secrets::of(task, &job.args);
+    Shown {
+        id: job.id.as_str(),
+        task: job.task.as_str(),
+        queue: job.queue.as_str(),
+        state: view.state,
+        args,
+        origin: origin(&job.origin),
+        enqueued_at: job.enqueued_at.to_string(),
+        due: view.due.or(job.due).map(|due| due.to_string()),
+        timeout: job.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        attempt: attempt(view),
+        history: history(&view.history, &secrets),
+        end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
+    }
+}
+
+/// Where it came from. What its producer's answer needs is between the two of them.
+fn origin(origin: &Origin) -> ShownOrigin<'_> {
+    match origin {
+        Origin::Api => ShownOrigin::Api,
+        Origin::Schedule { name, fire } => ShownOrigin::Schedule { name, fire: fire.to_string() },
+        Origin::Wire { wire, list, reply: _ } => ShownOrigin::Wire { wire: wire.as_str(), list },
+    }
+}
+
+fn attempt(view: &JobView) -> Option<ShownAttempt> {
+    let active = view.active.as_ref().filter(|_| view.state == State::Active)?;
+    Some(ShownAttempt {
+        number: view.history.next_attempt(),
+        node: active.node.to_string(),
+        started: active.started.to_string(),
+    })
+}
+
+fn history(history: &History, secrets: &Secrets) -> ShownHistory {
+    ShownHistory {
+        failures: history.failures,
+        crashes: history.crashes,
+        interruptions: history.interruptions,
+        steps: history.steps.iter().map(|step| secrets.value(step)).collect(),
+        mishaps: history.mishaps.iter().map(|mishap| shown_mishap(mishap, secrets)).collect(),
+    }
+}
+
+fn shown_mishap(mishap: &Mishap, secrets: &Secrets) -> ShownMishap {
+    ShownMishap {
+        at: mishap.at.to_string(),
+        attempt: mishap.attempt,
+        node: mishap.node.to_string(),
+        kind: mishap.kind,
+        name: secrets.text(&mishap.name),
+        message: secrets.text(&mishap.message),
+        detail: mishap.detail.as_deref().map(|detail| secrets.text(detail)),
+    }
+}
+
+fn shown_end(end: &End, secrets: &Secrets) -> ShownEnd {
+    let length = |started: Timestamp| -> Duration { end.at.since(started) };
+    ShownEnd {
+        state: end.state,
+        at: end.at.to_string(),
+        started: end.started.map(|started| started.to_string()),
+        duration_seconds: end.started.map(length).map(|length| length.as_secs_f64()),
+        node: end.node.as_ref().map(ToString::to_string),
+        cause: end.cause,
+        result: secrets.value(&end.result),
+    }
+}

@@ -1,0 +1,140 @@
+//! Errors as the client sees them: `application/problem+json` (RFC 9457), and what the log is told beside it.
+
+use std::time::Duration;
+
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::answer::{Answer, json_of};
+
+/// What went wrong, as a closed set: each has its status, its `type` and its `title`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProblemKind {
+    /// The request is not HTTP as we understand it.
+    BadRequest,
+    MalformedJson,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    SlowBody,
+    IdExists,
+    TooLarge,
+    /// The request was understood and cannot be done as it stands; `errors` says where.
+    Invalid,
+    ReloadRefused,
+    Internal,
+    /// Not now: Redis is away, or the daemon is not ready.
+    Unavailable,
+}
+
+/// A request that was not done.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) kind: ProblemKind,
+    /// What the client is told.
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the log is told, when that is more than the client's business.
+    pub(super) log: Option<String>,
+}
+
+/// One thing that is wrong with the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct FieldError {
+    /// A JSON pointer (RFC 6901) into the request's body; empty for the whole.
+    pub(super) pointer: String,
+    pub(super) detail: String,
+}
+
+/// The body: `{"type", "title", "status", "detail", "errors"?}`.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl ProblemKind {
+    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "the request is malformed"),
+            Self::MalformedJson => (StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "the request is not allowed"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "there is nothing here"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path does not take this method")
+            }
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not come in time"),
+            Self::IdExists => (StatusCode::CONFLICT, "id-exists", "a job of this id exists"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
+            Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the request cannot be done as it stands"),
+            Self::ReloadRefused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "reload-refused", "the configuration was not changed")
+            }
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong inside jobsd"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this cannot be done now"),
+        }
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        self.facts().0
+    }
+}
+
+impl Problem {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), log: None }
+    }
+
+    /// What is wrong with the body, place by place. At least one.
+    pub(super) fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => only.detail.clone(),
+            several => format!("{} things are wrong with the body; none of it was done", several.len()),
+        };
+        Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
+    }
+
+    /// Worth another try after `pause`.
+    pub(super) fn unavailable(detail: impl Into<String>, pause: Duration) -> Self {
+        Self::new(ProblemKind::Unavailable, detail).with(header::RETRY_AFTER, pause.as_secs().into())
+    }
+
+    /// Our own fault: the client learns that it happened, the log what it was.
+    pub(super) fn internal(log: impl Into<String>) -> Self {
+        let detail = "the log of the daemon says what it was";
+        Self { log: Some(log.into()), ..Self::new(ProblemKind::Internal, detail) }
+    }
+
+    #[must_use]
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    #[must_use]
+    pub(super) fn logged(self, log: impl Into<String>) -> Self {
+        Self { log: Some(log.into()), ..self }
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        let (status, slug, title) = self.kind.facts();
+        let body = Body {
+            r#type: format!("urn:jobsd:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        let mut answer = json_of(status, "application/problem+json", &body);
+        answer.headers_mut().extend(self.headers);
+        answer
+    }
+}

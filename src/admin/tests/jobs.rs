@@ -1,0 +1,278 @@
+//! Putting jobs in and looking at them.
+
+use serde_json::json;
+
+use super::*;
+use crate::broker::{Claim, Settled, Settlement};
+use crate::job::{AttemptFacts, Backoff, Failure, Outcome, decide};
+
+const JOBS: &str = "/api/v1/jobs";
+
+async fn waiting(port: &Port) -> u64 {
+    let queues = port.get("/api/v1/queues").await.json();
+    let count = |queue: &Value| queue["jobs"]["pending"].as_u64().zip(queue["jobs"]["scheduled"].as_u64());
+    queues["queues"].as_array().expect("queues").iter().filter_map(count).map(|(a, b)| a + b).sum()
+}
+
+#[tokio::test]
+async fn a_job_by_name_by_position_and_by_its_producers_name() {
+    let port = Port::open().await;
+    for job in [
+        json!({"task": "send_welcome_email", "args": {"user_email": "a@b.c", "user_name": "Ann"}}),
+        json!({"task": "send_welcome_email", "args": ["a@b.c", "Ann"]}),
+        json!({"task": "backend_app.core.celery_tasks.send_welcome_email", "args": ["a@b.c", "Ann"], "id": null}),
+    ] {
+        let reply = port.post(JOBS, &job).await;
+        let accepted = reply.json();
+        assert_eq!(reply.status, 201, "{accepted}");
+        let id = accepted["id"].as_str().expect("an id");
+        assert_eq!(
+            accepted,
+            json!({"id": id, "queue": "emails", "task": "send_welcome_email", "state": "pending"})
+        );
+        assert_eq!(reply.header("location"), format!("{JOBS}/{id}"));
+        let shown = port.get(reply.header("location")).await.json();
+        assert_eq!(shown["args"], json!({"user_email": "a@b.c", "user_name": "Ann"}));
+        assert_eq!((&shown["state"], &shown["origin"]), (&json!("pending"), &json!({"kind": "api"})));
+    }
+}
+
+#[tokio::test]
+async fn a_job_for_later() {
+    let port = Port::open().await;
+    let due = |reply: &Reply| {
+        let job = reply.json();
+        chrono::DateTime::parse_from_rfc3339(job["due"].as_str().expect("a time")).expect("RFC 3339").timestamp_millis()
+    };
+    let before = chrono::Utc::now().timestamp_millis();
+    let soon = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "in": "1h 30m", "timeout": "45s"})).await;
+    let after = chrono::Utc::now().timestamp_millis();
+    assert_eq!((soon.status, &soon.json()["state"]), (201, &json!("scheduled")));
+    assert!((before..=after).contains(&(due(&soon) - 5_400_000)));
+    let shown = port.get(soon.header("location")).await.json();
+    assert_eq!((&shown["state"], &shown["due"], &shown["timeout"]), (&json!("scheduled"), &soon.json()["due"], &json!("45s")));
+
+    let at = chrono::Utc::now() + chrono::TimeDelta::days(2);
+    let at_text = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let later = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "at": at_text, "queue": "emails"})).await;
+    assert_eq!((due(&later), &later.json()["queue"]), (at.timestamp_millis(), &json!("emails")));
+    let past = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "at": "1969-01-01T00:00:00Z"})).await;
+    assert_eq!((past.status, &past.json()["state"]), (201, &json!("pending")), "what is past is due at once");
+}
+
+#[tokio::test]
+async fn an_id_is_taken_once() {
+    let port = Port::open().await;
+    let job = json!({"task": "cleanup_old_notifications", "id": "order/47 11".replace(' ', "-")});
+    assert_eq!(port.post(JOBS, &job).await.status, 201);
+    let problem = port.post(JOBS, &job).await.problem(409);
+    assert_eq!(problem["detail"], r#"a job with the id "order/47-11" exists; it was left as it is"#);
+    let elsewhere = json!({"task": "cleanup_old_notifications", "id": "order/47-11", "queue": "emails"});
+    port.post(JOBS, &elsewhere).await.problem(409);
+    assert_eq!(port.get("/api/v1/jobs/order%2F47-11").await.json()["queue"], "notifications");
+    assert_eq!(waiting(&port).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_its_place() {
+    let port = Port::open().await;
+    let cases = [
+        (json!(7), "", "the body must be one job (an object) or several (an array of objects)"),
+        (json!([]), "", "the array is empty; there is nothing to enqueue"),
+        (json!({}), "/task", "a job needs a \"task\": the name of one that jobsd.toml declares"),
+        (json!({"task": 7}), "/task", "\"task\" must be a text, like \"send_welcome_email\""),
+        (
+            json!({"task": "send_welcom_email"}),
+            "/task",
+            "no task is called \"send_welcom_email\"; did you mean \"send_welcome_email\"?",
+        ),
+        (json!({"task": "zzz"}), "/task", "no task is called \"zzz\""),
+        (json!({"task": "cleanup_old_notifications", "args": 7}), "/args", "\"args\" must be an object (arguments by name) or an array (by position)"),
+        (
+            json!({"task": "cleanup_old_notifications", "queue": "email"}),
+            "/queue",
+            "no queue is called \"email\"; did you mean \"emails\"?",
+        ),
+        (
+            json!({"task": "cleanup_old_notifications", "in": "5 parsecs"}),
+            "/in",
+            "\"5 parsecs\" is not a duration (unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)); write \"90s\", \"5m\" or \"1h 30m\"",
+        ),
+        (json!({"task": "cleanup_old_notifications", "in": 5}), "/in", "\"in\" must be a text, like \"5m\""),
+        (json!({"task": "cleanup_old_notifications", "in": "11years"}), "/in", "\"11years\" is too long; \"in\" may be up to 3660 days"),
+        (json!({"task": "cleanup_old_notifications", "timeout": "0s"}), "/timeout", "a timeout of nothing would stop every attempt at once"),
+        (
+            json!({"task": "cleanup_old_notifications", "at": "tomorrow"}),
+            "/at",
+            "\"tomorrow\" is not an RFC 3339 time; write 2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00",
+        ),
+        (json!({"task": "cleanup_old_notifications", "at": "9999-01-01T00:00:00Z"}), "/at", "a job may be due up to ten years ahead"),
+        (json!({"task": "cleanup_old_notifications", "at": "2026-12-24T18:00:00Z", "in": "5m"}), "/at", "give \"in\" or \"at\", not both"),
+        (json!({"task": "cleanup_old_notifications", "id": "two words"}), "/id", "a job id holds the character ' '; allowed are printable characters without spaces"),
+        (json!({"task": "cleanup_old_notifications", "id": "cron:x:1"}), "/id", "ids that start with \"cron:\" belong to the schedules"),
+        (json!({"task": "cleanup_old_notifications", "timeot": "5m"}), "/timeot", "a job has no field \"timeot\"; did you mean \"timeout\"?"),
+        (json!({"task": "cleanup_old_notifications", "a/b~c": 1}), "/a~1b~0c", "a job has no field \"a/b~c\"; it has task, args, queue, id, in, at, timeout"),
+        (json!([{"task": "cleanup_old_notifications"}, 7]), "/1", "job 1 is not an object"),
+        (json!([{"task": "cleanup_old_notifications"}, {"task": "cleanup_old_notifications", "in": true}]), "/1/in", "\"in\" must be a text, like \"5m\""),
+        (
+            json!([{"task": "cleanup_old_notifications", "id": "a"}, {"task": "cleanup_old_notifications", "id": "a"}]),
+            "/1/id",
+            "the id \"a\" stands twice in this request",
+        ),
+    ];
+    for (body, pointer, detail) in cases {
+        let problem = port.post(JOBS, &body).await.problem(422);
+        assert_eq!(problem["errors"], json!([{"pointer": pointer, "detail": detail}]), "{body}");
+        assert_eq!(problem["detail"], detail);
+    }
+    let long = port.post(JOBS, &json!({"task": "é".repeat(10_000)})).await.problem(422);
+    assert!(long["detail"].as_str().is_some_and(|detail| detail.len() < 300), "{long}");
+    let many = json!({"task": "send_welcome_email", "args": ["only one"], "in": "x", "queue": "y"});
+    let problem = port.post(JOBS, &many).await.problem(422);
+    let pointers: Vec<&Value> = problem["errors"].as_array().expect("errors").iter().map(|e| &e["pointer"]).collect();
+    assert_eq!(pointers, ["/args", "/queue", "/in"]);
+    assert_eq!(waiting(&port).await, 0, "nothing of all this was enqueued");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_json_is_told_where() {
+    let port = Port::open().await;
+    let deep = "[".repeat(100_000);
+    for (body, detail) in [
+        ("", "the body is empty; send {\"task\": \"NAME\", \"args\": {…}}"),
+        ("{\n  \"task\": }", "expected value at line 2 column 11"),
+        ("{\"task\": \"x\"} trailing", "trailing characters at line 1 column 15"),
+        (&deep, "recursion limit exceeded at line 1 column 128"),
+    ] {
+        assert_eq!(port.ask("POST", JOBS, &[], body).await.problem(400)["detail"], detail);
+    }
+    // What `curl -d @job.json` calls it.
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    assert_eq!(port.ask("POST", JOBS, &form, r#"{"task": "cleanup_old_notifications"}"#).await.status, 201);
+}
+
+#[tokio::test]
+async fn many_at_once_all_or_nothing() {
+    let port = Port::open().await;
+    let job = |number: usize| json!({"task": "cleanup_old_notifications", "id": format!("n-{number}")});
+    let thousand: Vec<Value> = (0..1000).map(job).collect();
+    let mut one_bad = thousand.clone();
+    one_bad[777] = json!({"task": "cleanup_old_notification"});
+    let problem = port.post(JOBS, &json!(one_bad)).await.problem(422);
+    assert_eq!(problem["errors"][0]["pointer"], "/777/task");
+    assert_eq!(waiting(&port).await, 0);
+
+    let too_many: Vec<Value> = (0..1001).map(job).collect();
+    let problem = port.post(JOBS, &json!(too_many)).await.problem(422);
+    assert_eq!(problem["detail"], "the array has 1001 jobs; one request takes up to 1000");
+    let all_bad = vec![json!({"task": "nothing"}); 1000];
+    let errors = port.post(JOBS, &json!(all_bad)).await.problem(422)["errors"].as_array().map(Vec::len);
+    assert_eq!(errors, Some(50), "the first ones say enough");
+
+    let reply = port.post(JOBS, &json!(thousand)).await;
+    assert_eq!(reply.status, 201);
+    let accepted = reply.json();
+    assert_eq!(accepted.as_array().map(Vec::len), Some(1000));
+    let first = json!({"id": "n-0", "queue": "notifications", "task": "cleanup_old_notifications", "state": "pending", "added": true});
+    assert_eq!(accepted[0], first);
+    assert_eq!(waiting(&port).await, 1000);
+
+    // A repetition, as after a lost answer, and one that brings something new.
+    let again = port.post(JOBS, &json!(thousand)).await;
+    assert_eq!((again.status, &again.json()[5]["added"]), (200, &json!(false)));
+    let mixed = port.post(JOBS, &json!([job(999), job(1000)])).await;
+    assert_eq!((mixed.status, &mixed.json()[0]["added"], &mixed.json()[1]["added"]), (201, &json!(false), &json!(true)));
+    assert_eq!(waiting(&port).await, 1001);
+}
+
+/// Claims the one job of the queue that waits, some minutes from now.
+async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
+    let now = clock::now().after(Duration::from_secs(60 * minutes));
+    let exchange = port.broker.exchange(queue, vec![], true, 1, now).await;
+    exchange.claims.expect("Redis is up").pop().expect("a job is pending")
+}
+
+/// Settles an attempt of this outcome.
+async fn settle(port: &Port, queue: &Queue, claim: Claim, outcome: Outcome, limit: u32) {
+    let backoff = Backoff::Fixed { delay: Duration::ZERO };
+    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0 };
+    let facts = AttemptFacts {
+        node: &port.broker.node,
+        attempt: claim.history.next_attempt(),
+        started: claim.started,
+        now: claim.started.after(Duration::from_millis(1500)),
+        retry: &retry,
+        crash_limit: 3,
+        random: 0.5,
+    };
+    let decision = decide(&facts, claim.history.clone(), outcome);
+    let exchange = port.broker.exchange(queue, vec![Settlement { claim, decision }], false, 0, clock::now()).await;
+    assert_eq!(exchange.settled.expect("Redis is up"), [Settled::Applied]);
+}
+
+#[tokio::test]
+async fn a_job_is_shown_through_its_life_without_its_secret() {
+    const TOKEN: &str = "rst+4f/9c==";
+    let port = Port::open().await;
+    let config = config();
+    let queue = &config.queues["emails"];
+    let job = json!({"task": "send_password_reset_email", "id": "reset-1", "args": ["a@b.c", TOKEN]});
+    let accepted = port.post(JOBS, &job).await;
+    let mut bodies = vec![accepted.body.clone()];
+    assert_eq!(port.get("/api/v1/jobs/reset-1").await.json()["args"], json!({"user_email": "a@b.c", "reset_token": "***"}));
+
+    let running = claim(&port, queue, 0).await;
+    let shown = port.get("/api/v1/jobs/reset-1").await;
+    assert_eq!(shown.json()["state"], "active");
+    assert_eq!((&shown.json()["attempt"]["number"], &shown.json()["attempt"]["node"]), (&json!(1), &json!("vps-1-test")));
+    bodies.push(shown.body);
+
+    let link = "https://app.example/reset-password?token=rst%2B4f%2F9c%3D%3D";
+    let refused = Failure::new("SmtpRejected", format!("550 no {TOKEN} here")).with_detail(format!("body: {link}"));
+    settle(&port, queue, running, refused.into(), 1).await;
+    let shown = port.get("/api/v1/jobs/reset-1").await;
+    let mishap = &shown.json()["history"]["mishaps"][0];
+    assert_eq!((&mishap["kind"], &mishap["name"]), (&json!("failed"), &json!("SmtpRejected")));
+    assert_eq!(mishap["message"], "550 no *** here");
+    assert_eq!(mishap["detail"], "body: https://app.example/reset-password?token=***");
+    assert_eq!(shown.json()["state"], "retry");
+    bodies.push(shown.body);
+
+    let second = claim(&port, queue, 1).await;
+    let result = json!({"success": true, "sent": [link], "token": "another"});
+    settle(&port, queue, second, Outcome::Success(result), 1).await;
+    let shown = port.get("/api/v1/jobs/reset-1").await;
+    let end = &shown.json()["end"];
+    assert_eq!((&end["state"], &end["duration_seconds"]), (&json!("completed"), &json!(1.5)));
+    assert_eq!(
+        end["result"],
+        json!({"success": true, "sent": ["https://app.example/reset-password?token=***"], "token": "***"})
+    );
+    assert_eq!(shown.json()["history"]["failures"], 1);
+    bodies.push(shown.body);
+    for body in bodies {
+        assert!(!body.contains(TOKEN) && !body.contains("rst%2B"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_job_says_why() {
+    let port = Port::open().await;
+    let config = config();
+    let queue = &config.queues["notifications"];
+    assert_eq!(port.post(JOBS, &json!({"task": "cleanup_old_notifications", "id": "d"})).await.status, 201);
+    let running = claim(&port, queue, 0).await;
+    settle(&port, queue, running, Failure::never("SqlError", "no such table").into(), 3).await;
+    let shown = port.get("/api/v1/jobs/d").await.json();
+    assert_eq!((&shown["state"], &shown["end"]["cause"]), (&json!("dead"), &json!("not-retryable")));
+    let health = port.get("/health/queues").await.json();
+    assert_eq!(health["queues"]["notifications"], json!({"count": 0, "failed_count": 1, "started_count": 0}));
+}
+
+#[tokio::test]
+async fn an_unknown_job_is_not_found() {
+    let port = Port::open().await;
+    for id in ["nothing", "two%20words", "%ff", &"x".repeat(300)] {
+        port.get(&format!("/api/v1/jobs/{id}")).await.problem(404);
+    }
+}
