@@ -104,12 +104,32 @@ mod tests {
     #[test]
     fn only_names_of_this_machine_pass() {
         let local: SocketAddr = "127.0.0.1:9180".parse().expect("an address");
-        for good in ["localhost", "localhost:9180", "LOCALHOST:1", "x.localhost", "127.0.0.1", "127.0.0.9:80", "[::1]:9180", "localhost.:9180"] {
+        for good in [
+            "localhost",
+            "localhost:9180",
+            "LOCALHOST:1",
+            "x.localhost",
+            "127.0.0.1",
+            "127.0.0.9:80",
+            "[::1]:9180",
+            "localhost.:9180",
+        ] {
             assert!(is_this_machine(host_of(good), local), "{good}");
         }
         for bad in [
-            "", "evil.example", "evil.example:9180", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
-            "evil.example@localhost", "0.0.0.0", "10.0.0.1", "[::]", "notlocalhost", "127.0.0.1:9180:evil", "::1:x",
+            "",
+            "evil.example",
+            "evil.example:9180",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost@evil.example",
+            "evil.example@localhost",
+            "0.0.0.0",
+            "10.0.0.1",
+            "[::]",
+            "notlocalhost",
+            "127.0.0.1:9180:evil",
+            "::1:x",
         ] {
             assert!(!is_this_machine(host_of(bad), local), "{bad}");
         }

@@ -6,18 +6,18 @@
 use std::sync::atomic::AtomicU64;
 
 use hyper::StatusCode;
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::Shared;
 use super::answer::{Answer, of};
 use super::overview::read;
 use super::problem::Problem;
-use super::Shared;
 use crate::clock;
 use crate::config::Config;
 use crate::job::{State, Timestamp};

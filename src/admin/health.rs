@@ -1,5 +1,5 @@
 //! Whether this node works: for supervisors (`/livez`), for load balancers (`/readyz`), and for the app that asks how
-//! its queues are (`/health/queues`); and the order to reload.
+//! its queues are (`/health/queues`).
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::Shared;
 use super::answer::{Answer, json, text};
-use super::overview::{self, RETRY_AFTER, phase_word};
-use super::problem::{Problem, ProblemKind};
+use super::overview::{self, phase_word};
+use super::problem::Problem;
 use super::request::Format;
 use crate::config::Config;
 use crate::control::Phase;
@@ -48,7 +48,7 @@ pub(super) async fn readyz(shared: &Shared, format: Format) -> Answer {
     }
     match format {
         _ if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
-        Format::Json => Problem::unavailable(reasons.join("; "), RETRY_AFTER).into_answer(),
+        Format::Json => Problem::unavailable(reasons.join("; ")).into_answer(),
         Format::Text | Format::Html => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n")))
         }
@@ -68,17 +68,6 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Answer {
             json(StatusCode::SERVICE_UNAVAILABLE, &health)
         }
     }
-}
-
-/// `POST /api/v1/reload`: reads the configuration again and says what changed.
-pub(super) async fn reload(shared: &Shared) -> Result<Answer, Problem> {
-    #[derive(Serialize)]
-    struct Body {
-        reloaded: String,
-    }
-    let refused = |reason| Problem::new(ProblemKind::ReloadRefused, reason);
-    let reloaded = shared.parts.control.reload().await.map_err(refused)?;
-    Ok(json(StatusCode::OK, &Body { reloaded }))
 }
 
 fn numbers(view: &QueueView) -> QueueNumbers {

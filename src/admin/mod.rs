@@ -7,11 +7,13 @@
 mod answer;
 mod auth;
 mod enqueue;
+mod entry;
 mod exposition;
 mod health;
 mod job;
 mod overview;
 mod problem;
+mod reload;
 mod request;
 mod routes;
 mod secrets;

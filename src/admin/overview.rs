@@ -17,8 +17,6 @@ use crate::store::{ForeignList, LinkError, QueueView};
 
 /// A status answer says "Redis is away" rather than wait longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When to ask again for what Redis was needed for.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why the numbers could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +108,7 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Result<Answer, P
     struct Body<'a> {
         queues: Vec<QueueRow<'a>>,
     }
-    let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string(), RETRY_AFTER))?;
+    let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     Ok(json(StatusCode::OK, &Body { queues: rows(config, Some(&views)) }))
 }
 
@@ -140,11 +138,7 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-fn overview<'a>(
-    shared: &'a Shared,
-    config: &'a Config,
-    views: &'a Result<Vec<QueueView>, ReadError>,
-) -> Overview<'a> {
+fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<QueueView>, ReadError>) -> Overview<'a> {
     let error = views.as_ref().err().map(ToString::to_string);
     Overview {
         node: shared.parts.broker.node.as_str(),

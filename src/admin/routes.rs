@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 
 use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
-use super::{Limits, Shared, auth, enqueue, exposition, health, job, overview, request};
+use super::{Limits, Shared, auth, enqueue, exposition, health, job, overview, reload, request};
 
 /// What a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +61,7 @@ impl Routes {
 }
 
 /// Answers one request, in any case, and leaves one line in the log.
-pub(super) async fn answer(
-    shared: &Shared,
-    limits: &Limits,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+pub(super) async fn answer(shared: &Shared, limits: &Limits, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let asked = Instant::now();
     let (head, body) = request.into_parts();
     let doing = tokio::time::timeout(limits.answer, respond(shared, limits, &head, body));
@@ -107,7 +103,7 @@ async fn respond(shared: &Shared, limits: &Limits, head: &Parts, body: Incoming)
         }
         Route::Job => job::answer(shared, &config, &id).await,
         Route::Queues => overview::queues(shared, &config).await,
-        Route::Reload => health::reload(shared).await,
+        Route::Reload => reload::answer(&shared.parts.control).await,
     }
 }
 
@@ -126,11 +122,13 @@ fn unknown_path(path: &str) -> Problem {
     Problem::new(ProblemKind::NotFound, format!("there is no such path; the nearest is {nearest}"))
 }
 
-/// What the client is not told. An error of ours is one in the log too; a client's is its own business.
+/// What the client is not told. Our own mistake is an error in the log; the client's, or Redis being away, is not.
 fn report(head: &Parts, problem: &Problem) {
     let (method, path, status) = (&head.method, head.uri.path(), problem.kind.status());
     match &problem.log {
-        Some(log) if status.is_server_error() => tracing::error!(%method, path, "answered {status}: {log}"),
+        Some(log) if problem.kind == ProblemKind::Internal => {
+            tracing::error!(%method, path, "answered {status}: {log}")
+        }
         Some(log) => tracing::debug!(%method, path, "answered {status}: {log}"),
         None => {}
     }

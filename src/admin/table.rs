@@ -9,7 +9,16 @@ use minijinja::{Environment, context};
 use super::overview::{Overview, QueueRow};
 
 const HEADINGS: [&str; 10] = [
-    "QUEUE", "WIRES", "PENDING", "ACTIVE", "SCHEDULED", "RETRY", "COMPLETED", "DEAD", "OLDEST WAIT", "FOREIGN BACKLOG",
+    "QUEUE",
+    "WIRES",
+    "PENDING",
+    "ACTIVE",
+    "SCHEDULED",
+    "RETRY",
+    "COMPLETED",
+    "DEAD",
+    "OLDEST WAIT",
+    "FOREIGN BACKLOG",
 ];
 /// The first columns hold names and stand on the left, the others numbers.
 const NAMES: usize = 2;
@@ -62,11 +71,7 @@ fn line(out: &mut String, cells: &[&str; 10], widths: &[usize; 10]) {
     let start = out.len();
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let gap = if column == 0 { "" } else { "  " };
-        let _ = if column < NAMES {
-            write!(out, "{gap}{cell:<width$}")
-        } else {
-            write!(out, "{gap}{cell:>width$}")
-        };
+        let _ = if column < NAMES { write!(out, "{gap}{cell:<width$}") } else { write!(out, "{gap}{cell:>width$}") };
     }
     let end = out[start..].trim_end().len();
     out.truncate(start + end);

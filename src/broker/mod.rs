@@ -27,12 +27,12 @@ use std::time::Duration;
 pub use admit::{Admission, Admitted, Taken, Verdict};
 pub use demand::Demand;
 pub use enqueue::Enqueued;
-pub use exchange::{Claim, Exchange, Settled, Settlement};
+pub use exchange::{Claim, Settled, Settlement};
 pub use fire::Fired;
 pub use outbox::{OwedJob, OwedReceiver};
 pub use script::SCRIPTS;
 pub use sweep::{Survey, Swept};
-pub use watch::{Armed, Watch};
+pub use watch::Watch;
 
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};

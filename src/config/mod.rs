@@ -17,9 +17,9 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use bind::{BindError, MASK, bind, mask, masked};
-pub use diff::{Changes, Diff, QueueChange, diff};
-pub use file::{Diagnostic, Environment, Excerpt, Loaded, MAIL_TEMPLATES, Problems, Severity, load, parse};
+pub use bind::{MASK, bind, mask, masked};
+pub use diff::diff;
+pub use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub use queue::{Queue, Retention};
 pub use schedule::{CatchUp, Overlap, Schedule};
 pub use secret::Secret;

@@ -130,7 +130,7 @@ impl Group {
         match watch(pid) {
             Ok(pidfd) => Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false }) }),
             Err(error) => {
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+                kill_group(pid, Signal::KILL);
                 Err(fail(error))
             }
         }

@@ -44,11 +44,6 @@ impl Context {
         &self.args
     }
 
-    /// The values that `:name` in a statement can mean, before a step adds its own.
-    pub(super) fn named(&self) -> Map<String, Value> {
-        self.args.clone()
-    }
-
     pub(super) fn finish_step(&mut self, result: Value) {
         if let Some(steps) = self.values["steps"].as_array_mut() {
             steps.push(result);

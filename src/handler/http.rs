@@ -82,7 +82,8 @@ impl Http {
             .map_err(|_| bad(format!("`{}` is not a method", step.method)))?;
         let mut headers = HeaderMap::new();
         for (name, template) in &step.headers {
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(format!("`{name}` is not a header's name")))?;
+            let key =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(format!("`{name}` is not a header's name")))?;
             let value = HeaderValue::from_str(&template.render(values)?)
                 .map_err(|_| bad(format!("the value of `{name}` holds a line break or another control character")))?;
             headers.append(key, value);

@@ -13,6 +13,7 @@ mod http;
 mod outbox;
 mod probe;
 mod push;
+mod redact;
 mod response;
 mod sql;
 mod video;
@@ -101,7 +102,7 @@ impl Handlers {
         match self.steps(attempt, &mut context).await {
             Ok(result) => Outcome::Success(result),
             Err(failure) => {
-                let failure = without_secrets(failure, attempt);
+                let failure = redact::without_secrets(failure, attempt.task, &attempt.job.args);
                 Outcome::Failure(Failure { steps: context.into_steps(), ..failure })
             }
         }
@@ -123,7 +124,7 @@ impl Handlers {
         match step {
             Step::Email(step) => Ok(self.email.send(step, run).await?),
             Step::Sql(step) => {
-                let mut named = run.context.named();
+                let mut named = run.context.args().clone();
                 for (name, template) in &step.values {
                     named.insert(name.clone(), template.render(run.context.values())?);
                 }
@@ -144,16 +145,7 @@ impl From<crate::config::RenderError> for Failure {
     }
 }
 
-/// The failure with every secret argument's text replaced: servers and programs like to repeat what they were
-/// given, and a failure goes into the record, the logs and the producer's result.
-fn without_secrets(mut failure: Failure, attempt: &Attempt<'_>) -> Failure {
-    let secret = attempt.task.params.iter().filter(|param| param.secret);
-    for text in secret.filter_map(|param| attempt.job.args.get(&param.name)?.as_str()).filter(|text| !text.is_empty()) {
-        failure.message = failure.message.replace(text, "***");
-        failure.detail = failure.detail.map(|detail| detail.replace(text, "***"));
-    }
-    failure
-}
-
+#[cfg(test)]
+mod shipped_tests;
 #[cfg(test)]
 mod tests;

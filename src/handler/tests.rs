@@ -70,7 +70,8 @@ async fn the_result_sees_arguments_vars_steps_and_the_job() {
 async fn a_retry_goes_on_behind_the_finished_steps() {
     let world = world();
     let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
-    let mut task = fixture::task(vec![sql(insert), probe(ProbeOp::Fail), sql("SELECT count(*) AS n FROM notifications")]);
+    let mut task =
+        fixture::task(vec![sql(insert), probe(ProbeOp::Fail), sql("SELECT count(*) AS n FROM notifications")]);
     let failed = failure(perform(&world, &task, json!({"user_id": 1}), Vec::new()).await);
     assert_eq!(failed.steps, [json!({"affected": 1, "rows": []})]);
     assert_eq!((failed.kind.as_str(), failed.retry), ("ProbeFailure", Retryable::ByPolicy));
@@ -95,7 +96,8 @@ async fn the_probe_fails_as_it_is_told() {
     let args = json!({"message": "no luck", "kind": "Misfortune", "retry": false});
     let failed = failure(perform(&world, &task, args, Vec::new()).await);
     assert_eq!(failed, Failure::never("Misfortune", "no luck"));
-    let failed = failure(perform(&world, &fixture::task(vec![probe(ProbeOp::Sleep)]), json!({"seconds": -1}), Vec::new()).await);
+    let failed =
+        failure(perform(&world, &fixture::task(vec![probe(ProbeOp::Sleep)]), json!({"seconds": -1}), Vec::new()).await);
     assert_eq!((failed.kind.as_str(), failed.retry), ("BadArguments", Retryable::Never));
 }
 

@@ -14,6 +14,7 @@ use super::Run;
 use super::child::{self, ChildError, Finished, Keep, Program};
 use super::video_protocol as protocol;
 use super::video_protocol::{ErrorKind, Event, Mode};
+use crate::clock;
 use crate::config::{self, RenderError, VideoMode, VideoStep};
 use crate::job::Failure;
 
@@ -80,7 +81,8 @@ impl Drop for Workplace {
 impl Video {
     /// The folders and the helper are looked for when a job needs them: a daemon without videos needs none.
     pub(super) fn new(config: &config::Video) -> Result<Self, SetupError> {
-        let preset = serde_json::from_value(json!(config.preset)).map_err(|_| SetupError::Preset(config.preset.clone()))?;
+        let preset =
+            serde_json::from_value(json!(config.preset)).map_err(|_| SetupError::Preset(config.preset.clone()))?;
         let millis = u64::try_from(config.max_duration.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
             helper: config.helper.clone(),
@@ -97,7 +99,7 @@ impl Video {
     }
 
     /// Returns `{"video_id", "outputs": {"720p": url, …, "thumbnail": url}, "renditions": [{name, file, width, height,
-    /// duration, bytes}], "duration"}`, durations in seconds.
+    /// duration, bytes}], "duration", "processed_at"}`, durations in seconds.
     pub(super) async fn process(&self, step: &VideoStep, run: &Run<'_>) -> Result<Value, VideoError> {
         let values = run.context.values();
         let id = step.id.render(values)?;
@@ -139,7 +141,13 @@ impl Video {
         self.input_roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    fn request(&self, step: &VideoStep, run: &Run<'_>, input: &Path, folder: &Path) -> Result<protocol::Request, VideoError> {
+    fn request(
+        &self,
+        step: &VideoStep,
+        run: &Run<'_>,
+        input: &Path,
+        folder: &Path,
+    ) -> Result<protocol::Request, VideoError> {
         let values = run.context.values();
         let at = timestamp(&step.thumbnail_at.render(values)?)?;
         let (mode, renditions) = match step.mode {
@@ -147,7 +155,9 @@ impl Video {
             VideoMode::Thumbnail => (Mode::Thumbnail, Vec::new()),
         };
         let utf8 = |what, path: &Path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| VideoError::Argument { what, reason: "the path is not UTF-8".into() })
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| VideoError::Argument { what, reason: "the path is not UTF-8".into() })
         };
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         Ok(protocol::Request {
@@ -164,7 +174,8 @@ impl Video {
     }
 
     fn program(&self, request: &protocol::Request) -> Result<Program, VideoError> {
-        let stdin = serde_json::to_vec(request).map_err(|error| VideoError::Argument { what: "request", reason: error.to_string() })?;
+        let stdin = serde_json::to_vec(request)
+            .map_err(|error| VideoError::Argument { what: "request", reason: error.to_string() })?;
         Ok(Program {
             path: self.helper.clone().or_else(installed_helper).ok_or(VideoError::NoHelper)?,
             args: Vec::new(),
@@ -199,6 +210,7 @@ impl Video {
             "outputs": outputs,
             "renditions": report.outputs.iter().map(rendition).collect::<Vec<_>>(),
             "duration": report.input.duration_ms.map(seconds),
+            "processed_at": clock::now().to_string(),
         })
     }
 }
@@ -226,7 +238,8 @@ fn workplace(published: &Path, run: &Run<'_>) -> Result<Workplace, VideoError> {
 }
 
 fn publish(from: &Path, to: &Path, report: &protocol::Report) -> Result<(), VideoError> {
-    let files = report.outputs.iter().map(|output| &output.file).chain(report.thumbnail.iter().map(|picture| &picture.file));
+    let files =
+        report.outputs.iter().map(|output| &output.file).chain(report.thumbnail.iter().map(|picture| &picture.file));
     let mut moved: Vec<&str> = Vec::new();
     for file in files {
         // Renditions that came out equal share a file.
@@ -284,7 +297,8 @@ fn renditions(quality: &Value) -> Result<Vec<protocol::Rendition>, VideoError> {
     let names: Vec<&str> = match quality {
         Value::String(name) => vec![name],
         Value::Array(names) => {
-            let names = names.iter().map(|name| name.as_str().ok_or_else(|| bad(format!("{name} is not a text like `720p`"))));
+            let names =
+                names.iter().map(|name| name.as_str().ok_or_else(|| bad(format!("{name} is not a text like `720p`"))));
             names.collect::<Result<_, _>>()?
         }
         other => return Err(bad(format!("{other} is not a list like `[\"720p\", \"480p\"]`"))),
@@ -293,7 +307,8 @@ fn renditions(quality: &Value) -> Result<Vec<protocol::Rendition>, VideoError> {
         return Err(bad(format!("it lists {} sizes; 1 to {MAX_RENDITIONS} are possible", names.len())));
     }
     let rendition = |name: &str| {
-        let height = name.strip_suffix('p').and_then(|height| height.parse().ok()).filter(|height| (16..=4320).contains(height));
+        let height =
+            name.strip_suffix('p').and_then(|height| height.parse().ok()).filter(|height| (16..=4320).contains(height));
         let height = height.ok_or_else(|| bad(format!("`{name}` is not a size like `720p`, from 16p to 4320p")))?;
         Ok::<_, VideoError>(protocol::Rendition { name: name.to_owned(), height })
     };

@@ -179,7 +179,7 @@ impl Pump {
         for (admission, admitted) in admissions.iter().zip(admitted) {
             let is_rq = wire(&self.lists, &admission.taken.list) == Some(Wire::Rq);
             if let (true, Verdict::Job(job), Admitted::Yes) = (is_rq, &admission.verdict, admitted) {
-                rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str());
+                rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str(), clock::now());
             }
         }
         if pipeline.len() > 0 {

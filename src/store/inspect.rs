@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub async fn known(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
+    pub async fn taken(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
         if ids.is_empty() || queues.is_empty() {
             return Ok(HashSet::new());
         }
@@ -125,14 +125,13 @@ impl Store {
             }
         }
         let replies = self.read(&pipeline).await?;
-        let pairs = ids.iter().cycle().zip(replies);
-        let mut known = HashSet::new();
-        for (id, reply) in pairs {
+        let mut taken = HashSet::new();
+        for (id, reply) in ids.iter().cycle().zip(replies) {
             if typed(reply, "whether a job exists")? {
-                known.insert((*id).clone());
+                taken.insert((*id).clone());
             }
         }
-        Ok(known)
+        Ok(taken)
     }
 
     /// The numbers of each queue; `foreign` are the lists it reads.
@@ -274,4 +273,24 @@ fn json<T: serde::de::DeserializeOwned>(value: &Value) -> Result<Option<T>, Link
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds, far below 2^53")]
 fn instant(score: f64) -> Timestamp {
     Timestamp::from_millis(score.max(0.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::redis::RedisServer;
+
+    #[tokio::test]
+    async fn a_read_waits_as_long_as_the_operator_says() {
+        let redis = RedisServer::start();
+        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(20), &[]).expect("a store");
+        // Answers after a second, twice as long as the Redis library waits by itself.
+        let mut slow = Pipeline::new();
+        slow.cmd("BLPOP").arg("nothing").arg(1);
+        assert_eq!(store.read(&slow).await.expect("it is waited for"), [Value::Nil]);
+        let brief = Store::new(&redis.url(), "jobsd", Duration::from_millis(200), &[]).expect("a store");
+        assert!(matches!(brief.read(&slow).await, Err(LinkError::Timeout(_) | LinkError::Broken(_))));
+    }
 }

@@ -10,9 +10,9 @@ mod link;
 use std::time::Duration;
 
 pub use embedded::{Embedded, EmbeddedError};
-pub use inspect::{ActiveView, Counters, JobView, QueueView};
+pub use inspect::{JobView, QueueView};
 pub use keys::{ForeignList, Keys, QueueKeys};
-pub use link::{Connected, Link, LinkError, PushSink, accepted};
+pub use link::{Link, LinkError, PushSink, accepted};
 
 use crate::config::Secret;
 

@@ -62,7 +62,8 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(30);
         let port = self.port.to_string();
         loop {
-            let asked = Command::new(format!("{PROGRAMS}/pg_isready")).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
+            let asked =
+                Command::new(format!("{PROGRAMS}/pg_isready")).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
             if asked.expect("pg_isready starts").success() {
                 return;
             }

@@ -1,4 +1,7 @@
-//! Paths, methods, and who may ask.
+//! Paths, methods, who may ask, and what the log tells of it.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 use super::*;
 
@@ -94,6 +97,63 @@ async fn pages_of_other_origins_change_nothing() {
         }
     }
     assert_eq!(port.ask("POST", "/api/v1/jobs", &[("Origin", &own)], job).await.status, 201);
-    assert_eq!(port.ask("GET", "/", &[("Origin", "http://evil.example")], "").await.status, 200, "reading is not writing");
-    assert_eq!(port.get("/health/queues").await.json()["queues"]["notifications"]["count"], 1, "only the own page's job");
+    assert_eq!(
+        port.ask("GET", "/", &[("Origin", "http://evil.example")], "").await.status,
+        200,
+        "reading is not writing"
+    );
+    assert_eq!(
+        port.get("/health/queues").await.json()["queues"]["notifications"]["count"],
+        1,
+        "only the own page's job"
+    );
+}
+
+/// Keeps what the log would show.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_a_line_for_a_request_and_none_of_its_secrets() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // While there is only one subscriber, tracing asks the thread that comes by a log line first whether anybody wants
+    // it, and caches a "no" for all: a second one makes it ask the subscribers, whatever the other tests do.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    // For this thread, which is the whole runtime of this test.
+    let _kept = tracing::subscriber::set_default(subscriber);
+    let port = Port::with(|config, _| config.admin.token = secret(TOKEN)).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let job = r#"{"task": "send_password_reset_email", "args": ["a@b.c", "very-secret"], "id": "r"}"#;
+    let auth = [("Authorization", bearer.as_str())];
+    assert_eq!(port.ask("POST", "/api/v1/jobs", &auth, job).await.status, 201);
+    assert_eq!(port.ask("GET", "/api/v1/jobs/r?token=very-secret", &auth, "").await.status, 200);
+    assert_eq!(port.ask("GET", "/", &[("Authorization", "Bearer near-miss")], "").await.status, 401);
+    let log = String::from_utf8(log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).expect("text");
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains(module_path!().trim_end_matches("::tests::access"))).collect();
+    for told in
+        ["method=POST path=\"/api/v1/jobs\" status=201", "path=\"/api/v1/jobs/r\" status=200", "had a wrong token"]
+    {
+        assert!(lines.iter().any(|line| line.contains(told)), "{told}: {lines:#?}");
+    }
+    for kept in [TOKEN, "very-secret", "near-miss", "a@b.c"] {
+        assert!(!lines.iter().any(|line| line.contains(kept)), "{kept}: {lines:#?}");
+    }
 }

@@ -82,7 +82,8 @@ fn split(line: &str) -> Option<(&str, &str)> {
 
 #[test]
 fn the_reader_refuses_what_is_wrong() {
-    let good = "# HELP a_b Text.\n# TYPE a_b counter\na_b_total{x=\"1,\\\"}\",y=\"\"} 3\n# TYPE c gauge\nc 1.5\n# EOF\n";
+    let good =
+        "# HELP a_b Text.\n# TYPE a_b counter\na_b_total{x=\"1,\\\"}\",y=\"\"} 3\n# TYPE c gauge\nc 1.5\n# EOF\n";
     let samples = parse(good).expect("it is right");
     assert_eq!(samples.get("a_b_total{x=\"1,\\\"}\",y=\"\"}"), Some(&3.0));
     assert_eq!(samples.get("c"), Some(&1.5));

@@ -119,7 +119,8 @@ async fn a_reload_is_passed_on_and_its_outcome_told() {
     let mut port = Port::open().await;
     let mut orders = std::mem::replace(&mut port.orders, mpsc::channel(1).1);
     let daemon = tokio::spawn(async move {
-        for outcome in [Ok("queue emails: concurrency 4 → 8".to_owned()), Err("jobsd.toml:3:1: no such key".to_owned())] {
+        for outcome in [Ok("queue emails: concurrency 4 → 8".to_owned()), Err("jobsd.toml:3:1: no such key".to_owned())]
+        {
             let Some(Order::Reload(answer)) = orders.recv().await else { panic!("an order to reload") };
             answer.send(outcome).expect("it is waited for");
         }

@@ -32,8 +32,8 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use self::diagnostic::Finding;
-pub use self::diagnostic::{Diagnostic, Excerpt, Problems, Severity};
+pub use self::diagnostic::{Diagnostic, Problems};
+use self::diagnostic::{Finding, Severity};
 use self::document::{Document, Table};
 use self::queues::Queues;
 use self::source::Source;

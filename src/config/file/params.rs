@@ -24,12 +24,6 @@ const TYPES: [(&str, ParamType); 9] = [
     ("any", ParamType::Any),
 ];
 
-/// Whether a word is the type of a parameter.
-pub(super) fn is_type(word: &str) -> bool {
-    let word = word.strip_suffix('?').unwrap_or(word);
-    TYPES.iter().any(|(name, _)| *name == word)
-}
-
 pub(super) fn params(item: &Item<'_>) -> Vec<Param> {
     let Some(table) = item.table() else { return Vec::new() };
     let entries = table.entries();

@@ -45,14 +45,6 @@ impl Table<'_> {
         let item = self.get(key)?;
         item.filled_text(&format!("a path such as \"{example}\"")).map(|text| PathBuf::from(text.text))
     }
-
-    pub(super) fn template(&self, key: &'static str) -> Option<Template> {
-        self.get(key)?.template()
-    }
-
-    pub(super) fn value_template(&self, key: &'static str) -> Option<ValueTemplate> {
-        self.get(key)?.value_template()
-    }
 }
 
 impl Item<'_> {

@@ -88,21 +88,50 @@ fn read(item: &Item<'_>, path: &Path) -> Option<Secret> {
 /// Where secrets stand in the values of a document that could be parsed.
 pub(super) fn places(text: &str, table: &DeTable<'_>) -> Vec<Place> {
     let mut found = Vec::new();
-    in_table(text, table, false, &mut found);
+    for (key, value) in table {
+        match value.get_ref() {
+            // A task may be called after the passwords it resets; what it says of itself is no secret.
+            DeValue::Table(named) if ["queues", "tasks", "schedules"].contains(&key.get_ref().as_ref()) => {
+                named.values().for_each(|value| in_named(text, value, &mut found));
+            }
+            _ => in_entry(text, key.get_ref(), value, false, &mut found),
+        }
+    }
     found
+}
+
+fn in_named(text: &str, value: &Spanned<DeValue<'_>>, found: &mut Vec<Place>) {
+    for (key, value) in value.get_ref().as_table().into_iter().flatten() {
+        match value.get_ref() {
+            DeValue::Table(params) if key.get_ref() == "params" => in_params(text, params, found),
+            _ => in_entry(text, key.get_ref(), value, false, found),
+        }
+    }
+}
+
+/// What a parameter is called and typed is no secret, only what it may default to.
+fn in_params(text: &str, params: &DeTable<'_>, found: &mut Vec<Place>) {
+    for (name, param) in params {
+        let Some(param) = param.get_ref().as_table() else { continue };
+        let secret = param.get("secret").and_then(|secret| secret.get_ref().as_bool()).unwrap_or(false);
+        if let Some(default) = param.get("default") {
+            in_value(text, default, secret || announces(name.get_ref()), found);
+        }
+    }
 }
 
 fn in_table(text: &str, table: &DeTable<'_>, sensitive: bool, found: &mut Vec<Place>) {
     for (key, value) in table {
-        let key = key.get_ref();
-        if key.ends_with("url") && value.get_ref().as_str().is_some_and(|url| !url.contains("://")) {
-            let place = text.get(value.span()).and_then(before_an_at);
-            found.extend(place.map(|place| value.span().start + place.start..value.span().start + place.end));
-        }
-        // What a task's parameters are called and typed is no secret, only what they may default to.
-        let value_is_type = matches!(value.get_ref(), DeValue::String(word) if super::params::is_type(word));
-        in_value(text, value, (sensitive || announces(key)) && !value_is_type, found);
+        in_entry(text, key.get_ref(), value, sensitive, found);
     }
+}
+
+fn in_entry(text: &str, key: &str, value: &Spanned<DeValue<'_>>, sensitive: bool, found: &mut Vec<Place>) {
+    if key.ends_with("url") && value.get_ref().as_str().is_some_and(|url| !url.contains("://")) {
+        let place = text.get(value.span()).and_then(before_an_at);
+        found.extend(place.map(|place| value.span().start + place.start..value.span().start + place.end));
+    }
+    in_value(text, value, sensitive || announces(key), found);
 }
 
 fn in_value(text: &str, value: &Spanned<DeValue<'_>>, sensitive: bool, found: &mut Vec<Place>) {
@@ -124,7 +153,10 @@ pub(super) fn likely_places(text: &str) -> Vec<Place> {
     let mut within = false;
     for line in text.split_inclusive('\n') {
         within &= !begins_anew(line);
-        let secret = if within { Some(0..line.len()) } else { announced(line) };
+        let secret = match within {
+            true => Some(0..line.len()),
+            false => announced(line).filter(|_| !is_header(line)),
+        };
         within = secret.is_some();
         if let Some(place) = secret.or_else(|| before_an_at(line)) {
             let end = place.end.min(line.trim_end().len());
@@ -140,8 +172,12 @@ pub(super) fn likely_places(text: &str) -> Vec<Place> {
 fn begins_anew(line: &str) -> bool {
     let line = line.trim();
     let key = line.find(|c: char| !is_of_word(c) && c != '.').unwrap_or(line.len());
-    let table = line.starts_with('[') && line.ends_with(']') && !line.contains(['"', '\'', ',']);
-    table || (key > 0 && line[key..].trim_start().starts_with('='))
+    is_header(line) || (key > 0 && line[key..].trim_start().starts_with('='))
+}
+
+fn is_header(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with('[') && line.ends_with(']') && !line.contains(['"', '\'', ','])
 }
 
 /// The rest of a line behind a word that announces a secret.
@@ -226,7 +262,10 @@ secret = 12345
 passwrd = "hunter2"
 headers = { Authorization = ["Bearer hunter2"], X = "{{ reset_token }}" }
 token_file = "/etc/token"
+[tasks.reset_password.params]
 reset_token = "string"
+old_token = { type = "string", default = "hunter2" }
+code = { type = "string", default = "hunter2", secret = true }
 "#;
         let table = DeTable::parse(text).expect("it is TOML");
         let expected = r#"
@@ -237,7 +276,10 @@ secret = ***
 passwrd = "***"
 headers = { Authorization = ["***"], X = "{{ reset_token }}" }
 token_file = "/etc/token"
+[tasks.reset_password.params]
 reset_token = "string"
+old_token = { type = "string", default = "***" }
+code = { type = "string", default = "***", secret = true }
 "#;
         let mut places = places(text, table.get_ref());
         places.sort_by_key(|place| place.start);

@@ -51,7 +51,11 @@ async fn dropping_ends_the_whole_group_even_if_it_ignores_sigterm() {
 async fn dropping_gives_the_program_time_to_clean_up() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let (started, cleaned) = (dir.path().join("started"), dir.path().join("cleaned"));
-    let script = format!("trap 'echo yes > {}; exit 1' TERM; echo $$ > {}; while :; do sleep 0.05; done", cleaned.display(), started.display());
+    let script = format!(
+        "trap 'echo yes > {}; exit 1' TERM; echo $$ > {}; while :; do sleep 0.05; done",
+        cleaned.display(),
+        started.display()
+    );
     let running = tokio::spawn(run(shell(&script)));
     let pid = pid_in(&started).await;
     running.abort();
@@ -93,8 +97,13 @@ async fn what_the_leader_leaves_running_is_killed() {
 async fn a_process_that_left_the_group_cannot_hold_us_up() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let file = dir.path().join("pid");
-    let script = format!("setsid sh -c 'echo $$ > {}; exec sleep 600' & while [ ! -s {} ]; do sleep 0.01; done; echo done", file.display(), file.display());
-    let finished = tokio::time::timeout(Duration::from_secs(20), run(shell(&script))).await.expect("it returns").expect("it runs");
+    let script = format!(
+        "setsid sh -c 'echo $$ > {}; exec sleep 600' & while [ ! -s {} ]; do sleep 0.01; done; echo done",
+        file.display(),
+        file.display()
+    );
+    let finished =
+        tokio::time::timeout(Duration::from_secs(20), run(shell(&script))).await.expect("it returns").expect("it runs");
     assert_eq!(finished.stdout.text(), "done\n");
     let pid = Pid::from_raw(pid_in(&file).await).expect("a process id");
     rustix::process::kill_process(pid, Signal::KILL).expect("the runaway is ours to end");

@@ -10,8 +10,19 @@ use crate::job::{JobId, Timestamp};
 
 /// Headers that this module writes itself, or that would change who gets the mail or how it is read.
 const OWN_HEADERS: [&str; 13] = [
-    "from", "sender", "to", "cc", "bcc", "subject", "reply-to", "date", "message-id", "mime-version", "content-type",
-    "content-transfer-encoding", "content-disposition",
+    "from",
+    "sender",
+    "to",
+    "cc",
+    "bcc",
+    "subject",
+    "reply-to",
+    "date",
+    "message-id",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
 ];
 
 /// Everything of a mail, not yet in its wire form.
@@ -41,8 +52,12 @@ impl Mail {
     pub(super) fn into_wire(self) -> Result<(Envelope, Vec<u8>), EmailError> {
         let subject = header_text("subject", self.subject)?;
         let date = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.date.as_millis());
-        let mut builder =
-            Message::builder().from(self.from).to(self.to).subject(subject).date(date).message_id(Some(self.message_id));
+        let mut builder = Message::builder()
+            .from(self.from)
+            .to(self.to)
+            .subject(subject)
+            .date(date)
+            .message_id(Some(self.message_id));
         if let Some(reply_to) = self.reply_to {
             builder = builder.reply_to(reply_to);
         }
@@ -51,7 +66,9 @@ impl Mail {
         }
         let plain = SinglePart::plain(self.body.text);
         let message = match self.body.html {
-            Some(html) => builder.multipart(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html))),
+            Some(html) => {
+                builder.multipart(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html)))
+            }
             None => builder.singlepart(plain),
         };
         let message = message.map_err(|error| EmailError::Build(error.to_string()))?;

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use lettre::message::Mailbox;
 use serde_json::{Map, Value, json};
 
-use super::outbox::{self, OutboxError};
 use super::Run;
+use super::outbox::{self, OutboxError};
 use crate::clock;
 use crate::config::{self, EmailProvider, EmailStep, RenderError, Template};
 use crate::job::Failure;

@@ -132,8 +132,9 @@ impl Smtp {
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
-        let fail = |error: lettre::transport::smtp::Error| {
-            SmtpError::Connect { server: self.server(), reason: error.to_string() }
+        let fail = |error: lettre::transport::smtp::Error| SmtpError::Connect {
+            server: self.server(),
+            reason: error.to_string(),
         };
         let wrapper = match &self.tls {
             Security::Tls(parameters) => Some(parameters.clone()),

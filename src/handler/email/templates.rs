@@ -59,7 +59,8 @@ impl MailTemplates {
     /// # Errors
     /// [`TemplatesError`] when the folder cannot be read or one of its files does not parse.
     pub(super) fn load(folder: Option<&Path>) -> Result<Self, TemplatesError> {
-        let mut templates = Self { environment: environment(), names: builtin_template_names().map(str::to_owned).collect() };
+        let mut templates =
+            Self { environment: environment(), names: builtin_template_names().map(str::to_owned).collect() };
         for (file, source) in BUILT_IN {
             templates.add(file.to_owned(), source.to_owned())?;
         }
@@ -120,7 +121,8 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
-    environment.set_auto_escape_callback(|file| if file.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    environment
+        .set_auto_escape_callback(|file| if file.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
     environment
 }
 

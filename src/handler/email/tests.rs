@@ -84,7 +84,8 @@ fn text<'a>(mail: &'a Value, part: &str) -> &'a str {
 async fn a_welcome_mail_is_complete() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let config = fixture::config(dir.path());
-    let args = json!({"user_email": "zoe@example.com", "user_name": "Zoë <script>alert(1)</script>", "username": "zoe"});
+    let args =
+        json!({"user_email": "zoe@example.com", "user_name": "Zoë <script>alert(1)</script>", "username": "zoe"});
     let result = success(send(&config, step(), args).await);
     assert_eq!(result["message_id"], format!("<{JOB_ID}.0@hireme.test>"));
     assert_eq!(result["recipient"], "zoe@example.com");
@@ -173,7 +174,11 @@ async fn an_argument_may_choose_the_template_and_fill_it() {
     );
     assert_eq!(failed.retry, Retryable::Never);
     let failed = failure(send(&config, generic_step(), args("message")).await);
-    assert!(failed.message.starts_with("failed to render the mail template message.html: undefined value"), "{}", failed.message);
+    assert!(
+        failed.message.starts_with("failed to render the mail template message.html: undefined value"),
+        "{}",
+        failed.message
+    );
     assert_eq!(failed.retry, Retryable::Never);
 }
 
@@ -183,24 +188,54 @@ async fn no_argument_can_write_a_header() {
     let config = fixture::config(dir.path());
     let args = |email: &str, subject: &str| json!({"recipient_email": email, "subject": subject, "body": "x"});
     for (email, subject, kind, message) in [
-        ("a@b.test", "Hi\r\nBcc: c@d.test", "InvalidMail", "failed to write the mail's `subject`: it holds a line break or another control character"),
-        ("a@b.test", "Hi\nBcc: c@d.test", "InvalidMail", "failed to write the mail's `subject`: it holds a line break or another control character"),
-        ("a@b.test\r\nBcc: c@d.test", "Hi", "InvalidAddress", "failed to read the mail's `to`: it holds a line break or another control character"),
-        ("a@b.test, c@d.test", "Hi", "InvalidAddress", "failed to read the mail's `to`: `a@b.test, c@d.test` is not one mail address"),
+        (
+            "a@b.test",
+            "Hi\r\nBcc: c@d.test",
+            "InvalidMail",
+            "failed to write the mail's `subject`: it holds a line break or another control character",
+        ),
+        (
+            "a@b.test",
+            "Hi\nBcc: c@d.test",
+            "InvalidMail",
+            "failed to write the mail's `subject`: it holds a line break or another control character",
+        ),
+        (
+            "a@b.test\r\nBcc: c@d.test",
+            "Hi",
+            "InvalidAddress",
+            "failed to read the mail's `to`: it holds a line break or another control character",
+        ),
+        (
+            "a@b.test, c@d.test",
+            "Hi",
+            "InvalidAddress",
+            "failed to read the mail's `to`: `a@b.test, c@d.test` is not one mail address",
+        ),
     ] {
         let failed = failure(send(&config, generic_step(), args(email, subject)).await);
         assert_eq!((failed.kind.as_str(), failed.message.as_str()), (kind, message));
         assert_eq!(failed.retry, Retryable::Never);
     }
     for (name, value) in [("X-Tag", "a\r\nBcc: c@d.test"), ("Bcc", "c@d.test"), ("Bad Name", "x"), ("X-Tag:", "x")] {
-        let step = EmailStep { headers: vec![(name.into(), template("{{ subject }}"))], subject: template("Hi"), ..generic_step() };
+        let step = EmailStep {
+            headers: vec![(name.into(), template("{{ subject }}"))],
+            subject: template("Hi"),
+            ..generic_step()
+        };
         let failed = failure(send(&config, step, args("a@b.test", value)).await);
         assert_eq!(failed.kind, "InvalidMail", "{name}");
     }
     let step = EmailStep { headers: vec![("X-Tag".into(), template("{{ subject }}"))], ..generic_step() };
     let mail = read(&success(send(&config, step, args("a@b.test", "näive")).await));
     assert_eq!(mail["headers"]["x-tag"], "näive");
-    assert!(!dir.path().join("mail").read_dir().expect("the outbox").any(|file| file.expect("an entry").path().ends_with(".tmp")));
+    assert!(
+        !dir.path()
+            .join("mail")
+            .read_dir()
+            .expect("the outbox")
+            .any(|file| file.expect("an entry").path().ends_with(".tmp"))
+    );
 }
 
 #[tokio::test]
@@ -208,7 +243,11 @@ async fn the_operators_folder_comes_first() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let folder = dir.path().join("templates");
     std::fs::create_dir(&folder).expect("a folder");
-    std::fs::write(folder.join("welcome.html"), "{% extends 'layout.html' %}{% block content %}<p>Ahoy {{ user_name }}</p>{% endblock %}").expect("written");
+    std::fs::write(
+        folder.join("welcome.html"),
+        "{% extends 'layout.html' %}{% block content %}<p>Ahoy {{ user_name }}</p>{% endblock %}",
+    )
+    .expect("written");
     std::fs::write(folder.join("plain.txt"), "Only text for {{ user_name }} & co").expect("written");
     let mut config = fixture::config(dir.path());
     config.email.templates = Some(folder.clone());
@@ -221,7 +260,11 @@ async fn the_operators_folder_comes_first() {
 
     std::fs::write(folder.join("broken.html"), "fine\n{% if %}").expect("written");
     let error = Handlers::new(&config).expect_err("the folder is refused").to_string();
-    assert!(error.starts_with("prepare the mail handler: read the mail template broken.html: syntax error") && error.ends_with("in line 2"), "{error}");
+    assert!(
+        error.starts_with("prepare the mail handler: read the mail template broken.html: syntax error")
+            && error.ends_with("in line 2"),
+        "{error}"
+    );
 }
 
 /// A server that greets, then answers each line the client sends with the next of `answers`, and gives back what it
@@ -285,10 +328,28 @@ async fn smtp_refusals_are_sorted() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let ehlo = "250-mail.test\r\n250 AUTH PLAIN LOGIN";
     for (answers, credentials, kind, retry, words) in [
-        (vec![ehlo, "250 ok", "550 no such mailbox", "221 bye"], false, "SmtpRejected", Retryable::Never, "no such mailbox"),
+        (
+            vec![ehlo, "250 ok", "550 no such mailbox", "221 bye"],
+            false,
+            "SmtpRejected",
+            Retryable::Never,
+            "no such mailbox",
+        ),
         (vec![ehlo, "250 ok", "451 greylisted", "221 bye"], false, "SmtpDeferred", Retryable::ByPolicy, "greylisted"),
-        (vec![ehlo, "530 log in first", "221 bye"], false, "SmtpAuthenticationError", Retryable::ByPolicy, "log in first"),
-        (vec![ehlo, "535 wrong password", "221 bye"], true, "SmtpAuthenticationError", Retryable::ByPolicy, "wrong password"),
+        (
+            vec![ehlo, "530 log in first", "221 bye"],
+            false,
+            "SmtpAuthenticationError",
+            Retryable::ByPolicy,
+            "log in first",
+        ),
+        (
+            vec![ehlo, "535 wrong password", "221 bye"],
+            true,
+            "SmtpAuthenticationError",
+            Retryable::ByPolicy,
+            "wrong password",
+        ),
         (vec!["421 too busy"], false, "SmtpConnectError", Retryable::ByPolicy, "too busy"),
         (vec![], false, "SmtpConnectError", Retryable::ByPolicy, "connect to the mail server 127.0.0.1:"),
     ] {
@@ -375,6 +436,10 @@ async fn smtp_is_encrypted_before_it_says_anything_secret() {
         let (outcome, heard) = by_tls(tls, false).await;
         let failed = failure(outcome);
         assert_eq!((failed.kind.as_str(), failed.retry), ("SmtpConnectError", Retryable::ByPolicy));
-        assert!(failed.message.contains("certificate") && !heard.iter().any(|line| line.contains("AUTH")), "{}", failed.message);
+        assert!(
+            failed.message.contains("certificate") && !heard.iter().any(|line| line.contains("AUTH")),
+            "{}",
+            failed.message
+        );
     }
 }

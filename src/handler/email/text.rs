@@ -91,7 +91,8 @@ impl Page {
         }
         let present = self.out.len() - self.out.trim_end_matches('\n').len();
         // `br` after `br` makes an empty line, a block never more than one.
-        let missing = if lines == 1 && present == 1 && self.out.ends_with('\n') { 0 } else { lines.saturating_sub(present) };
+        let missing =
+            if lines == 1 && present == 1 && self.out.ends_with('\n') { 0 } else { lines.saturating_sub(present) };
         self.out.extend(std::iter::repeat_n('\n', missing));
     }
 
@@ -117,7 +118,8 @@ impl Page {
 
 fn after_closing<'a>(rest: &'a str, name: &str) -> &'a str {
     let closing = format!("</{name}");
-    let found = rest.as_bytes().windows(closing.len()).position(|window| window.eq_ignore_ascii_case(closing.as_bytes()));
+    let found =
+        rest.as_bytes().windows(closing.len()).position(|window| window.eq_ignore_ascii_case(closing.as_bytes()));
     found.and_then(|at| rest[at..].find('>').map(|end| &rest[at + end + 1..])).unwrap_or_default()
 }
 
@@ -125,7 +127,8 @@ fn after_closing<'a>(rest: &'a str, name: &str) -> &'a str {
 fn attribute(tag: &str, name: &str) -> Option<String> {
     let lower = tag.to_ascii_lowercase();
     let at = lower.match_indices(name).map(|(at, _)| at).find(|&at| {
-        lower[..at].ends_with(|c: char| c.is_ascii_whitespace()) && lower[at + name.len()..].trim_start().starts_with('=')
+        lower[..at].ends_with(|c: char| c.is_ascii_whitespace())
+            && lower[at + name.len()..].trim_start().starts_with('=')
     })?;
     let value = tag[at + name.len()..].trim_start().strip_prefix('=')?.trim_start();
     let end = match value.chars().next()? {

@@ -14,7 +14,12 @@ fn script(dir: &Path, body: &str) -> ExecStep {
     // Read by the shell, not started: a file that another test's fork still has open for writing cannot be started.
     std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("the script is written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it may be run");
-    ExecStep { program: "/bin/sh".into(), args: vec![template(path.to_str().expect("a UTF-8 path"))], env: Vec::new(), dir: None }
+    ExecStep {
+        program: "/bin/sh".into(),
+        args: vec![template(path.to_str().expect("a UTF-8 path"))],
+        env: Vec::new(),
+        dir: None,
+    }
 }
 
 async fn perform(step: ExecStep, args: Value) -> Outcome {
@@ -85,12 +90,16 @@ async fn exit_codes_say_whether_to_try_again() {
 #[tokio::test]
 async fn output_is_bounded_and_never_blocks_the_program() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let noisy = "head -c 3000000 /dev/zero | tr '\\0' x; head -c 3000000 /dev/zero | tr '\\0' e >&2; echo last >&2; exit 1";
+    let noisy =
+        "head -c 3000000 /dev/zero | tr '\\0' x; head -c 3000000 /dev/zero | tr '\\0' e >&2; echo last >&2; exit 1";
     let failed = failure(perform(script(dir.path(), noisy), Value::Null).await);
     let detail = failed.detail.expect("stderr is kept");
     assert!(detail.len() == MAX_STDERR && detail.ends_with("elast\n"), "{} bytes", detail.len());
     let failed = failure(perform(script(dir.path(), "head -c 3000000 /dev/zero | tr '\\0' x"), Value::Null).await);
-    assert_eq!((failed.message.as_str(), failed.retry), ("failed to run /bin/sh: its answer is longer than 256 KiB", Retryable::Never));
+    assert_eq!(
+        (failed.message.as_str(), failed.retry),
+        ("failed to run /bin/sh: its answer is longer than 256 KiB", Retryable::Never)
+    );
 }
 
 #[tokio::test]

@@ -103,12 +103,18 @@ async fn no_argument_can_write_a_header_or_another_scheme() {
     let header = HttpStep { headers: vec![("X-A".into(), template("{{ x }}"))], ..step("GET", &server.url()) };
     for (step, message) in [
         (header, "the value of `X-A` holds a line break or another control character"),
-        (step("GET", &format!("{}/{{{{ x }}}}", server.url())), "the URL holds a line break or another control character"),
+        (
+            step("GET", &format!("{}/{{{{ x }}}}", server.url())),
+            "the URL holds a line break or another control character",
+        ),
         (step("GET", "file:///etc/passwd"), "the URL starts with `file:`, not with `http:` or `https:`"),
         (step("GE T", &server.url()), "`GE T` is not a method"),
     ] {
         let failed = failure(call(step, json!({"x": "a\r\nHost: evil"})).await);
-        assert_eq!((failed.message, failed.retry), (format!("failed to build the request: {message}"), Retryable::Never));
+        assert_eq!(
+            (failed.message, failed.retry),
+            (format!("failed to build the request: {message}"), Retryable::Never)
+        );
     }
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }

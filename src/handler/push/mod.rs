@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::Run;
 use super::outbox::{self, OutboxError};
 use super::sql::{Sql, SqlError};
-use super::Run;
 use crate::clock;
 use crate::config::{self, PushProvider, PushStep, RenderError};
 use crate::job::Failure;
@@ -111,7 +111,8 @@ fn message(step: &PushStep, run: &Run<'_>) -> Result<Value, PushError> {
     match data {
         Value::Null => {}
         Value::Object(data) => {
-            let data = data.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, json!(plain(&value))));
+            let data =
+                data.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, json!(plain(&value))));
             message["data"] = Value::Object(data.collect());
         }
         _ => return Err(PushError::Data),

@@ -20,7 +20,9 @@ fn step() -> PushStep {
         user: fixture::value(json!("{{ user_id }}")),
         title: template("New like"),
         body: template("{{ liker_name }} likes your post"),
-        data: Some(fixture::value(json!({"post_id": "{{ post_id }}", "kind": "like", "extra": {"a": 1}, "none": "{{ none }}"}))),
+        data: Some(fixture::value(
+            json!({"post_id": "{{ post_id }}", "kind": "like", "extra": {"a": 1}, "none": "{{ none }}"}),
+        )),
     }
 }
 
@@ -30,7 +32,9 @@ async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
     fixture::tls_provider();
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = serde_json::from_str(ARGS).expect("JSON");
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &fixture::task(steps), attempt: 1, steps: Vec::new() }).await
+    handlers
+        .perform(&Attempt { job: &fixture::job(args), task: &fixture::task(steps), attempt: 1, steps: Vec::new() })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {
@@ -96,8 +100,10 @@ fn check_grant(dir: &Path, request: &Seen) -> Result<(), String> {
     if !verified.status.success() {
         return Err("the signature is wrong".into());
     }
-    let claims: Value = serde_json::from_slice(&decode(signed.split('.').nth(1).ok_or("no claims")?)?).map_err(|error| error.to_string())?;
-    let right = claims["iss"] == "push@hireme.test" && claims["scope"] == "https://www.googleapis.com/auth/firebase.messaging";
+    let claims: Value = serde_json::from_slice(&decode(signed.split('.').nth(1).ok_or("no claims")?)?)
+        .map_err(|error| error.to_string())?;
+    let right =
+        claims["iss"] == "push@hireme.test" && claims["scope"] == "https://www.googleapis.com/auth/firebase.messaging";
     if right { Ok(()) } else { Err(format!("claims: {claims}")) }
 }
 
@@ -169,7 +175,10 @@ async fn every_device_gets_one_message_and_dead_ones_are_counted() {
 #[tokio::test]
 async fn a_user_without_devices_is_no_failure() {
     let google = google(|_| Answer::new(200, "{}")).await;
-    assert_eq!(perform(&google.config, vec![Step::Push(step())]).await, Outcome::Success(json!({"sent": 0, "failed": 0})));
+    assert_eq!(
+        perform(&google.config, vec![Step::Push(step())]).await,
+        Outcome::Success(json!({"sent": 0, "failed": 0}))
+    );
     assert!(google.server.seen().is_empty());
 }
 
@@ -180,7 +189,10 @@ async fn refusals_are_sorted() {
         (503, "PushStatusError", Retryable::After(Duration::from_secs(60))),
         (403, "PushCredentialsError", Retryable::ByPolicy),
     ] {
-        let google = google(move |_| Answer::new(status, r#"{"error": {"status": "X", "message": "no"}}"#).with("retry-after", "60")).await;
+        let google = google(move |_| {
+            Answer::new(status, r#"{"error": {"status": "X", "message": "no"}}"#).with("retry-after", "60")
+        })
+        .await;
         let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(step())]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
         assert_eq!(failed.steps.len(), 1, "the devices' insert is done");
@@ -194,7 +206,11 @@ async fn credentials_that_cannot_be_read_stop_the_configuration() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let mut config = fixture::config(dir.path());
     let credentials = dir.path().join("missing.json");
-    config.push.provider = PushProvider::Fcm { credentials, endpoint: "http://127.0.0.1:1".into(), timeout: Duration::from_secs(1) };
+    config.push.provider =
+        PushProvider::Fcm { credentials, endpoint: "http://127.0.0.1:1".into(), timeout: Duration::from_secs(1) };
     let error = Handlers::new(&config).expect_err("it is refused").to_string();
-    assert!(error.starts_with("prepare the push handler: read the service account ") && error.contains("No such file"), "{error}");
+    assert!(
+        error.starts_with("prepare the push handler: read the service account ") && error.contains("No such file"),
+        "{error}"
+    );
 }

@@ -37,7 +37,9 @@ fn untagged(value: &Value) -> Option<Scalar> {
     let kind = object.get("__type__")?.as_str()?;
     match (kind, object.get("__value__")?) {
         ("base64", Value::String(text)) => BASE64_STANDARD.decode(text).ok().map(Scalar::Bytes),
-        ("uuid", Value::Object(uuid)) => uuid.get("hex").and_then(Value::as_str).map(|hex| Scalar::Text(hex.to_owned())),
+        ("uuid", Value::Object(uuid)) => {
+            uuid.get("hex").and_then(Value::as_str).map(|hex| Scalar::Text(hex.to_owned()))
+        }
         (_, Value::String(text)) => Some(Scalar::Text(text.clone())),
         (_, Value::Number(number)) => Some(Scalar::Number(number.clone())),
         _ => None,
@@ -53,7 +55,10 @@ mod tests {
     #[test]
     fn tagged_values_are_what_they_stand_for() {
         let tagged = |kind: &str, value: Value| Scalar::of(&json!({"__type__": kind, "__value__": value}));
-        assert_eq!(tagged("datetime", json!("2026-11-23T10:00:00+00:00")), Scalar::Text("2026-11-23T10:00:00+00:00".into()));
+        assert_eq!(
+            tagged("datetime", json!("2026-11-23T10:00:00+00:00")),
+            Scalar::Text("2026-11-23T10:00:00+00:00".into())
+        );
         assert_eq!(tagged("decimal", json!("12.50")), Scalar::Text("12.50".into()));
         assert_eq!(tagged("uuid", json!({"hex": "00ff"})), Scalar::Text("00ff".into()));
         assert_eq!(tagged("base64", json!("AP8=")), Scalar::Bytes(vec![0, 255]));

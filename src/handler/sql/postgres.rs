@@ -104,7 +104,11 @@ impl Postgres {
     }
 }
 
-async fn transact(connection: &mut Object, statements: &[Bound], timeout: Duration) -> Result<StatementResult, SqlError> {
+async fn transact(
+    connection: &mut Object,
+    statements: &[Bound],
+    timeout: Duration,
+) -> Result<StatementResult, SqlError> {
     let lost = |error: tokio_postgres::Error| sorted(0, &error, timeout);
     let client: &mut tokio_postgres::Client = connection;
     let transaction = client.transaction().await.map_err(lost)?;
@@ -188,13 +192,15 @@ async fn rows_as_json(
     bound: &Bound,
 ) -> Result<Option<Statement>, tokio_postgres::Error> {
     // The line break ends a comment at the statement's end.
-    let wrapped = format!("WITH jobsd_rows AS ({}\n) SELECT row_to_json(jobsd_rows)::text FROM jobsd_rows", bound.statement.sql);
+    let wrapped =
+        format!("WITH jobsd_rows AS ({}\n) SELECT row_to_json(jobsd_rows)::text FROM jobsd_rows", bound.statement.sql);
     match bound.statement.verb.as_str() {
         "SELECT" | "VALUES" | "TABLE" | "INSERT" | "UPDATE" | "DELETE" => transaction.prepare(&wrapped).await.map(Some),
         "WITH" => {
             transaction.batch_execute("SAVEPOINT jobsd_wrap").await?;
             let prepared = transaction.prepare(&wrapped).await;
-            let undo = if prepared.is_err() { "ROLLBACK TO jobsd_wrap; RELEASE jobsd_wrap" } else { "RELEASE jobsd_wrap" };
+            let undo =
+                if prepared.is_err() { "ROLLBACK TO jobsd_wrap; RELEASE jobsd_wrap" } else { "RELEASE jobsd_wrap" };
             transaction.batch_execute(undo).await?;
             Ok(prepared.ok())
         }
@@ -282,7 +288,10 @@ fn array_literal(items: &[Value]) -> String {
 fn sorted(statement: usize, error: &tokio_postgres::Error, timeout: Duration) -> SqlError {
     let Some(db) = error.as_db_error() else {
         // A value that cannot be sent is ours to report as the statement's; everything else is the connection.
-        return if error.is_closed() || statement == 0 || error.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
+        return if error.is_closed()
+            || statement == 0
+            || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
+        {
             SqlError::Lost(chain(error))
         } else {
             SqlError::Refused { statement, class: Class::Data, message: chain(error), detail: None }

@@ -92,9 +92,11 @@ impl<'a> Scanner<'a> {
                 self.quoted('\'', true, "string")
             }
             '$' if postgres => self.dollar(),
-            '?' | '$' | '@' | '#' if !postgres => Err(ScanError::ForeignPlaceholder(self.rest.chars().take(20).collect())),
+            '?' | '$' | '@' | '#' if !postgres => {
+                Err(ScanError::ForeignPlaceholder(self.rest.chars().take(20).collect()))
+            }
             ':' if self.rest.starts_with("::") => Ok(self.take(2)),
-            ':' if self.rest[1..].starts_with(starts_name) => {
+            ':' if parameter_len(&self.rest[1..]) > 0 => {
                 self.placeholder();
                 Ok("")
             }
@@ -142,7 +144,9 @@ impl<'a> Scanner<'a> {
     fn dollar(&mut self) -> Result<&'a str, ScanError> {
         let after = &self.rest[1..];
         if after.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(ScanError::ForeignPlaceholder(self.rest.chars().take_while(|&c| c == '$' || c.is_ascii_digit()).collect()));
+            return Err(ScanError::ForeignPlaceholder(
+                self.rest.chars().take_while(|&c| c == '$' || c.is_ascii_digit()).collect(),
+            ));
         }
         let tag_len = name_len(after);
         if !after[tag_len..].starts_with('$') {
@@ -155,7 +159,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn placeholder(&mut self) {
-        let len = name_len(&self.rest[1..]);
+        let len = parameter_len(&self.rest[1..]);
         let name = &self.rest[1..=len];
         let number = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
             self.names.push(name.to_owned());
@@ -169,6 +173,14 @@ impl<'a> Scanner<'a> {
 
 fn starts_name(c: char) -> bool {
     c.is_alphabetic() || c == '_'
+}
+
+/// Parameters have ASCII names that begin with no digit; 0 where there is none.
+fn parameter_len(text: &str) -> usize {
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return 0;
+    }
+    text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
 fn name_len(text: &str) -> usize {
@@ -188,7 +200,7 @@ mod tests {
     fn names_become_numbers_each_once() {
         let (sql, names) = postgres("INSERT INTO t VALUES (:a, :b, :a::jsonb)");
         assert_eq!((sql.as_str(), names), ("INSERT INTO t VALUES ($1, $2, $1::jsonb)", vec!["a".into(), "b".into()]));
-        let scanned = scan("SELECT :a, :é", Dialect::Sqlite).expect("it scans");
+        let scanned = scan("SELECT :a, :_b2", Dialect::Sqlite).expect("it scans");
         assert_eq!(scanned.sql, "SELECT ?1, ?2");
     }
 
@@ -201,7 +213,7 @@ mod tests {
             "SELECT 1 -- :no\n",
             "SELECT 1 /* :no /* :no */ :no */",
             "SELECT $$ :no $$, $tag$ $$ :no $tag$",
-            "SELECT x::text, a[1:2], y := 2",
+            "SELECT x::text, a[1:2], y := 2, a[b:é]",
             "SELECT type'x', make'\\', 'é:no'",
         ] {
             assert_eq!(postgres(sql), (sql.to_owned(), Vec::new()), "{sql}");

@@ -5,8 +5,8 @@
 //! authorizer refuses ATTACH, PRAGMA and load_extension.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -196,8 +196,9 @@ fn row_value(row: &Row<'_>, columns: &[(String, String)]) -> rusqlite::Result<Va
             (ValueRef::Integer(n @ 0..=1), "BOOLEAN" | "BOOL") => json!(n == 1),
             (ValueRef::Integer(n), _) => json!(n),
             (ValueRef::Real(n), _) => json!(n),
-            (ValueRef::Text(text), "JSON" | "JSONB") => serde_json::from_slice(text)
-                .unwrap_or_else(|_| json!(String::from_utf8_lossy(text))),
+            (ValueRef::Text(text), "JSON" | "JSONB") => {
+                serde_json::from_slice(text).unwrap_or_else(|_| json!(String::from_utf8_lossy(text)))
+            }
             (ValueRef::Text(text), _) => json!(String::from_utf8_lossy(text)),
             (ValueRef::Blob(bytes), _) => json!(BASE64_STANDARD.encode(bytes)),
         };

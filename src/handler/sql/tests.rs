@@ -45,12 +45,17 @@ async fn sqlite_binds_and_never_splices() {
     let done = run(&sql, &[insert], json!({"user_id": "42", "content": HOSTILE, "at": at})).await.expect("it runs");
     assert_eq!(done, json!({"affected": 1, "rows": []}));
     let stored = rows(&sql, "SELECT user_id, content, created_at, is_read FROM notifications").await;
-    let expected = json!([{"user_id": 42, "content": HOSTILE, "created_at": "2026-08-01T00:00:00+00:00", "is_read": false}]);
+    let expected =
+        json!([{"user_id": 42, "content": HOSTILE, "created_at": "2026-08-01T00:00:00+00:00", "is_read": false}]);
     assert_eq!(stored, expected);
 
-    run(&sql, &["INSERT INTO user_events (user_id, event_type, event_data) VALUES (1, 'x', :data)"], json!({"data": {"a": [1, null]}}))
-        .await
-        .expect("it runs");
+    run(
+        &sql,
+        &["INSERT INTO user_events (user_id, event_type, event_data) VALUES (1, 'x', :data)"],
+        json!({"data": {"a": [1, null]}}),
+    )
+    .await
+    .expect("it runs");
     assert_eq!(rows(&sql, "SELECT event_data FROM user_events").await, json!([{"event_data": {"a": [1, null]}}]));
 }
 
@@ -106,8 +111,10 @@ async fn sqlite_stops_at_its_timeout_and_goes_on() {
 #[tokio::test]
 async fn sqlite_drops_what_nobody_waits_for() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let sql = Sql::new(&Database::Sqlite { path: dir.path().join("app.db"), timeout: Duration::from_secs(600) }).expect("it is built");
-    let endless = "INSERT INTO posts (user_id) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let sql = Sql::new(&Database::Sqlite { path: dir.path().join("app.db"), timeout: Duration::from_secs(600) })
+        .expect("it is built");
+    let endless =
+        "INSERT INTO posts (user_id) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
     let started = tokio::time::timeout(Duration::from_millis(200), run(&sql, &[endless], json!({}))).await;
     assert!(started.is_err(), "it would run for ever");
     let left = tokio::time::timeout(SECONDS, rows(&sql, "SELECT count(*) AS n FROM posts")).await;
@@ -148,7 +155,10 @@ async fn postgres_takes_each_value_as_the_type_it_needs() {
     assert_eq!(result["affected"], 1);
     let row = &result["rows"][0];
     assert_eq!(row["id"], json!(9_007_199_254_740_993_u64));
-    assert_eq!((&row["price"], &row["ok"], &row["data"]), (&json!(12.5), &json!(true), &json!({"k": ["v", null, 1.5]})));
+    assert_eq!(
+        (&row["price"], &row["ok"], &row["data"]),
+        (&json!(12.5), &json!(true), &json!({"k": ["v", null, 1.5]}))
+    );
     assert_eq!(row["ref"], "00000000-0000-0000-0000-000000000abc");
     assert_eq!((&row["name"], &row["tags"]), (&json!("O'Neil \\ \"x\""), &json!(["a,b", "c\"d\\", null])));
     assert_eq!(row["raw"], "\\x00ff");
@@ -159,12 +169,16 @@ async fn postgres_takes_each_value_as_the_type_it_needs() {
     assert!(refused.message.contains("inconsistent types deduced"), "one name, one type: {}", refused.message);
     let insert = "INSERT INTO thing (id, at, data) VALUES (:id, :at, :text)";
     run(&sql, &[insert], again).await.expect("it runs");
-    let found = run(&sql, &["SELECT data, at FROM thing WHERE id = ANY(:ids)"], json!({"ids": [2, 3]})).await.expect("it runs");
+    let found =
+        run(&sql, &["SELECT data, at FROM thing WHERE id = ANY(:ids)"], json!({"ids": [2, 3]})).await.expect("it runs");
     assert_eq!(found["rows"], json!([{"data": HOSTILE, "at": null}]), "a text in a jsonb column is a JSON text");
 
     let gone = "WITH gone AS (DELETE FROM thing RETURNING id) SELECT count(*) AS n FROM gone";
     assert_eq!(rows(&sql, gone).await, json!([{"n": 2}]));
-    assert_eq!(rows(&sql, "WITH a AS (SELECT now() AS t) SELECT t IS NOT NULL AS set FROM a -- done").await, json!([{"set": true}]));
+    assert_eq!(
+        rows(&sql, "WITH a AS (SELECT now() AS t) SELECT t IS NOT NULL AS set FROM a -- done").await,
+        json!([{"set": true}])
+    );
     let many = run(&sql, &["SELECT generate_series(1, 2500) AS i"], json!({})).await.expect("it runs");
     assert_eq!((many["affected"].as_u64(), many["rows"].as_array().map(Vec::len)), (Some(2500), Some(1000)));
 }
@@ -178,8 +192,16 @@ async fn postgres_errors_are_sorted() {
     for (statements, kind, message) in [
         (vec!["SELEC 1"], "ProgrammingError", "run statement 1: syntax error at or near \"SELEC\""),
         (vec!["SELECT b FROM t"], "ProgrammingError", "run statement 1: column \"b\" does not exist"),
-        (vec![once, once], "IntegrityError", "run statement 2: duplicate key value violates unique constraint \"t_pkey\""),
-        (vec!["SELECT 1 WHERE 'x'::int = 1"], "DataError", "run statement 1: invalid input syntax for type integer: \"x\""),
+        (
+            vec![once, once],
+            "IntegrityError",
+            "run statement 2: duplicate key value violates unique constraint \"t_pkey\"",
+        ),
+        (
+            vec!["SELECT 1 WHERE 'x'::int = 1"],
+            "DataError",
+            "run statement 1: invalid input syntax for type integer: \"x\"",
+        ),
     ] {
         let failed = failure(run(&sql, &statements, json!({})).await);
         assert_eq!((failed.kind.as_str(), failed.message.as_str()), (kind, format!("failed to {message}").as_str()));
@@ -230,7 +252,9 @@ async fn postgres_is_encrypted_when_the_url_asks() {
     let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let authority = server.certificate();
     let verified = format!("?sslmode=verify-full&sslrootcert={}", authority.display());
-    for (asked, encrypted) in [("", false), ("?sslmode=prefer", true), ("?ssl=require", true), (verified.as_str(), true)] {
+    for (asked, encrypted) in
+        [("", false), ("?sslmode=prefer", true), ("?ssl=require", true), (verified.as_str(), true)]
+    {
         let sql = postgres_at(&format!("{}{asked}", server.url()), SECONDS);
         assert_eq!(rows(&sql, query).await, json!([{"ssl": encrypted}]), "{asked}");
     }

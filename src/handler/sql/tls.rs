@@ -161,7 +161,12 @@ impl ServerCertVerifier for AnyServer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -170,7 +175,12 @@ impl ServerCertVerifier for AnyServer {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -186,7 +196,11 @@ mod tests {
     fn the_url_says_how_to_encrypt() {
         let cases = [
             ("postgres://u:p@h/db", "postgres://u:p@h/db", Check::None),
-            ("postgresql+asyncpg://h/db?ssl=require&application_name=x", "postgres://h/db?application_name=x", Check::Encrypt(SslMode::Require)),
+            (
+                "postgresql+asyncpg://h/db?ssl=require&application_name=x",
+                "postgres://h/db?application_name=x",
+                Check::Encrypt(SslMode::Require),
+            ),
             ("postgres://h/db?sslmode=prefer", "postgres://h/db", Check::Encrypt(SslMode::Prefer)),
             ("postgres://h/db?sslmode=verify-full", "postgres://h/db", Check::Verify { authority: None }),
             (
@@ -202,7 +216,9 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_explained_without_its_password() {
-        for url in ["postgres://u:hunter2@h/db?sslmode=maybe", "postgres://u:hunter2@h:port/db", "mysql://u:hunter2@h/db"] {
+        for url in
+            ["postgres://u:hunter2@h/db?sslmode=maybe", "postgres://u:hunter2@h:port/db", "mysql://u:hunter2@h/db"]
+        {
             let error = connection(url).expect_err("it is refused").to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

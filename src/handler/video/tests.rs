@@ -18,7 +18,8 @@ fn world(script: &str) -> (tempfile::TempDir, config::Config) {
     let path = dir.path().display();
     file("helper.sh", &format!("#!/bin/sh\nPATH=/usr/bin:/bin\nrequest={path}/request\ncat > $request\n{script}\n"));
     // Copied by another process: a file that a fork of this one still has open for writing cannot be started.
-    let copied = std::process::Command::new("install").args(["-m", "755", "helper.sh", "helper"]).current_dir(&dir).status();
+    let copied =
+        std::process::Command::new("install").args(["-m", "755", "helper.sh", "helper"]).current_dir(&dir).status();
     assert!(copied.expect("install starts").success());
     symlink(dir.path().join("secret.mp4"), dir.path().join("uploads/link.mp4")).expect("a link");
     symlink("2026/clip.mp4", dir.path().join("uploads/inside.mp4")).expect("a link");
@@ -79,7 +80,10 @@ async fn outputs_are_published_under_the_videos_id() {
         let Outcome::Success(result) = outcome else { panic!("{path}: {outcome:?}") };
         let folder = folder_name("v 1/../x").expect("a folder");
         assert_eq!(result["outputs"]["thumbnail"], format!("https://cdn.test/videos/{folder}/thumbnail.jpg"));
-        assert_eq!((&result["video_id"], &result["duration"], &result["renditions"][1]["height"]), (&json!("v 1/../x"), &json!(2.0), &json!(480)));
+        assert_eq!(
+            (&result["video_id"], &result["duration"], &result["renditions"][1]["height"]),
+            (&json!("v 1/../x"), &json!(2.0), &json!(480))
+        );
         let mut files: Vec<String> = std::fs::read_dir(config.video.output_root.join(&folder))
             .expect("the folder")
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
@@ -88,7 +92,8 @@ async fn outputs_are_published_under_the_videos_id() {
         assert_eq!(files, ["480p.mp4", "720p.mp4", "thumbnail.jpg"], "the workplace is gone");
     }
     let request = dir.path().join("request");
-    let request: protocol::Request = serde_json::from_slice(&std::fs::read(request).expect("the request")).expect("the protocol");
+    let request: protocol::Request =
+        serde_json::from_slice(&std::fs::read(request).expect("the request")).expect("the protocol");
     assert!(request.input.ends_with("/uploads/2026/clip.mp4"), "{}", request.input);
     assert_eq!(request.thumbnail, Some(protocol::Thumbnail { at_ms: 1000, max_width: Some(THUMBNAIL_WIDTH) }));
     assert_eq!(request.renditions.iter().map(|one| one.height).collect::<Vec<_>>(), [720, 480]);
@@ -100,7 +105,15 @@ async fn no_path_leads_out_of_the_input_roots() {
     let (dir, config) = world("exit 1");
     let secret = dir.path().join("secret.mp4").display().to_string();
     let roots = dir.path().join("uploads").display().to_string();
-    for path in ["../secret.mp4", "2026/../../secret.mp4", "link.mp4", &secret, &format!("file://{secret}"), "/etc/passwd", "/no/such/file"] {
+    for path in [
+        "../secret.mp4",
+        "2026/../../secret.mp4",
+        "link.mp4",
+        &secret,
+        &format!("file://{secret}"),
+        "/etc/passwd",
+        "/no/such/file",
+    ] {
         let failed = failure(process(&config, path, "1").await);
         assert_eq!(failed.message, format!("failed to read the input `{path}`: it lies outside input_roots ({roots})"));
         assert_eq!((failed.kind.as_str(), failed.retry), ("VideoInputOutsideRoots", Retryable::Never));
@@ -122,7 +135,9 @@ async fn the_helpers_errors_are_sorted() {
         ("cancelled", 143, "VideoCancelled", Retryable::ByPolicy),
         ("internal", 70, "VideoHelperBug", Retryable::ByPolicy),
     ] {
-        let script = format!("echo libav says >&2; echo '{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"it is so\"}}}}'; exit {code}");
+        let script = format!(
+            "echo libav says >&2; echo '{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"it is so\"}}}}'; exit {code}"
+        );
         let (_dir, config) = world(&script);
         let failed = failure(process(&config, "2026/clip.mp4", "1").await);
         assert_eq!((failed.kind.as_str(), failed.retry), (name, retry));
@@ -131,7 +146,10 @@ async fn the_helpers_errors_are_sorted() {
     }
     let (_dir, config) = world("kill -SEGV $$");
     let failed = failure(process(&config, "2026/clip.mp4", "1").await);
-    assert_eq!(failed.message, "failed to process the video: the helper was ended by signal 11 (SIGSEGV) without an answer");
+    assert_eq!(
+        failed.message,
+        "failed to process the video: the helper was ended by signal 11 (SIGSEGV) without an answer"
+    );
     assert_eq!(failed.retry, Retryable::ByPolicy);
 }
 
@@ -156,10 +174,13 @@ fn times_are_read_as_people_write_them() {
 
 #[test]
 fn sizes_are_checked() {
-    let names = |quality: Value| renditions(&quality).map(|wanted| wanted.into_iter().map(|one| one.name).collect::<Vec<_>>());
+    let names =
+        |quality: Value| renditions(&quality).map(|wanted| wanted.into_iter().map(|one| one.name).collect::<Vec<_>>());
     assert_eq!(names(json!(["720p", "480p", "720p"])).expect("valid"), ["720p", "480p"]);
     assert_eq!(names(json!("360p")).expect("valid"), ["360p"]);
-    for bad in [json!([]), json!(["hd"]), json!(["../../x720p"]), json!([720]), json!({}), json!(["9000p"]), json!(["0p"])] {
+    for bad in
+        [json!([]), json!(["hd"]), json!(["../../x720p"]), json!([720]), json!({}), json!(["9000p"]), json!(["0p"])]
+    {
         assert!(names(bad.clone()).is_err(), "{bad}");
     }
 }

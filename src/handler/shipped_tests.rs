@@ -1,0 +1,120 @@
+//! The shipped `jobsd.toml` through the real handlers: each of its tasks does its work on SQLite and on PostgreSQL.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Attempt, Handlers};
+use crate::config::{self, Config, Database, EmailProvider, PushProvider, Secret};
+use crate::job::{Outcome, TaskName};
+use crate::testing::{fixture, postgres};
+
+/// The shipped file, with everything it writes moved below `dir`.
+fn shipped(dir: &Path) -> Config {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobsd.toml");
+    let mut config = config::load(&path, &|_| None).expect("the shipped file is valid").config;
+    let moved = fixture::config(dir);
+    config.database = moved.database;
+    config.email.provider = EmailProvider::Outbox { folder: dir.join("mail") };
+    config.push.provider = PushProvider::Outbox { folder: dir.join("push") };
+    config
+}
+
+/// Calls a task as its producer does, with positional arguments.
+async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> Value {
+    let task = &config.tasks[&TaskName::parse(task).expect("a valid name")];
+    let positional = args.as_array().expect("an array");
+    let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
+    let job = fixture::job(Value::Object(args));
+    match handlers.perform(&Attempt { job: &job, task, attempt: 1, steps: Vec::new() }).await {
+        Outcome::Success(result) => result,
+        other => panic!("{}: {other:?}", task.name),
+    }
+}
+
+/// Every task that needs mail, push or the database only.
+async fn whole_workload(config: &Config) {
+    let handlers = Handlers::new(config).expect("the handlers are built");
+    let long = "x".repeat(200);
+    for (task, args) in [
+        ("send_email_task", json!(["a@b.test", "Hi", "<p>Hello</p>"])),
+        ("send_email_task", json!(["a@b.test", "Hi", "", "welcome", {"user_name": "Ann", "username": "ann"}])),
+        ("send_welcome_email", json!(["a@b.test", "Ann", "ann"])),
+        ("send_job_application_email", json!(["b@c.test", "Bob", "Chef", "Ann", "a@b.test", 17])),
+        ("send_message_notification_email", json!(["a@b.test", "Ann", "Bob", long])),
+        ("send_password_reset_email", json!(["a@b.test", "Ann", "t0k3n"])),
+        ("send_push_notification_job", json!([1, "Title", "Body", "system", {"k": 1}])),
+        ("send_new_follower_notification_job", json!([2, "Bob", 1])),
+        ("send_new_like_notification_job", json!([2, "Bob", 1, 17])),
+        ("send_new_comment_notification_job", json!([2, "Bob", 1, 17, long])),
+        ("send_new_message_notification_job", json!([2, "Bob", 1, long])),
+        ("track_user_event_job", json!([1, "login", {"from": "web"}])),
+        ("track_user_event_job", json!(["1", "logout"])),
+        ("cleanup_old_notifications", json!([])),
+    ] {
+        let result = call(config, &handlers, task, args).await;
+        assert_eq!(result["success"], true, "{task}: {result}");
+    }
+    let stats = json!({"posts": 0, "followers": 0, "following": 0, "likes_received": 0, "comments_received": 0});
+    for _ in 0..2 {
+        let result = call(config, &handlers, "aggregate_user_stats_job", json!([1])).await;
+        assert_eq!(result, json!({"success": true, "user_id": 1, "stats": stats}), "the second run updates the row");
+    }
+    let sql = super::sql::Sql::new(&config.database).expect("the database");
+    let count = async |query: &str| sql.column(query, &Map::new()).await.expect("it runs");
+    assert_eq!(
+        count("SELECT count(*) AS n FROM notifications WHERE user_id = 1 AND is_read = FALSE").await,
+        [json!(5)]
+    );
+    assert_eq!(count("SELECT count(*) AS n FROM user_events").await, [json!(2)]);
+    let comment = count("SELECT content FROM notifications WHERE notification_type = 'comment'").await;
+    assert_eq!(comment, [json!(format!("Bob commented: {}", "x".repeat(50)))]);
+
+    let old = "UPDATE notifications SET is_read = TRUE, created_at = :at WHERE notification_type IN ('like', 'follow')";
+    let named = Map::from_iter([("at".to_owned(), json!("2020-01-01T00:00:00.000Z"))]);
+    sql.run(&[old.to_owned()], &named).await.expect("it runs");
+    let cleaned = call(config, &handlers, "cleanup_old_notifications", json!([])).await;
+    assert_eq!(cleaned, json!({"success": true, "deleted_count": 2}));
+}
+
+#[tokio::test]
+async fn the_shipped_workload_runs_on_sqlite() {
+    fixture::tls_provider();
+    let dir = tempfile::tempdir().expect("a temp dir");
+    whole_workload(&shipped(dir.path())).await;
+    let files = |folder: &str| std::fs::read_dir(dir.path().join(folder)).expect("the folder").count();
+    assert_eq!((files("mail"), files("push")), (6, 5));
+}
+
+#[tokio::test]
+async fn the_shipped_workload_runs_on_postgres() {
+    fixture::tls_provider();
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let server = postgres::Server::start();
+    let mut config = shipped(dir.path());
+    let timeout = Duration::from_secs(10);
+    config.database = Database::Postgres { url: Secret::new(server.url()), connections: 2, timeout };
+    let sql = super::sql::Sql::new(&config.database).expect("the database");
+    // As an app's own migrations would make them.
+    let tables: Vec<String> = [
+        "notifications (id bigserial PRIMARY KEY, user_id int NOT NULL, actor_id int, notification_type varchar(50) NOT NULL, \
+            content text NOT NULL, related_id int, is_read boolean NOT NULL, created_at timestamptz NOT NULL)",
+        "user_events (id bigserial PRIMARY KEY, user_id int, event_type varchar(50), event_data jsonb, created_at timestamptz)",
+        "posts (id serial PRIMARY KEY, user_id int)",
+        "follows (follower_id int, followed_id int)",
+        "likes (user_id int, post_id int)",
+        "comments (id serial PRIMARY KEY, user_id int, post_id int)",
+        "user_stats (user_id int PRIMARY KEY, posts int, followers int, following int, likes_received int, \
+            comments_received int, updated_at timestamptz)",
+    ]
+    .map(|table| format!("CREATE TABLE {table}"))
+    .into();
+    sql.run(&tables, &Map::new()).await.expect("the tables are made");
+    whole_workload(&config).await;
+}
+
+#[test]
+fn the_configuration_knows_the_built_in_mail_templates() {
+    assert!(super::builtin_template_names().eq(config::MAIL_TEMPLATES));
+}
