@@ -31,6 +31,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,7 +84,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(short, long = "config", env = "JOBSD_CONFIG", default_value = "jobsd.toml", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", env = "JOBSD_CONFIG", default_value = "jobsd.toml", value_name = "FILE")]
     path: PathBuf,
 }
 
@@ -102,7 +103,7 @@ fn run(path: &Path) -> ExitCode {
     let loaded = match daemon::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprint!("{problems}");
+            eprintln!("{problems}");
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -141,7 +142,7 @@ fn check(path: &Path, json: bool) -> ExitCode {
                 loaded.warnings.iter().for_each(|warning| println!("{warning}"));
                 println!("{}: valid", path.display());
             }
-            Err(problems) => eprint!("{problems}"),
+            Err(problems) => eprintln!("{problems}"),
         }
     }
     match outcome {
@@ -155,8 +156,11 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn log_to_stderr(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(&log.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The cron library reports every step of its own at info; an explicit word on it in log.level still counts.
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("tokio_cron_scheduler=warn,{}", log.level))?;
+    // Colours are for a terminal; a file or the journal would keep their escape codes.
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -2,7 +2,7 @@
 //!
 //! Numbers that Redis knows (how many wait, how many are dead) are not kept here: they are read when asked for.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -10,35 +10,47 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Ending {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Ending {
     Completed,
     Failed,
     TimedOut,
     Interrupted,
 }
 
+impl EncodeLabelValue for Ending {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+        };
+        word.encode(encoder)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct AttemptLabels {
+pub(crate) struct AttemptLabels {
     pub queue: String,
     pub task: String,
     pub ending: Ending,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct QueueLabels {
+pub(crate) struct QueueLabels {
     pub queue: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TaskLabels {
+pub(crate) struct TaskLabels {
     pub queue: String,
     pub task: String,
 }
 
 /// The counters of this process. Label values are names from the configuration, so their number is bounded.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub registry: Registry,
     pub attempts: Family<AttemptLabels, Counter>,
     /// Attempts that run now.
@@ -57,8 +69,7 @@ pub struct Metrics {
 }
 
 /// From 5 ms to an hour: mails and transcodes on one scale.
-const ATTEMPT_BUCKETS: [f64; 13] =
-    [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+const ATTEMPT_BUCKETS: [f64; 13] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 /// From 1 ms, a pickup by an idle pool, to an hour of backlog.
 const WAIT_BUCKETS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 600.0, 3600.0];
 

@@ -21,7 +21,7 @@ use crate::job::{Job, JobId, Origin, Timestamp};
 
 /// The scheduler of one node.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     /// The next fire of each schedule, with the schedule it was computed for.
@@ -29,7 +29,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
         Self { broker, config, next: HashMap::new() }
     }
 
@@ -37,7 +37,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// When the tick cannot be set up.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JobSchedulerError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), JobSchedulerError> {
         let tick = Arc::new(Notify::new());
         let mut ticker = JobScheduler::new().await?;
         let told = Arc::clone(&tick);
@@ -126,8 +126,11 @@ fn following(schedule: &Schedule, at: Timestamp) -> Option<Timestamp> {
     timestamp(&schedule.cron.find_next_occurrence(&zoned, false).ok()?)
 }
 
+/// In whole seconds: croner hands the fraction of the instant it searched from on to the occurrence it found, and a fire
+/// with a fraction would be another one on every node.
 fn timestamp<Z: TimeZone>(at: &DateTime<Z>) -> Option<Timestamp> {
-    u64::try_from(at.with_timezone(&Utc).timestamp_millis()).ok().map(Timestamp::from_millis)
+    let seconds = u64::try_from(at.with_timezone(&Utc).timestamp()).ok()?;
+    Some(Timestamp::from_millis(seconds * 1000))
 }
 
 #[cfg(test)]
@@ -162,6 +165,16 @@ mod tests {
         // Nassau leaves daylight saving time on 2026-11-01: 03:00 is 07:00 UTC before and 08:00 UTC after.
         assert_eq!(following(&daily, at("2026-10-30T12:00:00Z")), Some(at("2026-10-31T07:00:00Z")));
         assert_eq!(following(&daily, at("2026-11-01T12:00:00Z")), Some(at("2026-11-02T08:00:00Z")));
+    }
+
+    #[test]
+    fn a_fire_is_the_same_instant_whenever_it_is_looked_for() {
+        let daily = schedule("0 3 * * *", chrono_tz::UTC, CatchUp::Last);
+        let last = at("2026-11-20T03:00:00Z");
+        for now in ["2026-11-23T03:00:00.075Z", "2026-11-23T12:00:00.117Z", "2026-11-23T12:00:00Z"] {
+            assert_eq!(first_fire(&daily, Some(last), at(now)), Some(at("2026-11-23T03:00:00Z")), "{now}");
+            assert_eq!(following(&daily, at(now)), Some(at("2026-11-24T03:00:00Z")), "{now}");
+        }
     }
 
     #[test]

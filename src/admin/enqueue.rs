@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::answer::{Answer, json};
 use super::entry::{self, Entry};
-use super::overview::RETRY_AFTER;
 use super::problem::{FieldError, Problem, ProblemKind};
 use crate::broker::{Broker, BrokerError, Enqueued};
 use crate::clock;
@@ -68,7 +67,7 @@ pub(super) async fn answer(broker: &Broker, config: &Config, body: &Value) -> Re
 async fn add(broker: &Broker, config: &Config, entries: &[Entry]) -> Result<Vec<Enqueued>, Problem> {
     let queues: Vec<QueueName> = config.queues.keys().cloned().collect();
     let chosen: Vec<&JobId> = entries.iter().filter(|entry| entry.id_is_chosen).map(|entry| &entry.job.id).collect();
-    let taken = broker.store.taken(&chosen, &queues).await.map_err(|error| refusal(&error.into()))?;
+    let taken = broker.store.taken(&chosen, &queues).await.map_err(|error| Problem::of_read(&error))?;
     let is_taken = |entry: &Entry| entry.id_is_chosen && taken.contains(&entry.job.id);
     let fresh: Vec<Job> = entries.iter().filter(|entry| !is_taken(entry)).map(|entry| entry.job.clone()).collect();
     let mut outcomes = enqueue(broker, &fresh).await.map_err(|error| refusal(&error))?.into_iter();
@@ -102,10 +101,12 @@ fn refusal(error: &BrokerError) -> Problem {
         BrokerError::Link(LinkError::Unexpected { .. }) | BrokerError::Answer { .. } | BrokerError::Encode(_) => {
             Problem::internal(error.to_string())
         }
+        BrokerError::Link(away @ (LinkError::Connect(_) | LinkError::ConnectTimeout(_))) => {
+            Problem::unavailable(format!("{away}; nothing was enqueued"))
+        }
         BrokerError::Link(away) => {
-            let detail =
-                format!("{away}; the job may have been enqueued: with an \"id\" of yours a repetition is safe");
-            Problem::unavailable(detail, RETRY_AFTER).logged(error.to_string())
+            let doubt = "it may have been enqueued all the same; a repetition is safe with an \"id\" of your own";
+            Problem::unavailable(format!("{away}; {doubt}"))
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Shared;
 use super::answer::{Answer, json, text};
-use super::overview::{self, RETRY_AFTER, phase_word};
+use super::overview::{self, phase_word};
 use super::problem::Problem;
 use super::request::Format;
 use crate::config::Config;
@@ -48,7 +48,7 @@ pub(super) async fn readyz(shared: &Shared, format: Format) -> Answer {
     }
     match format {
         _ if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
-        Format::Json => Problem::unavailable(reasons.join("; "), RETRY_AFTER).into_answer(),
+        Format::Json => Problem::unavailable(reasons.join("; ")).into_answer(),
         Format::Text | Format::Html => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n")))
         }

@@ -9,12 +9,11 @@ use serde_json::Value;
 
 use super::Shared;
 use super::answer::{Answer, json};
-use super::overview::RETRY_AFTER;
 use super::problem::{Problem, ProblemKind};
 use super::secrets::Secrets;
 use crate::config::Config;
 use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, State, Timestamp};
-use crate::store::{JobView, LinkError};
+use crate::store::JobView;
 
 /// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
 #[derive(Serialize)]
@@ -99,16 +98,9 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result
     let unknown = || Problem::new(ProblemKind::NotFound, "no job has this id; ended jobs are deleted after a while");
     let id = JobId::parse(id).map_err(|_| unknown())?;
     let queues: Vec<QueueName> = config.queues.keys().cloned().collect();
-    let view = shared.parts.broker.store.job(&id, &queues).await.map_err(|error| unreadable(&error))?;
+    let view = shared.parts.broker.store.job(&id, &queues).await.map_err(|error| Problem::of_read(&error))?;
     let view = view.ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &shown(config, &view)))
-}
-
-fn unreadable(error: &LinkError) -> Problem {
-    match error {
-        LinkError::Unexpected { .. } => Problem::internal(error.to_string()),
-        away => Problem::unavailable(away.to_string(), RETRY_AFTER),
-    }
 }
 
 fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {

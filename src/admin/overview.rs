@@ -17,8 +17,6 @@ use crate::store::{ForeignList, LinkError, QueueView};
 
 /// A status answer says "Redis is away" rather than wait longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When to ask again for what Redis was needed for.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why the numbers could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +108,7 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Result<Answer, P
     struct Body<'a> {
         queues: Vec<QueueRow<'a>>,
     }
-    let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string(), RETRY_AFTER))?;
+    let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     Ok(json(StatusCode::OK, &Body { queues: rows(config, Some(&views)) }))
 }
 

@@ -7,6 +7,10 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::answer::{Answer, json_of};
+use crate::store::LinkError;
+
+/// When to ask again for what cannot be done now.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What went wrong, as a closed set: each has its status, its `type` and its `title`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +106,17 @@ impl Problem {
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
     }
 
-    /// Worth another try after `pause`.
-    pub(super) fn unavailable(detail: impl Into<String>, pause: Duration) -> Self {
-        Self::new(ProblemKind::Unavailable, detail).with(header::RETRY_AFTER, pause.as_secs().into())
+    /// Worth another try in a while.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Unavailable, detail).with(header::RETRY_AFTER, RETRY_AFTER.as_secs().into())
+    }
+
+    /// A read of the store that gave nothing.
+    pub(super) fn of_read(error: &LinkError) -> Self {
+        match error {
+            LinkError::Unexpected { .. } => Self::internal(error.to_string()),
+            away => Self::unavailable(away.to_string()),
+        }
     }
 
     /// Our own fault: the client learns that it happened, the log what it was.

@@ -21,11 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinError;
 
-use crate::broker::Broker;
 use crate::config::Config;
 use crate::daemon::{Daemon, Source, StartError};
 use crate::job::{JobId, QueueName, State};
-use crate::store::Embedded;
+use crate::store::{Embedded, Store};
 use artefacts::{Artefact, ArtefactError, Artefacts};
 use clip::{Clip, ClipError};
 use place::{Place, PlaceError};
@@ -69,7 +68,7 @@ struct Stage {
     config: Config,
     admin: SocketAddr,
     clip: Clip,
-    broker: Arc<Broker>,
+    store: Arc<Store>,
 }
 
 /// A job that is done, and what it left.
@@ -104,7 +103,7 @@ async fn demo(once: bool, dir: Option<PathBuf>) -> Result<(), DemoError> {
     let mut terminal_gone = signal(SignalKind::hangup()).map_err(DemoError::Signals)?;
 
     let daemon = start(&mut config, &mut report).await?;
-    let stage = Stage { place, config, admin: daemon.admin_address, clip, broker: Arc::clone(daemon.broker()) };
+    let stage = Stage { place, config, admin: daemon.admin_address, clip, store: Arc::clone(&daemon.broker().store) };
     let control = daemon.control.clone();
     let mut serving = tokio::spawn(daemon.serve());
     let shown = tokio::select! {
@@ -186,7 +185,7 @@ async fn answer(
     let late = || failed(format!("there is no answer after {} s", PATIENCE.as_secs()));
     let answer = tokio::select! {
         answer = tokio::time::timeout(PATIENCE, producer.answer(ticket)) => answer.map_err(|_| late())??,
-        reason = first_failure(&stage.broker, work, ticket) => return Err(failed(reason)),
+        reason = first_failure(&stage.store, work, ticket) => return Err(failed(reason)),
     };
     match answer {
         Answer::Done { state, result } => Ok((state, result)),
@@ -195,13 +194,13 @@ async fn answer(
 }
 
 /// Completes when the job waits for another attempt, with the reason of the failed one.
-async fn first_failure(broker: &Broker, work: &Work, ticket: &Ticket) -> String {
+async fn first_failure(store: &Store, work: &Work, ticket: &Ticket) -> String {
     let queue = QueueName::parse(work.queue).expect("the demo's queues have valid names");
     let id = JobId::parse(&ticket.id).expect("a UUID is a valid id");
     loop {
         tokio::time::sleep(LOOK).await;
         // An error is the daemon's to log; the wait for the answer has its own end.
-        if let Ok(Some(view)) = broker.store.job(&id, std::slice::from_ref(&queue)).await
+        if let Ok(Some(view)) = store.job(&id, std::slice::from_ref(&queue)).await
             && view.state == State::Retry
             && let Some(mishap) = view.history.mishaps.last()
         {

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Request {
     /// Absolute path of the media file. Only ever opened as a local regular file, never as a URL or a playlist.
     pub(crate) input: String,
-    /// Absolute path of an existing folder that takes the outputs. One run at a time may use a folder.
+    /// Absolute path of an existing folder that takes the outputs. A run waits while another one uses the folder, and removes
+    /// the `.part` files that a killed one has left there.
     pub(crate) output_dir: String,
     pub(crate) mode: Mode,
     /// The wanted sizes, any order; empty in mode `thumbnail`.
@@ -153,7 +154,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// One entry for each rendition asked for, in that order. Names whose sizes came out equal share one `file`.
-    /// An input without pictures gives one entry named `audio`. Empty in mode `thumbnail`.
+    /// An input without pictures gives one entry named `audio`, in `audio.mp4`. Empty in mode `thumbnail`.
     pub(crate) outputs: Vec<Output>,
     pub(crate) thumbnail: Option<Picture>,
     pub(crate) input: InputFacts,
@@ -177,7 +178,7 @@ pub(crate) struct Output {
     pub(crate) bytes: u64,
 }
 
-/// A JPEG.
+/// A JPEG, `thumbnail.jpg`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Picture {
     pub(crate) file: String,

@@ -14,10 +14,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use keeper::Keeper;
-pub use supervisor::Supervisor;
+pub(crate) use keeper::Keeper;
+pub(crate) use supervisor::Supervisor;
 
 use crate::broker::{Broker, Claim, Settled, Settlement, Swept};
 use crate::clock;
@@ -33,9 +34,12 @@ const SETTLE_BATCH: usize = 500;
 /// Pause after a round trip that failed; it doubles up to the second one.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// How often a busy pool promotes what has become due.
+const PROMOTE_EVERY: Duration = Duration::from_secs(1);
+
 /// What all pools of a node share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub broker: Arc<Broker>,
     pub live: ArcSwap<Live>,
     pub metrics: Arc<Metrics>,
@@ -43,14 +47,14 @@ pub struct Shared {
 
 /// The configuration in force and the handlers built from it: replaced together by a reload.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     pub config: Arc<Config>,
     pub handlers: Arc<Handlers>,
 }
 
 /// How a pool is told to end.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// No new claims; what runs may finish.
     pub drain: CancellationToken,
     /// What still runs is interrupted and handed back.
@@ -70,8 +74,10 @@ struct Pool {
     changed: Arc<Notify>,
     /// There may be something to claim.
     look: bool,
-    /// When the next job becomes due, as far as is known.
+    /// When the next job becomes due, as of the last time the queue was found empty.
     due: Option<Timestamp>,
+    /// A busy pool never finds its queue empty: it promotes what is due at this pace.
+    promoted: Instant,
     pause: Duration,
 }
 
@@ -88,6 +94,7 @@ impl Pool {
             changed: Arc::new(Notify::new()),
             look: true,
             due: None,
+            promoted: Instant::now(),
             pause: RETRY_PAUSE.0,
         }
     }
@@ -132,7 +139,7 @@ impl Pool {
     fn appetite(&self) -> (usize, bool) {
         let due = self.due.is_some_and(|due| due <= clock::now());
         let want = if self.look || due { self.free().min(CLAIM_BATCH) } else { 0 };
-        (want, due && want > 0)
+        (want, want > 0 && (due || self.promoted.elapsed() >= PROMOTE_EVERY))
     }
 
     fn free(&self) -> usize {
@@ -145,6 +152,9 @@ impl Pool {
     async fn exchange(&mut self, want: usize, promote: bool) {
         let queue = Arc::clone(&self.queue.borrow_and_update());
         let settlements = std::mem::take(&mut self.settlements);
+        if promote {
+            self.promoted = Instant::now();
+        }
         let result = self.shared.broker.exchange(&queue, settlements, promote, want, clock::now()).await;
         let mut failed = None;
         match result.settled {

@@ -47,7 +47,11 @@ fn aac_is_copied_bit_by_bit() {
     let clip = bench.clip("320x240", 2);
     run(&bench.request(&clip, &[("a", 240)])).result();
     let sound = |path: &std::path::Path| {
-        command("ffmpeg", &["-v", "error", "-i", path.to_str().expect("a path"), "-map", "a", "-c", "copy", "-f", "md5", "-"]).0
+        command(
+            "ffmpeg",
+            &["-v", "error", "-i", path.to_str().expect("a path"), "-map", "a", "-c", "copy", "-f", "md5", "-"],
+        )
+        .0
     };
     assert_eq!(sound(&clip), sound(&bench.output("a.mp4")));
 }
@@ -83,7 +87,12 @@ fn the_short_side_is_the_rung() {
 #[test]
 fn odd_sides_and_full_colour_become_even_and_420() {
     let bench = Bench::new();
-    let clip = bench.coded("clip.mkv", "427x241", 2, &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv444p", "-an"]);
+    let clip = bench.coded(
+        "clip.mkv",
+        "427x241",
+        2,
+        &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv444p", "-an"],
+    );
     run(&bench.request(&clip, &[("a", 480)])).result();
     check_mp4(&bench.output("a.mp4"), Some((426, 240)), false, 2.0, FRAME);
 }
@@ -97,8 +106,12 @@ fn a_turned_phone_gives_an_upright_picture() {
         ("90", 270, (240, 320), (120, 300), (120, 20)),
     ] {
         let bench = Bench::new();
-        let halves = "color=red:size=160x240:rate=30:duration=1[l];color=blue:size=160x240:rate=30:duration=1[r];[l][r]hstack";
-        let flat = bench.make("flat.mp4", &["-f", "lavfi", "-i", halves, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]);
+        let halves =
+            "color=red:size=160x240:rate=30:duration=1[l];color=blue:size=160x240:rate=30:duration=1[r];[l][r]hstack";
+        let flat = bench.make(
+            "flat.mp4",
+            &["-f", "lavfi", "-i", halves, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"],
+        );
         let turn = format!("rotate={angle}");
         let flat = flat.to_str().expect("a path");
         let clip = bench.make("clip.mp4", &["-i", flat, "-c", "copy", "-metadata:s:v:0", &turn]);
@@ -123,8 +136,18 @@ fn uneven_times_are_kept() {
     let clip = bench.make(
         "clip.mkv",
         &[
-            "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=30:duration=3", "-vf", "select='lt(n,30)+not(mod(n,7))'",
-            "-vsync", "vfr", "-c:v", "libx264", "-preset", "ultrafast",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=320x240:rate=30:duration=3",
+            "-vf",
+            "select='lt(n,30)+not(mod(n,7))'",
+            "-vsync",
+            "vfr",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
         ],
     );
     run(&bench.request(&clip, &[("a", 240)])).result();
@@ -171,11 +194,29 @@ fn sound_without_pictures() {
 #[test]
 fn a_cover_picture_is_no_video() {
     let bench = Bench::new();
-    let cover = bench.make("cover.jpg", &["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=1:duration=1", "-frames:v", "1"]);
+    let cover =
+        bench.make("cover.jpg", &["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=1:duration=1", "-frames:v", "1"]);
     let cover = cover.to_str().expect("a path");
     let clip = bench.make(
         "song.mp3",
-        &["-f", "lavfi", "-i", "sine=duration=2", "-i", cover, "-map", "0", "-map", "1", "-c:a", "libmp3lame", "-c:v", "copy", "-id3v2_version", "3"],
+        &[
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=duration=2",
+            "-i",
+            cover,
+            "-map",
+            "0",
+            "-map",
+            "1",
+            "-c:a",
+            "libmp3lame",
+            "-c:v",
+            "copy",
+            "-id3v2_version",
+            "3",
+        ],
     );
     let run = run(&bench.request(&clip, &[("720p", 720)]));
     assert_eq!(run.result()["outputs"][0]["name"], "audio");
@@ -187,8 +228,24 @@ fn old_television_becomes_square_and_progressive() {
     let clip = bench.make(
         "clip.ts",
         &[
-            "-f", "lavfi", "-i", "testsrc2=size=720x576:rate=50:duration=2", "-f", "lavfi", "-i", "sine=sample_rate=48000:duration=2",
-            "-vf", "interlace=lowpass=off,setsar=64/45", "-c:v", "mpeg2video", "-b:v", "6M", "-flags", "+ilme+ildct", "-c:a", "mp2",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=720x576:rate=50:duration=2",
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=sample_rate=48000:duration=2",
+            "-vf",
+            "interlace=lowpass=off,setsar=64/45",
+            "-c:v",
+            "mpeg2video",
+            "-b:v",
+            "6M",
+            "-flags",
+            "+ilme+ildct",
+            "-c:a",
+            "mp2",
         ],
     );
     let run = run(&bench.request(&clip, &[("720p", 720), ("480p", 480)]));
@@ -196,7 +253,10 @@ fn old_television_becomes_square_and_progressive() {
     check_mp4(&bench.output("720p.mp4"), Some((1024, 576)), true, 2.0, 0.04);
     check_mp4(&bench.output("480p.mp4"), Some((854, 480)), true, 2.0, 0.04);
     let combed = |path: &std::path::Path| {
-        let (_, text) = command("ffmpeg", &["-nostdin", "-i", path.to_str().expect("a path"), "-vf", "idet", "-an", "-f", "null", "-"]);
+        let (_, text) = command(
+            "ffmpeg",
+            &["-nostdin", "-i", path.to_str().expect("a path"), "-vf", "idet", "-an", "-f", "null", "-"],
+        );
         let line = text.lines().find(|line| line.contains("Multi frame detection")).expect("idet reports").to_owned();
         let number = |key: &str| -> u32 {
             let rest = line.split(key).nth(1).expect("the key is there");
@@ -213,7 +273,21 @@ fn old_television_becomes_square_and_progressive() {
 fn other_codecs_and_containers() {
     for (name, codecs) in [
         ("clip.webm", &["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"][..]),
-        ("hevc10.mp4", &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le", "-c:a", "aac"]),
+        (
+            "hevc10.mp4",
+            &[
+                "-c:v",
+                "libx265",
+                "-preset",
+                "ultrafast",
+                "-x265-params",
+                "log-level=error",
+                "-pix_fmt",
+                "yuv420p10le",
+                "-c:a",
+                "aac",
+            ],
+        ),
         ("surround.mov", &["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-c:a", "ac3", "-ac", "6"]),
         ("clip.avi", &["-c:v", "mpeg4", "-c:a", "libmp3lame"]),
         ("mono.mov", &["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "pcm_s16le", "-ac", "1", "-ar", "44100"]),
@@ -231,6 +305,34 @@ fn other_codecs_and_containers() {
     }
 }
 
+/// A camera that was switched over: encoders cannot change their size, so the second half is scaled to that of the first.
+#[test]
+fn a_change_of_size_on_the_way() {
+    let bench = Bench::new();
+    let codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"];
+    let first = bench.coded("first.ts", "320x240", 2, &codecs);
+    let second = bench.coded("second.ts", "640x480", 2, &[&codecs[..], &["-output_ts_offset", "2"]].concat());
+    let both = [fs::read(first).expect("the first"), fs::read(second).expect("the second")].concat();
+    fs::write(bench.path("clip.ts"), both).expect("the clip");
+    run(&bench.request(&bench.path("clip.ts"), &[("a", 240)])).result();
+    let output = bench.output("a.mp4");
+    assert_eq!(picture_times(&output).len(), 120);
+    let stream = &probe(&output)["streams"][0];
+    assert_eq!((stream["width"].as_u64(), stream["height"].as_u64()), (Some(320), Some(240)));
+}
+
+/// Browsers record so: no duration is stated, and none may be demanded.
+#[test]
+fn a_recording_that_does_not_say_how_long_it_is() {
+    let bench = Bench::new();
+    let codecs = ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus", "-f", "webm", "-live", "1"];
+    let clip = bench.coded("clip.webm", "320x240", 2, &codecs);
+    assert!(probe(&clip)["format"]["duration"].is_null(), "the clip says how long it is");
+    let run = run(&bench.request(&clip, &[("a", 240)]));
+    assert!(run.result()["input"]["duration_ms"].is_null());
+    check_mp4(&bench.output("a.mp4"), Some((320, 240)), true, 2.0, FRAME);
+}
+
 /// A grey of half the signal in the two curves of high dynamic range, and how bright it has to be on an ordinary screen. Taken
 /// as it stands it would be 128.
 #[test]
@@ -241,8 +343,24 @@ fn high_dynamic_range_becomes_ordinary() {
         let clip = bench.make(
             "clip.mp4",
             &[
-                "-f", "lavfi", "-i", "color=0x808080:size=320x240:rate=30:duration=1", "-pix_fmt", "yuv420p10le", "-c:v", "libx265",
-                "-preset", "ultrafast", "-x265-params", &labels, "-color_primaries", "bt2020", "-color_trc", curve, "-colorspace", "bt2020nc",
+                "-f",
+                "lavfi",
+                "-i",
+                "color=0x808080:size=320x240:rate=30:duration=1",
+                "-pix_fmt",
+                "yuv420p10le",
+                "-c:v",
+                "libx265",
+                "-preset",
+                "ultrafast",
+                "-x265-params",
+                &labels,
+                "-color_primaries",
+                "bt2020",
+                "-color_trc",
+                curve,
+                "-colorspace",
+                "bt2020nc",
             ],
         );
         let mut request = bench.request(&clip, &[("a", 240)]);
@@ -250,7 +368,8 @@ fn high_dynamic_range_becomes_ordinary() {
         run(&request).result();
         check_mp4(&bench.output("a.mp4"), Some((320, 240)), false, 1.0, FRAME);
         let stream = &probe(&bench.output("a.mp4"))["streams"][0];
-        let labels = ["color_transfer", "color_primaries", "color_space", "color_range"].map(|key| stream[key].as_str());
+        let labels =
+            ["color_transfer", "color_primaries", "color_space", "color_range"].map(|key| stream[key].as_str());
         assert_eq!(labels, [Some("bt709"), Some("bt709"), Some("bt709"), Some("tv")]);
         for file in ["a.mp4", "thumbnail.jpg"] {
             let [red, green, blue] = pixel(&bench.output(file), 160, 120);
@@ -268,7 +387,17 @@ fn private_facts_are_left_behind() {
         "clip.mp4",
         "320x240",
         1,
-        &["-c:v", "libx264", "-preset", "ultrafast", "-an", "-metadata", "location=+25.0443-077.3504/", "-metadata", "title=secret"],
+        &[
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-an",
+            "-metadata",
+            "location=+25.0443-077.3504/",
+            "-metadata",
+            "title=secret",
+        ],
     );
     assert!(probe(&clip)["format"]["tags"]["location"].is_string(), "the clip has no location");
     run(&bench.request(&clip, &[("a", 240)])).result();

@@ -86,17 +86,3 @@ async fn a_redis_that_was_emptied() {
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await.expect("the scripts are gone");
     works_again(&port).await;
 }
-
-#[tokio::test]
-async fn a_redis_that_takes_a_moment_is_not_away() {
-    let port = Port::open().await;
-    assert_eq!(port.get("/api/v1/queues").await.status, 200);
-    port.redis.freeze();
-    // Longer than the Redis library would wait by itself, shorter than we do.
-    let thaw = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        port.redis.thaw();
-    };
-    let (reply, ()) = tokio::join!(port.get("/api/v1/queues"), thaw);
-    assert_eq!(reply.status, 200, "{}", reply.body);
-}

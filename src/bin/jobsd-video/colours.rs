@@ -35,11 +35,7 @@ impl Colours {
     /// What the filters make of it. Players guess by size where it is not said, and guess wrong, so the encoder is told.
     pub(crate) fn of_output(self) -> Self {
         if self.tone_mapping().is_some() {
-            return Self {
-                space: Space::BT709,
-                primaries: Primaries::BT709,
-                transfer: TransferCharacteristic::BT709,
-            };
+            return Self { space: Space::BT709, primaries: Primaries::BT709, transfer: TransferCharacteristic::BT709 };
         }
         match self.space {
             // The scaler makes it YUV by the matrix of old television.

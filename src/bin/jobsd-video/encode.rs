@@ -59,13 +59,13 @@ impl Files {
         settings: &VideoSettings,
         sound: Option<&SoundTrack>,
     ) -> Result<Self, Failure> {
-        let mut files = Vec::new();
+        let mut files = Self { files: Vec::new() };
         for rung in rungs {
             let encoder = PictureEncoder::open(stream, rung.size, colours, settings, rungs.len())?;
             let part = Part::create(folder, &rung.file)?;
-            files.push(FileThread::start(Mp4::create(part, Some(&encoder), sound)?, Some(encoder))?);
+            files.files.push(FileThread::start(Mp4::create(part, Some(&encoder), sound)?, Some(encoder))?);
         }
-        Ok(Self { files })
+        Ok(files)
     }
 
     pub(crate) fn only_sound(folder: &Folder, name: &str, sound: &SoundTrack) -> Result<Self, Failure> {
@@ -83,7 +83,7 @@ impl Files {
     }
 
     /// Waits until all files are complete; in the order of the rungs.
-    pub(crate) fn finish(self) -> Result<Vec<Written>, Failure> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Written>, Failure> {
         let ends: Result<(), Failure> = self.files.iter().try_for_each(|file| file.send(Piece::End));
         let mut written = Vec::new();
         let mut failure = ends.err();
@@ -97,15 +97,22 @@ impl Files {
     }
 
     /// Ends all threads without finishing the files. If one of them has failed, that is the reason why `failure` came up.
-    pub(crate) fn abandon(self, failure: Failure) -> Failure {
+    pub(crate) fn abandon(mut self, failure: Failure) -> Failure {
         self.join().into_iter().find_map(Result::err).unwrap_or(failure)
     }
 
-    fn join(self) -> Vec<Result<Option<Written>, Failure>> {
+    fn join(&mut self) -> Vec<Result<Option<Written>, Failure>> {
         // All queues are closed before the first thread is waited for, so that none goes on for nothing.
-        let threads: Vec<_> = self.files.into_iter().map(|file| file.thread).collect();
+        let threads: Vec<_> = self.files.drain(..).map(|file| file.thread).collect();
         let panicked = |_| Err(Failure::new(ErrorKind::Internal, "an encoder has panicked"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+    }
+}
+
+/// However a run fails, no thread outlives it: a thread owns a part, and the part must be gone before the process is.
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
@@ -133,7 +140,11 @@ enum End {
     Abandoned,
 }
 
-fn write_pieces(file: &mut Mp4, mut encoder: Option<&mut PictureEncoder>, pieces: &Receiver<Piece>) -> Result<End, Failure> {
+fn write_pieces(
+    file: &mut Mp4,
+    mut encoder: Option<&mut PictureEncoder>,
+    pieces: &Receiver<Piece>,
+) -> Result<End, Failure> {
     for piece in pieces {
         cancel::check()?;
         match piece {
@@ -163,7 +174,13 @@ pub(crate) struct PictureEncoder {
 
 impl PictureEncoder {
     /// `rungs` encoders share the processors.
-    fn open(stream: &PictureStream, size: Size, colours: Colours, settings: &VideoSettings, rungs: usize) -> Result<Self, Failure> {
+    fn open(
+        stream: &PictureStream,
+        size: Size,
+        colours: Colours,
+        settings: &VideoSettings,
+        rungs: usize,
+    ) -> Result<Self, Failure> {
         let failed = |error| Failure::internal("opening the H.264 encoder", error);
         let codec = encoder::find_by_name("libx264").ok_or_else(|| failed(Error::EncoderNotFound))?;
         // Made for this codec, or x264's own defaults would not apply.
@@ -187,7 +204,10 @@ impl PictureEncoder {
         ];
         let options: Dictionary<'_> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
         if let Some(option) = ffi::open_encoder(&mut encoder, &codec, options).map_err(failed)? {
-            return Err(Failure::new(ErrorKind::Internal, format!("the H.264 encoder does not know the option {option}")));
+            return Err(Failure::new(
+                ErrorKind::Internal,
+                format!("the H.264 encoder does not know the option {option}"),
+            ));
         }
         Ok(Self { encoder, unit: stream.unit, rate: stream.rate, usual_duration: stream.usual_duration() })
     }
@@ -204,7 +224,11 @@ impl PictureEncoder {
         self.rate
     }
 
-    fn encode(&mut self, mut frame: frame::Video, take: impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn encode(
+        &mut self,
+        mut frame: frame::Video,
+        take: impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         // Decoded frames remember what kind they were in the source, and x264 would obey.
         frame.set_kind(picture::Type::None);
         self.encoder.send_frame(&frame).map_err(encoding)?;

@@ -35,7 +35,8 @@ pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int)) -> io::Res
     }
 }
 
-/// Opens a container without looking for streams yet. Gives back the name of an option that nothing took, which the wrapper drops.
+/// Opens a container without looking for streams yet. Gives back the name of an option that nothing took: the wrapper drops
+/// such without a word.
 pub(crate) fn open_input(
     url: &str,
     options: Dictionary<'_>,
@@ -48,7 +49,9 @@ pub(crate) fn open_input(
         return Err(Error::Other { errno: libc::ENOMEM });
     }
     // SAFETY: `context` is valid and ours. The callback is a plain function that lives for ever and ignores its argument.
-    unsafe { (*context).interrupt_callback = sys::AVIOInterruptCB { callback: Some(interrupt), opaque: ptr::null_mut() } };
+    unsafe {
+        (*context).interrupt_callback = sys::AVIOInterruptCB { callback: Some(interrupt), opaque: ptr::null_mut() }
+    };
     // SAFETY: the dictionary's ownership goes to `raw` and comes back below, whatever the call makes of it.
     let mut raw = unsafe { options.disown() };
     // SAFETY: all pointers are valid for the call; on failure the function frees the context and nulls the pointer.
@@ -158,7 +161,8 @@ pub(crate) fn sound_parameters(parameters: &codec::Parameters) -> SoundParameter
     SoundParameters {
         channels: raw.ch_layout.nb_channels,
         sample_rate: raw.sample_rate,
-        low_complexity_aac: codec::Profile::from((parameters.id(), raw.profile)) == codec::Profile::AAC(codec::profile::AAC::Low),
+        low_complexity_aac: codec::Profile::from((parameters.id(), raw.profile))
+            == codec::Profile::AAC(codec::profile::AAC::Low),
     }
 }
 
@@ -195,7 +199,7 @@ pub(crate) fn set_channels(context: &mut codec::Context, channels: c_int) {
     unsafe { sys::av_channel_layout_default(&mut (*context.as_mut_ptr()).ch_layout, channels) };
 }
 
-/// Opens an encoder. Gives back the name of an option that it did not take, which the wrapper drops.
+/// Opens an encoder. Gives back the name of an option that it did not take: the wrapper drops such without a word.
 pub(crate) fn open_encoder(
     context: &mut codec::Context,
     codec: &codec::codec::Codec,

@@ -124,7 +124,11 @@ impl PictureGraph {
     }
 
     /// Hands over what is ready. Goes round the outputs, one frame each: emptying one of them first would heap up the others'.
-    pub(crate) fn pull(&mut self, unit: Rational, mut take: impl FnMut(usize, frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn pull(
+        &mut self,
+        unit: Rational,
+        mut take: impl FnMut(usize, frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         loop {
             let mut idle = true;
             for (index, sink) in self.sinks.iter_mut().enumerate() {
@@ -148,7 +152,13 @@ pub(crate) struct SoundGraph {
 }
 
 impl SoundGraph {
-    pub(crate) fn new(frame: &frame::Audio, unit: Rational, rate: u32, channels: i32, samples: u32) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        frame: &frame::Audio,
+        unit: Rational,
+        rate: u32,
+        channels: i32,
+        samples: u32,
+    ) -> Result<Self, Failure> {
         Self::build(frame, unit, rate, channels, samples)
             .map_err(|error| Failure::internal("preparing the filters for sound", error))
     }

@@ -1,11 +1,11 @@
 //! `jobsd-video`: the transcoder of jobsd, started by it for one job at a time. The only code that touches libav.
 //!
-//! A run is a straight line: read the request from stdin → close the doors → do the work → report. Being a process of its own,
-//! it can be limited, sandboxed and killed, and a codec that crashes on a hostile file takes nothing with it.
+//! A run is a straight line: read the request from stdin → close the doors → do the work → report. Being a process of its
+//! own, it can be limited, sandboxed and killed, and a codec that crashes on a hostile file takes nothing with it.
 //!
-//! `protocol` says what is read and written, `request` and `report` read and write it. `probe` opens the input; `transcode` and
-//! `thumbnail` are the two kinds of work; `pictures`, `sound`, `graph`, `encode` and `mux` are their stages, in the order in which
-//! data passes; `output` makes files appear complete or not at all. All unsafe code is in `ffi`.
+//! `protocol` says what is read and written, `request` and `report` read and write it. `probe` opens the input; `transcode`
+//! and `thumbnail` are the two kinds of work; `pictures`, `sound`, `graph`, `encode` and `mux` are their stages, in the order
+//! in which data passes; `output` makes files appear complete or not at all. All unsafe code is in `ffi`.
 
 mod cancel;
 mod colours;

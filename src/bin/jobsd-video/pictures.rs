@@ -47,7 +47,11 @@ impl Decoding {
     }
 
     /// One packet in; every picture that comes out of it has a time that is later than the one before.
-    pub(crate) fn take(&mut self, packet: &Packet, give: impl FnMut(frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        packet: &Packet,
+        give: impl FnMut(frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         if self.decoder.send_packet(packet).is_err() {
             self.errors += 1;
         }
@@ -82,7 +86,9 @@ impl Decoding {
                     }
                 }
                 Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
-                Err(error @ Error::Other { errno: libc::ENOMEM }) => return Err(Failure::internal("decoding the pictures", error)),
+                Err(error @ Error::Other { errno: libc::ENOMEM }) => {
+                    return Err(Failure::internal("decoding the pictures", error));
+                }
                 Err(_) => self.errors += 1,
             }
         }
@@ -123,7 +129,11 @@ impl<'a> Scaling<'a> {
         Self { stream, limits: &job.limits, sizes, threads: job.decoder_threads, graph: None }
     }
 
-    pub(crate) fn take(&mut self, frame: &frame::Video, mut give: impl FnMut(usize, frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        frame: &frame::Video,
+        mut give: impl FnMut(usize, frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let interlaced = self.graph.as_ref().map_or(self.stream.interlaced, |(shape, _)| shape.is_interlaced());
         let shape = Shape::of(frame, self.stream.pixel_aspect, interlaced);
         if self.graph.as_ref().is_none_or(|(old, _)| *old != shape) {
@@ -138,7 +148,10 @@ impl<'a> Scaling<'a> {
         graph.pull(self.stream.unit, give)
     }
 
-    pub(crate) fn finish(&mut self, give: impl FnMut(usize, frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn finish(
+        &mut self,
+        give: impl FnMut(usize, frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match &mut self.graph {
             None => Ok(()),
             Some((_, graph)) => {

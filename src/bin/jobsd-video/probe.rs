@@ -28,15 +28,12 @@ use crate::time::{self, MICROSECONDS, millis};
 const CONTAINERS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,mp3,aac,wav,flac,amr,gif";
 
 /// Decoders that may run, by libav's names, for the same reason.
-const DECODERS: &[&str] = &[
-    "h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp8", "vp9", "libvpx", "libvpx-vp9", "theora", "mpeg1video",
-    "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4", "h263", "flv", "wmv1", "wmv2", "wmv3", "vc1", "mjpeg", "prores",
-    "dnxhd", "dvvideo", "ffv1", "rawvideo", "gif", "aac", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "opus",
-    "libopus", "vorbis", "libvorbis", "flac", "alac", "dca", "amrnb", "amrwb", "libopencore_amrnb",
-    "libopencore_amrwb", "wmav1", "wmav2", "wmapro", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "pcm_u8",
-    "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be",
-    "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw",
-];
+const DECODERS: &str = "\
+    h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx,libvpx-vp9,theora,mpeg1video,mpeg2video,mpeg4,msmpeg4v2,msmpeg4,h263,\
+    flv,wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,dvvideo,ffv1,rawvideo,gif,aac,mp3,mp3float,mp2,mp2float,ac3,eac3,opus,\
+    libopus,vorbis,libvorbis,flac,alac,dca,amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,wmav1,wmav2,wmapro,adpcm_ms,\
+    adpcm_ima_wav,adpcm_ima_qt,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,\
+    pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw";
 
 /// Streams of one file that are looked at. A real one has a handful.
 const MAX_STREAMS: &str = "64";
@@ -96,7 +93,8 @@ pub(crate) fn open(path: &Path, limits: &Limits) -> Result<(Media, Reader), Fail
 impl Media {
     fn look(input: &Input) -> Result<Self, Failure> {
         let guessed = ffi::duration_is_guessed(input);
-        let picture = choose(input, media::Type::Video).map(|stream| picture_stream(input, &stream, guessed)).transpose()?;
+        let picture =
+            choose(input, media::Type::Video).map(|stream| picture_stream(input, &stream, guessed)).transpose()?;
         let sound = choose(input, media::Type::Audio).map(|stream| sound_stream(&stream, guessed));
         if picture.is_none() && sound.is_none() {
             return Err(Failure::new(ErrorKind::UnreadableInput, "the file holds neither pictures nor sound"));
@@ -232,11 +230,10 @@ fn check_file(path: &Path) -> Result<(), Failure> {
 fn open_container(path: &Path) -> Result<Input, Failure> {
     // The prefix keeps libav from taking a name such as `http:x` for an address.
     let url = format!("file:{}", path.display());
-    let decoders = DECODERS.join(",");
     let options = Dictionary::from_iter([
         ("protocol_whitelist", "file"),
         ("format_whitelist", CONTAINERS),
-        ("codec_whitelist", &decoders),
+        ("codec_whitelist", DECODERS),
         ("max_streams", MAX_STREAMS),
     ]);
     let (input, leftover) = ffi::open_input(&url, options, cancel::interrupt).map_err(cannot_open)?;
@@ -329,7 +326,7 @@ fn rotation(stream: &Stream<'_>) -> Rotation {
 }
 
 fn allowed_decoder(id: codec::Id) -> Option<codec::codec::Codec> {
-    decoder::find(id).filter(|decoder| DECODERS.contains(&decoder.name()))
+    decoder::find(id).filter(|decoder| DECODERS.split(',').any(|name| name == decoder.name()))
 }
 
 fn cannot_decode(what: &str, parameters: &codec::Parameters, error: ffmpeg::Error) -> Failure {

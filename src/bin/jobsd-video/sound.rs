@@ -1,9 +1,10 @@
-//! The sound of a run: copied where it already is what we would make, otherwise decoded, resampled and encoded, once for all files.
+//! The sound of a run: copied where it already is what we would make, otherwise decoded, resampled and encoded, once for all
+//! files. Either way only what could be decoded gets through.
 
 use std::time::Duration;
 
 use ffmpeg::util::error::EAGAIN;
-use ffmpeg::{Dictionary, Error, Packet, Rational, codec, decoder, encoder, format, frame};
+use ffmpeg::{Dictionary, Error, Packet, Rational, Rescale, codec, decoder, encoder, format, frame};
 use ffmpeg_next as ffmpeg;
 
 use crate::failure::Failure;
@@ -44,8 +45,8 @@ struct Encoding {
     encoder: encoder::audio::Encoder,
     rate: u32,
     channels: i32,
-    /// Where the sound that was encoded so far ends, in the encoder's unit.
-    end: i64,
+    /// Where the sound that was encoded so far ends, in the encoder's unit; `None` before the first.
+    end: Option<i64>,
 }
 
 #[derive(PartialEq)]
@@ -76,15 +77,18 @@ impl Sound {
     pub(crate) fn track(&self) -> SoundTrack {
         match &self.path {
             Path::Copy(copying) => copying.track.clone(),
-            Path::Encode(encoding) => SoundTrack {
-                parameters: codec::Parameters::from(&encoding.encoder),
-                unit: encoding.unit(),
-            },
+            Path::Encode(encoding) => {
+                SoundTrack { parameters: codec::Parameters::from(&encoding.encoder), unit: encoding.unit() }
+            }
         }
     }
 
     /// One packet of the input in, any number for the files out.
-    pub(crate) fn take(&mut self, packet: Packet, mut give: impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        packet: Packet,
+        mut give: impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match &mut self.path {
             Path::Copy(copying) => match copying.take(&mut self.clock, packet) {
                 Some(packet) => give(packet),
@@ -161,14 +165,19 @@ impl Encoding {
         ffi::set_channels(&mut encoder, channels);
         ffi::set_global_header(&mut encoder);
         ffi::open_encoder(&mut encoder, &codec, Dictionary::new()).map_err(encoding_failed)?;
-        Ok(Self { decoder, graph: None, encoder: encoder::audio::Encoder(encoder), rate, channels, end: 0 })
+        Ok(Self { decoder, graph: None, encoder: encoder::audio::Encoder(encoder), rate, channels, end: None })
     }
 
     fn unit(&self) -> Rational {
         Rational(1, i32::try_from(self.rate).expect("48000 at most"))
     }
 
-    fn drain_decoder(&mut self, clock: &mut Clock, errors: &mut u64, give: &mut impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn drain_decoder(
+        &mut self,
+        clock: &mut Clock,
+        errors: &mut u64,
+        give: &mut impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         loop {
             let mut frame = frame::Audio::empty();
             match self.decoder.receive_frame(&mut frame) {
@@ -179,8 +188,14 @@ impl Encoding {
         }
     }
 
-    fn filter(&mut self, mut frame: frame::Audio, clock: &mut Clock, give: &mut impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
-        let length = (frame.samples() as i64 * i64::from(clock.unit.1)) / (i64::from(frame.rate().max(1)) * i64::from(clock.unit.0));
+    fn filter(
+        &mut self,
+        mut frame: frame::Audio,
+        clock: &mut Clock,
+        give: &mut impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let rate = i32::try_from(frame.rate().max(1)).unwrap_or(i32::MAX);
+        let length = (frame.samples() as i64).rescale(Rational(1, rate), clock.unit);
         let time = clock.place(frame.timestamp(), length);
         frame.set_pts(Some(time));
         let shape = Shape::of(&frame);
@@ -209,10 +224,11 @@ impl Encoding {
             && let Some(frame) = graph.pull()?
         {
             // A graph keeps its own times in order, but after a change of shape the next one may start too early.
-            if frame.pts().is_some_and(|start| start < self.end) {
+            let start = frame.pts().or(self.end).unwrap_or(0);
+            if self.end.is_some_and(|end| start < end) {
                 continue;
             }
-            self.end = frame.pts().unwrap_or(self.end) + frame.samples() as i64;
+            self.end = Some(start + frame.samples() as i64);
             self.encoder.send_frame(&frame).map_err(encoding_failed)?;
             self.drain_encoder(give)?;
         }

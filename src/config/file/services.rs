@@ -62,7 +62,7 @@ pub(super) fn node(table: &Table<'_>) -> Node {
         let given = env("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned));
         PathBuf::from(given.filter(|folder| !folder.is_empty()).unwrap_or_else(|| "./state".into()))
     });
-    let drain = table.duration("drain", 30 * SECOND, Duration::ZERO..=DAY);
+    let drain = table.duration("drain", 60 * SECOND, Duration::ZERO..=DAY);
     let lease = table.duration("lease", 15 * SECOND, 3 * SECOND..=600 * SECOND);
     table.close();
     Node { name, state_dir, drain, lease }

@@ -1,6 +1,5 @@
 //! What became of a job, as RQ's clients read it: the status in the job's hash, the results stream, the registry.
 
-use chrono::Utc;
 use redis::Pipeline;
 use serde_json::Value;
 
@@ -8,7 +7,7 @@ use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
 use super::{keys, result};
 use crate::broker::OwedJob;
 use crate::intake::iso;
-use crate::job::{End, Mishap, State};
+use crate::job::{End, Mishap, State, Timestamp};
 
 /// Entries that RQ keeps in a results stream.
 const RESULTS_KEPT: usize = 10;
@@ -87,8 +86,8 @@ fn exc_info(mishap: Option<&Mishap>) -> String {
 }
 
 /// Adds the commands that show a job as running.
-pub(crate) fn started(pipeline: &mut Pipeline, id: &str, node: &str) {
-    let now = iso::rq(Utc::now());
+pub(crate) fn started(pipeline: &mut Pipeline, id: &str, node: &str, now: Timestamp) {
+    let now = iso::rq(now.to_utc());
     pipeline.cmd("HSET").arg(keys::job(id)).arg("status").arg("started").arg("started_at").arg(&now);
     pipeline.arg("last_heartbeat").arg(&now).arg("worker_name").arg(node);
 }

@@ -1,0 +1,78 @@
+//! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
+
+mod model;
+mod transitions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Broker, Claim, SCRIPTS, Settlement};
+use crate::config::{Queue, Retention};
+use crate::job::{
+    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, QueueName, RetryPolicy, TaskName, Timestamp, decide,
+};
+use crate::store::Store;
+use crate::testing::redis::RedisServer;
+
+const LEASE: Duration = Duration::from_secs(15);
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
+}
+
+fn queue() -> Queue {
+    let retry = RetryPolicy {
+        limit: 2,
+        backoff: Backoff::Fixed { delay: Duration::from_secs(60) },
+        max_delay: LEASE * 100,
+        jitter: 0.0,
+    };
+    let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
+    Queue {
+        name: QueueName::parse("emails").expect("a valid name"),
+        lists: Vec::new(),
+        concurrency: 10,
+        timeout: LEASE,
+        retry,
+        crash_limit: 3,
+        keep_completed: keep,
+        keep_dead: keep,
+    }
+}
+
+/// A node of its own, as a process would be.
+fn node(redis: &RedisServer, name: &str) -> Broker {
+    let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(5), SCRIPTS).expect("a valid URL");
+    Broker::new(Arc::new(store), NodeId::parse(name).expect("a valid name"), LEASE).0
+}
+
+fn job(id: &str, enqueued_at: Timestamp) -> Job {
+    Job {
+        id: JobId::parse(id).expect("a valid id"),
+        queue: queue().name,
+        task: TaskName::parse("echo").expect("a valid name"),
+        args: json!({"n": 1}).as_object().cloned().unwrap_or_default(),
+        origin: Origin::Api,
+        enqueued_at,
+        due: None,
+        timeout: None,
+        retry: None,
+    }
+}
+
+/// The claim with what follows from the outcome, as a pool decides it.
+fn settlement(broker: &Broker, queue: &Queue, claim: Claim, outcome: Outcome, now: Timestamp) -> Settlement {
+    let facts = AttemptFacts {
+        node: &broker.node,
+        attempt: claim.history.next_attempt(),
+        started: claim.started,
+        now,
+        retry: &queue.retry,
+        crash_limit: queue.crash_limit,
+        random: 0.5,
+    };
+    let decision = decide(&facts, claim.history.clone(), outcome);
+    Settlement { claim, decision }
+}

@@ -1,0 +1,269 @@
+//! Each transition by itself: a whole state, one step, the whole state after.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::broker::{Admission, Admitted, Enqueued, Fired, Settled, Taken, Verdict};
+use crate::job::{Cause, Failure, History, State, Wire};
+use crate::store::{ForeignList, JobView};
+
+async fn claim(broker: &Broker, queue: &Queue, want: usize, now: Timestamp) -> Vec<Claim> {
+    broker.exchange(queue, Vec::new(), true, want, now).await.claims.expect("Redis answers")
+}
+
+async fn settle(broker: &Broker, queue: &Queue, settlements: Vec<Settlement>, now: Timestamp) -> Vec<Settled> {
+    broker.exchange(queue, settlements, false, 0, now).await.settled.expect("Redis answers")
+}
+
+async fn view(broker: &Broker, id: &str) -> Option<JobView> {
+    broker.store.job(&JobId::parse(id).expect("a valid id"), &[queue().name]).await.expect("Redis answers")
+}
+
+async fn state(broker: &Broker, id: &str) -> Option<State> {
+    view(broker, id).await.map(|view| view.state)
+}
+
+fn ids(claims: &[Claim]) -> Vec<&str> {
+    claims.iter().map(|claim| claim.job.id.as_str()).collect()
+}
+
+fn ok() -> Outcome {
+    Outcome::Success(json!("done"))
+}
+
+/// A command beside the broker, as a foreign program would send it.
+async fn raw(broker: &Broker, command: &[&str]) -> redis::Value {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.cmd(command[0]).arg(&command[1..]);
+    broker.store.link.send(&pipeline).await.expect("Redis answers").remove(0)
+}
+
+#[tokio::test]
+async fn a_job_goes_from_pending_over_active_to_completed() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let jobs = [job("first", at(0)), job("second", at(1))];
+    assert_eq!(a.enqueue(&jobs).await.expect("Redis answers"), [Enqueued::Added, Enqueued::Added]);
+    assert_eq!(state(&a, "first").await, Some(State::Pending));
+    let mut claims = claim(&a, &queue, 1, at(2)).await;
+    assert_eq!(ids(&claims), ["first"], "the oldest comes first");
+    assert_eq!(state(&a, "first").await, Some(State::Active));
+    let first = claims.remove(0);
+    let answer = settle(&a, &queue, vec![settlement(&a, &queue, first, ok(), at(3))], at(3)).await;
+    assert_eq!(answer, [Settled::Applied]);
+    let view = view(&a, "first").await.expect("it is kept");
+    assert_eq!((view.state, view.active), (State::Completed, None));
+    assert_eq!(view.history.end.map(|end| end.result), Some(json!("done")));
+    assert_eq!(state(&a, "second").await, Some(State::Pending));
+}
+
+#[tokio::test]
+async fn an_id_that_exists_is_left_as_it_is() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    assert_eq!(a.enqueue(&[job("x", at(5))]).await.expect("Redis answers"), [Enqueued::Exists]);
+    assert_eq!(claim(&a, &queue, 10, at(6)).await.len(), 1, "it is there once");
+}
+
+#[tokio::test]
+async fn a_settle_whose_answer_was_lost_can_be_sent_again() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
+    let again =
+        Claim { job: taken.job.clone(), history: taken.history.clone(), token: taken.token, started: taken.started };
+    settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
+    let answer = settle(&a, &queue, vec![settlement(&a, &queue, again, ok(), at(2))], at(3)).await;
+    assert_eq!(answer, [Settled::Applied], "it is recognised, not refused");
+    let counted = a.store.queues(&[(queue.name.clone(), Vec::new())]).await.expect("Redis answers");
+    assert_eq!((counted[0].counters.completed, counted[0].counters.refused), (1, 0), "and not counted twice");
+}
+
+#[tokio::test]
+async fn a_failed_job_waits_and_is_claimed_again_when_it_is_due() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
+    let failed = settlement(&a, &queue, taken, Failure::new("SmtpError", "451").into(), at(2));
+    settle(&a, &queue, vec![failed], at(2)).await;
+    assert_eq!(state(&a, "x").await, Some(State::Retry));
+    assert!(claim(&a, &queue, 1, at(61)).await.is_empty(), "a second early");
+    let again = claim(&a, &queue, 1, at(62)).await;
+    assert_eq!(again[0].history.next_attempt(), 2);
+    assert!(again[0].token > 1, "tokens grow");
+}
+
+#[tokio::test]
+async fn the_claims_of_a_dead_node_are_taken_over_and_its_late_result_is_refused() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    let late = claim(&a, &queue, 1, at(0)).await.remove(0);
+    b.heartbeat(std::slice::from_ref(&queue.name), at(14)).await.expect("Redis answers");
+    assert!(b.sweep(&queue.name, at(14), at(14), 10).await.expect("Redis answers").is_empty(), "its lease holds");
+    let mut swept = b.sweep(&queue.name, at(16), at(16), 10).await.expect("Redis answers");
+    let taken = swept.remove(0);
+    assert!(taken.crashed);
+    assert_eq!(taken.reason, "the node a, which ran it for up to 16 s, gave its last sign of life 16 s ago");
+    let refused = settle(&a, &queue, vec![settlement(&a, &queue, late, ok(), at(17))], at(17)).await;
+    assert_eq!(refused, [Settled::Refused]);
+    assert_eq!(state(&b, "x").await, Some(State::Active), "it is b's now");
+    let outcome = Outcome::Crashed { reason: taken.reason };
+    settle(&b, &queue, vec![settlement(&b, &queue, taken.claim, outcome, at(17))], at(17)).await;
+    assert_eq!(state(&b, "x").await, Some(State::Pending));
+}
+
+#[tokio::test]
+async fn a_retired_node_is_taken_over_during_the_grace() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    let _lost = claim(&a, &queue, 1, at(0)).await;
+    b.retire(&a.node, std::slice::from_ref(&queue.name)).await.expect("Redis answers");
+    let swept = b.sweep(&queue.name, Timestamp::from_millis(0), at(1), 10).await.expect("Redis answers");
+    assert_eq!(swept[0].reason, "the node a, which ran it for up to 1 s, has ended without handing it back");
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_given_back() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("x", at(0)), job("y", at(1))]).await.expect("Redis answers");
+    let known = claim(&a, &queue, 1, at(2)).await;
+    // Another broker under the same node id: Redis gives the claim to node a, and a never hears of it.
+    let deaf = node(&redis, "a");
+    claim(&deaf, &queue, 1, at(2)).await;
+    let young = a.sweep(&queue.name, at(3), at(3), 10).await.expect("Redis answers");
+    assert!(young.is_empty(), "its answer may still be on the way");
+    let swept = a.sweep(&queue.name, at(13), at(13), 10).await.expect("Redis answers");
+    assert_eq!(swept.len(), 1);
+    assert_eq!((swept[0].claim.job.id.as_str(), swept[0].crashed), ("y", false));
+    assert_eq!(ids(&known), ["x"], "what is known stays");
+}
+
+#[tokio::test]
+async fn ended_jobs_never_outgrow_their_bound() {
+    let redis = RedisServer::start();
+    let (a, mut queue) = (node(&redis, "a"), queue());
+    queue.keep_completed.count = 3;
+    let jobs: Vec<Job> = (0..10).map(|n| job(&format!("j{n}"), at(n))).collect();
+    a.enqueue(&jobs).await.expect("Redis answers");
+    for n in 0..10 {
+        let claims = claim(&a, &queue, 1, at(20 + n)).await;
+        let ended = claims.into_iter().map(|c| settlement(&a, &queue, c, ok(), at(20 + n))).collect();
+        settle(&a, &queue, ended, at(20 + n)).await;
+    }
+    assert_eq!(state(&a, "j6").await, None);
+    assert_eq!(state(&a, "j7").await, Some(State::Completed));
+    let keys = a.keys(&queue.name);
+    assert_eq!(raw(&a, &["HLEN", &keys.jobs]).await, redis::Value::Int(3));
+    assert_eq!(raw(&a, &["HLEN", &keys.history]).await, redis::Value::Int(3));
+}
+
+#[tokio::test]
+async fn prune_deletes_what_is_past_its_age() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("old", at(0)), job("young", at(1))]).await.expect("Redis answers");
+    for (n, claim) in claim(&a, &queue, 2, at(2)).await.into_iter().enumerate() {
+        let now = at(10 + 100 * n as u64);
+        settle(&a, &queue, vec![settlement(&a, &queue, claim, ok(), now)], now).await;
+    }
+    assert_eq!(a.prune(&queue, at(3650)).await.expect("Redis answers"), 1);
+    assert_eq!((state(&a, "old").await, state(&a, "young").await), (None, Some(State::Completed)));
+}
+
+fn dead(now: Timestamp) -> History {
+    let end = crate::job::End {
+        state: State::Dead,
+        at: now,
+        started: None,
+        node: None,
+        result: Value::Null,
+        cause: Some(Cause::UnknownTask),
+    };
+    History { end: Some(end), ..History::default() }
+}
+
+#[tokio::test]
+async fn a_message_is_in_one_place_from_its_list_to_its_job() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    let lists = [ForeignList::new(Wire::Celery, "mails")];
+    raw(&a, &["LPUSH", "mails", "one", "two", "three"]).await;
+    let taken = a.take(&queue.name, &lists, 2, at(0)).await.expect("Redis answers");
+    assert_eq!(taken.iter().map(|t| t.element.as_slice()).collect::<Vec<_>>(), [b"one", b"two"], "from the tail");
+    // a dies before it admits them.
+    assert!(b.adopt(&queue.name, at(10), 10).await.expect("Redis answers").is_empty(), "its lease holds");
+    let adopted = b.adopt(&queue.name, at(20), 10).await.expect("Redis answers");
+    assert_eq!(adopted.len(), 2);
+    let mut admissions: Vec<Admission> = adopted
+        .into_iter()
+        .map(|taken| {
+            let id = String::from_utf8_lossy(&taken.element).into_owned();
+            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(20)))) }
+        })
+        .collect();
+    admissions[1].verdict = Verdict::Refused(Box::new(job("bad", at(20))), Box::new(dead(at(20))));
+    let answer = b.admit(&queue.name, &admissions, at(20)).await.expect("Redis answers");
+    assert_eq!(answer, [Admitted::Yes, Admitted::Yes]);
+    let again = b.admit(&queue.name, &admissions, at(21)).await.expect("Redis answers");
+    assert_eq!(again, [Admitted::DoneBefore, Admitted::DoneBefore], "an admission can be repeated");
+    let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))) };
+    assert_eq!(a.admit(&queue.name, &[late], at(21)).await.expect("Redis answers"), [Admitted::DoneBefore]);
+    assert_eq!(state(&b, "bad").await, Some(State::Dead));
+    let owed = b.owed_jobs(&queue.name, 10).await.expect("Redis answers");
+    assert_eq!(owed.iter().map(|o| o.job.id.as_str()).collect::<Vec<_>>(), ["bad"], "its producer is owed an answer");
+    assert_eq!(raw(&b, &["LLEN", "mails"]).await, redis::Value::Int(1), "the third waits in its own list");
+}
+
+#[tokio::test]
+async fn what_is_pending_leaves_less_room_for_foreign_messages() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [ForeignList::new(Wire::Rq, "mails")];
+    raw(&a, &["RPUSH", "rq:queue:mails", "one", "two"]).await;
+    a.enqueue(&[job("x", at(0)), job("y", at(0))]).await.expect("Redis answers");
+    assert!(a.take(&queue.name, &lists, 2, at(1)).await.expect("Redis answers").is_empty());
+    assert_eq!(a.take(&queue.name, &lists, 3, at(1)).await.expect("Redis answers")[0].element, b"one");
+}
+
+#[tokio::test]
+async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [ForeignList::new(Wire::Celery, "mails")];
+    let mut answers = Vec::new();
+    for round in 0..3 {
+        raw(&a, &["LPUSH", "mails", "message"]).await;
+        let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers");
+        let verdict = Verdict::Job(Box::new(job("same", at(round))));
+        let admission = Admission { taken: taken[0].clone(), verdict };
+        answers.push(a.admit(&queue.name, &[admission], at(round)).await.expect("Redis answers")[0]);
+        if round == 1 {
+            let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
+            settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
+        }
+    }
+    assert_eq!(answers, [Admitted::Yes, Admitted::LivesAlready, Admitted::Yes]);
+    let view = view(&a, "same").await.expect("it is there");
+    assert_eq!((view.state, view.history), (State::Pending, History::default()), "it starts over");
+}
+
+#[tokio::test]
+async fn a_fire_is_enqueued_once_over_all_nodes() {
+    let redis = RedisServer::start();
+    let (a, b) = (node(&redis, "a"), node(&redis, "b"));
+    let fire = |seconds: u64| job(&format!("cron:nightly:{}", at(seconds).as_millis()), at(seconds));
+    let skip = Some("cron:nightly:");
+    assert_eq!(a.fire("nightly", at(0), &fire(0), skip).await.expect("Redis answers"), Fired::Enqueued);
+    assert_eq!(b.fire("nightly", at(0), &fire(0), skip).await.expect("Redis answers"), Fired::DoneBefore);
+    assert_eq!(b.fire("nightly", at(60), &fire(60), skip).await.expect("Redis answers"), Fired::Overlaps);
+    assert_eq!(a.fire("nightly", at(120), &fire(120), None).await.expect("Redis answers"), Fired::Enqueued);
+    let queue = queue();
+    assert_eq!(a.last_fires(&queue.name).await.expect("Redis answers")["nightly"], at(120));
+    assert_eq!(claim(&a, &queue, 10, at(121)).await.len(), 2);
+}

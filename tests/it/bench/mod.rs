@@ -1,0 +1,25 @@
+//! What the tests stand on: servers, the daemon, producers, and what can be seen of jobs from outside.
+
+mod child;
+mod daemon;
+mod http;
+mod jobs;
+mod port;
+mod postgres;
+mod python;
+mod redis;
+mod smtp;
+mod wait;
+mod wire;
+
+pub(crate) use child::Child;
+pub(crate) use daemon::{Daemon, Home, shipped};
+pub(crate) use http::{Answer, get, get_with};
+pub(crate) use jobs::Jobs;
+pub(crate) use port::free_port;
+pub(crate) use postgres::Postgres;
+pub(crate) use python::{Python, one};
+pub(crate) use redis::Redis;
+pub(crate) use smtp::Smtp;
+pub(crate) use wait::{until, until_within};
+pub(crate) use wire::{celery_message, push, random_id};

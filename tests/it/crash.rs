@@ -1,0 +1,145 @@
+//! `kill -9` of the daemon with 200 jobs active: every one of them completes, counted by its effects.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use redis::Commands;
+use serde_json::json;
+
+use crate::bench::{Home, Jobs, Redis, celery_message, random_id, until};
+
+const JOBS: usize = 200;
+
+/// The gate is a pipe: opening it to read waits, at no cost, until somebody has it open to write.
+struct Gate(std::path::PathBuf);
+
+impl Gate {
+    fn new(home: &Home) -> Self {
+        let path = home.path("gate");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo starts").success());
+        Self(path)
+    }
+
+    /// Open for as long as the file lives.
+    fn open(&self) -> fs::File {
+        // To read and to write, so that opening does not wait for a reader.
+        fs::File::options().read(true).write(true).open(&self.0).expect("the pipe is there")
+    }
+}
+
+/// Each job writes `begin N`, waits for the gate, and writes `end N`.
+fn config(gate: &Gate, effects: &Path) -> String {
+    format!(
+        "[queues.work]\nwires = [\"celery\"]\nconcurrency = {JOBS}\n\
+         [tasks.work]\nnames = [\"app.work\"]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+         [tasks.work.exec]\nprogram = \"/bin/sh\"\n\
+         args = [\"-c\", 'echo \"begin $1\" >> \"$2\"; : < \"$3\"; echo \"end $1\" >> \"$2\"', \"work\", \"{{{{ n }}}}\", '{}', '{}']\n",
+        effects.display(),
+        gate.0.display(),
+    )
+}
+
+fn enqueue(redis: &Redis) {
+    let mut client = redis.client();
+    let message = |n| celery_message("app.work", &random_id(), &json!({ "n": n }));
+    let messages: Vec<String> = (0..JOBS).map(message).collect();
+    client.lpush::<_, _, ()>("work", messages).expect("Redis takes them");
+}
+
+/// How often each job has come to this point.
+fn effects(path: &Path, point: &str) -> BTreeMap<usize, usize> {
+    let mut counts = BTreeMap::new();
+    for line in fs::read_to_string(path).unwrap_or_default().lines() {
+        if let Some(n) = line.strip_prefix(point) {
+            *counts.entry(n.trim().parse().expect("a number")).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn all_200_jobs_complete_after_a_restart() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, "");
+    let (gate, path) = (Gate::new(&home), home.path("effects"));
+    home.rewrite(&redis.url(), &config(&gate, &path));
+    enqueue(&redis);
+    let mut jobs = Jobs::of(&redis, "work");
+
+    let daemon = home.start();
+    until("200 jobs to have begun", || (effects(&path, "begin").len() == JOBS).then_some(()));
+    assert_eq!(jobs.count("active"), JOBS);
+    daemon.kill();
+    assert_eq!(jobs.count("active"), JOBS, "whoever dies takes nothing along");
+
+    let _open = gate.open();
+    let _restarted = home.start();
+    jobs.until("completed", JOBS);
+    check(&path, &mut jobs);
+}
+
+#[test]
+fn another_node_with_a_state_of_its_own_takes_over() {
+    let redis = Redis::start();
+    let (home, other) = (Home::new(&redis, ""), Home::new(&redis, ""));
+    let (gate, path) = (Gate::new(&home), home.path("effects"));
+    home.rewrite(&redis.url(), &config(&gate, &path));
+    other.rewrite(&redis.url(), &config(&gate, &path));
+    enqueue(&redis);
+    let mut jobs = Jobs::of(&redis, "work");
+
+    let daemon = home.start();
+    until("200 jobs to have begun", || (effects(&path, "begin").len() == JOBS).then_some(()));
+    let _other = other.start();
+    // It lives beside the owner for longer than a lease, and takes nothing: the owner lives.
+    let until_when = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while std::time::Instant::now() < until_when {
+        assert_eq!(effects(&path, "begin").values().sum::<usize>(), JOBS, "a living owner's job ran twice");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    daemon.kill();
+    let _open = gate.open();
+    jobs.until("completed", JOBS);
+    check(&path, &mut jobs);
+}
+
+/// None lost, and none left anywhere. The programs of a killed daemon die with it, so none ends twice either.
+fn check(path: &Path, jobs: &mut Jobs) {
+    let ends = effects(path, "end");
+    assert_eq!(ends.len(), JOBS, "{} of {JOBS} jobs have had their effect", ends.len());
+    let twice: Vec<_> = ends.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(twice.is_empty(), "ended more than once: {twice:?}");
+    for state in ["pending", "active", "retry", "dead", "scheduled", "inflight"] {
+        assert_eq!(jobs.count(state), 0, "{state}");
+    }
+    println!("{} of {JOBS} jobs completed after kill -9, {} attempts", ends.len(), effects(path, "begin").values().sum::<usize>());
+}
+
+/// A job that ends the process each time is dead in the end, and the others are not.
+#[test]
+fn a_job_that_kills_the_daemon_is_dead_after_three_crashes() {
+    let redis = Redis::start();
+    let home = Home::new(
+        &redis,
+        "[queues.work]\nwires = [\"celery\"]\nconcurrency = 1\n\
+         [tasks.crash]\nnames = [\"app.crash\"]\nqueue = \"work\"\nprobe = \"crash\"\n\
+         [tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"work\"\nprobe = \"noop\"\n",
+    );
+    let mut client = redis.client();
+    let crash = crate::bench::push(&mut client, "work", "app.crash", &json!({}));
+    for _ in 0..3 {
+        let mut daemon = home.spawn();
+        assert!(!daemon.wait().success(), "the crash has not ended it");
+    }
+    let good = crate::bench::push(&mut client, "work", "app.noop", &json!({}));
+    let mut daemon = home.start();
+    let mut jobs = Jobs::of(&redis, "work");
+    let history = jobs.ended(&crash, "dead");
+    assert_eq!((&history["end"]["cause"], &history["crashes"]), (&json!("crash-loop"), &json!(3)), "{history:#}");
+    jobs.ended(&good, "completed");
+    daemon.assert_alive();
+    let told: String = client.get(format!("celery-task-meta-{crash}")).expect("the producer is told");
+    assert!(told.contains("WorkerLostError"), "{told}");
+}

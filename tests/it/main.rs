@@ -1,0 +1,20 @@
+//! The whole program from outside: the real executable, real Redis, PostgreSQL and SMTP servers, and the unchanged
+//! Python producers of tests/python.
+//!
+//! One module a promise. What they stand on is in [`bench`]: every server and process belongs to the test that started
+//! it and ends with it, whatever becomes of the test.
+
+mod bad_input;
+mod bench;
+mod celery;
+mod check;
+mod crash;
+mod demand;
+mod embedded;
+mod outage;
+mod reload;
+mod rq;
+mod schedule;
+mod secrets;
+mod stop;
+mod workload;

@@ -1,0 +1,174 @@
+//! An unchanged RQ 2.0 application: plain `queue.enqueue(…)`, its own `enqueue_job`, and what its client sees of jobs
+//! that end well and of jobs that cannot run.
+
+use redis::Commands;
+use serde_json::{Value, json};
+
+use crate::bench::{Home, Jobs, Python, Redis, one, push, random_id, shipped, until};
+
+const LIKE: &str = r#"{"liker_id": 2, "liker_name": "Bo", "post_owner_id": 1, "post_id": 5}"#;
+
+fn home(redis: &Redis) -> Home {
+    Home::with_whole(shipped(&[])).with_env("REDIS_URL", redis.url())
+}
+
+#[test]
+fn enqueue_comes_back_finished_with_a_return_value() {
+    let redis = Redis::start();
+    let home = home(&redis);
+    let _daemon = home.start();
+    let python = Python::on(&redis.url());
+
+    let plain = one(python.produce(&["rq", "notifications", "send_new_like_notification_job", LIKE, "--wait", "20"]));
+    assert_eq!(plain["status"], "finished", "{plain:#}");
+    assert_eq!(plain["return_value"]["success"], true, "{plain:#}");
+
+    // The application's own way: `timeout=` is left among the keyword arguments, and its connection decodes.
+    let own = one(python.produce(&["app", "notifications", "send_new_like_notification_job", LIKE, "--wait", "20"]));
+    assert_eq!(own["status"], "finished", "{own:#}");
+    let id = own["id"].as_str().expect("an id");
+    let mut client = redis.client();
+    let record: String = client.hget("jobsd:{notifications}:jobs", id).expect("the record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["timeout"], 300_000, "`timeout=300` is the job's timeout: {record:#}");
+
+    let rows = rusqlite::Connection::open(home.path("state/app.sqlite")).expect("the SQLite file");
+    let count: i64 = rows
+        .query_row("SELECT count(*) FROM notifications WHERE user_id = 1 AND notification_type = 'like'", [], |row| row.get(0))
+        .expect("the table is there");
+    assert_eq!(count, 2, "one notification a job");
+
+    let health = one(python.produce(&["health"]));
+    assert_eq!(health["queues"]["notifications"], json!({"count": 0, "failed_count": 0, "started_count": 0}));
+}
+
+/// `started` is shown by one part of the daemon and `finished` by another; the later word has to stand.
+#[test]
+fn a_hundred_quick_jobs_are_all_finished_in_the_end() {
+    let redis = Redis::start();
+    let home = Home::new(
+        &redis,
+        "[queues.quick]\nwires = [\"rq\"]\nconcurrency = 50\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"quick\"\nprobe = \"noop\"\n",
+    );
+    let _daemon = home.start();
+    let lines = Python::on(&redis.url()).produce(&["rq", "quick", "app.noop", "--count", "100", "--wait", "30"]);
+    Jobs::of(&redis, "quick").until("completed", 100);
+    let mut client = redis.client();
+    for line in lines {
+        let key = format!("rq:job:{}", line["id"].as_str().expect("an id"));
+        let status: String = client.hget(&key, "status").expect("a status");
+        assert_eq!(status, "finished", "{key}");
+    }
+}
+
+const CUSTOM: &str = r#"
+import json
+from redis import Redis
+from rq import Queue
+import os
+from backend_app.core import rq_tasks
+
+class Basket:
+    pass
+
+Basket.__module__ = "shop.models"
+import sys, types
+sys.modules["shop"] = types.ModuleType("shop")
+sys.modules["shop.models"] = module = types.ModuleType("shop.models")
+module.Basket = Basket
+queue = Queue("analytics", connection=Redis.from_url(os.environ["REDIS_URL"]))
+print(json.dumps(queue.enqueue(rq_tasks.track_user_event_job, 1, "page_view", Basket()).id))
+"#;
+
+const FAILURE: &str = r#"
+import json, os, time
+from redis import Redis
+from rq.job import Job
+connection = Redis.from_url(os.environ["REDIS_URL"])
+for id in {ids}:
+    deadline = time.monotonic() + 20
+    while connection.hget("rq:job:" + id, "status") != b"failed" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    result = connection.xrevrange("rq:results:" + id, count=1)
+    from rq.results import Result
+    latest = Result.fetch_latest(Job(id, connection=connection))
+    print(json.dumps({{"id": id, "status": connection.hget("rq:job:" + id, "status").decode(), "exc_info": latest and latest.exc_string}}))
+"#;
+
+#[test]
+fn jobs_that_cannot_run_are_failed_with_a_reason() {
+    let redis = Redis::start();
+    let home = home(&redis);
+    let _daemon = home.start();
+    let python = Python::on(&redis.url());
+
+    let custom = one(python.run(CUSTOM));
+    let custom = custom.as_str().expect("an id");
+    let mut client = redis.client();
+    let broken = by_hand(&mut client, "analytics", b"\x80\x04 this is no pickle");
+    let unknown = one(python.produce(&["rq", "analytics", "backend_app.core.rq_tasks.no_such_job", "[1]"]));
+    let unknown = unknown["id"].as_str().expect("an id");
+    let missing =
+        one(python.produce(&["rq", "analytics", "backend_app.core.rq_tasks.track_user_event_job", r#"{"user_id": 1}"#]));
+    let missing = missing["id"].as_str().expect("an id");
+
+    let ids = json!([custom, broken, unknown, missing]).to_string();
+    let seen = python.run(&FAILURE.replace("{ids}", &ids).replace("{{", "{").replace("}}", "}"));
+    let words = [
+        (custom, "shop.models.Basket"),
+        (broken.as_str(), "pickle"),
+        (unknown, "backend_app.core.rq_tasks.no_such_job"),
+        (missing, "event_type"),
+    ];
+    for ((id, words), line) in words.into_iter().zip(&seen) {
+        assert_eq!((&line["id"], &line["status"]), (&json!(id), &json!("failed")), "{line:#}");
+        let told = line["exc_info"].as_str().unwrap_or_default();
+        assert!(told.contains(words), "{words:?} is not in what the producer reads:\n{told}");
+    }
+    let mut jobs = Jobs::of(&redis, "analytics");
+    jobs.until("dead", 4);
+    let good = one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
+    assert_eq!(good["status"], "finished", "the queue goes on: {good:#}");
+}
+
+/// The hash and the list element that RQ's client would write, with this `data`.
+fn by_hand(client: &mut redis::Connection, queue: &str, data: &[u8]) -> String {
+    let id = random_id();
+    let key = format!("rq:job:{id}");
+    client.hset::<_, _, _, ()>(&key, "data", data).expect("Redis takes it");
+    let fields = [("status", "queued"), ("origin", queue), ("timeout", "180"), ("created_at", "2026-01-01T00:00:00.000000Z")];
+    client.hset_multiple::<_, _, _, ()>(&key, &fields).expect("Redis takes it");
+    client.rpush::<_, _, ()>(format!("rq:queue:{queue}"), &id).expect("Redis takes it");
+    id
+}
+
+/// An id whose hash is gone (its `ttl` is over, or it was deleted) is passed over, as RQ's own worker does.
+#[test]
+fn an_id_without_a_hash_stops_nothing() {
+    let redis = Redis::start();
+    let home = home(&redis);
+    let _daemon = home.start();
+    let mut client = redis.client();
+    client.rpush::<_, _, ()>("rq:queue:analytics", random_id()).expect("Redis takes it");
+    let python = Python::on(&redis.url());
+    let good = one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
+    assert_eq!(good["status"], "finished", "{good:#}");
+    let waiting = || client.llen::<_, usize>("rq:queue:analytics").ok().filter(|&waiting| waiting == 0);
+    until("the list to be empty", waiting);
+    assert_eq!(Jobs::of(&redis, "analytics").count("dead"), 0);
+}
+
+/// Both wires into one queue, in one go.
+#[test]
+fn a_queue_may_read_both_wires() {
+    let redis = Redis::start();
+    let home = Home::new(
+        &redis,
+        "[queues.both]\nwires = [\"celery\", \"rq\"]\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"both\"\nprobe = \"noop\"\n",
+    );
+    let _daemon = home.start();
+    let id = push(&mut redis.client(), "both", "app.noop", &json!({}));
+    let line = one(Python::on(&redis.url()).produce(&["rq", "both", "app.noop", "--wait", "20"]));
+    assert_eq!(line["status"], "finished", "{line:#}");
+    Jobs::of(&redis, "both").ended(&id, "completed");
+}
