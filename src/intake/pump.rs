@@ -30,7 +30,7 @@ const BEHIND_NATIVE: Duration = Duration::from_millis(50);
 
 /// Everything that turning a message into a job takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     pub(super) config: &'a Config,
     pub(super) queue: &'a QueueName,
     pub(super) node: &'a NodeId,
@@ -177,7 +177,7 @@ impl Pump {
                 rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str(), clock::now());
             }
         }
-        if pipeline.len() > 0 {
+        if !pipeline.is_empty() {
             self.broker.store.link.send(&pipeline).await?;
         }
         Ok(())

@@ -34,7 +34,9 @@ fn enqueue_comes_back_finished_with_a_return_value() {
 
     let rows = rusqlite::Connection::open(home.path("state/app.sqlite")).expect("the SQLite file");
     let count: i64 = rows
-        .query_row("SELECT count(*) FROM notifications WHERE user_id = 1 AND notification_type = 'like'", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM notifications WHERE user_id = 1 AND notification_type = 'like'", [], |row| {
+            row.get(0)
+        })
         .expect("the table is there");
     assert_eq!(count, 2, "one notification a job");
 
@@ -108,8 +110,12 @@ fn jobs_that_cannot_run_are_failed_with_a_reason() {
     let broken = by_hand(&mut client, "analytics", b"\x80\x04 this is no pickle");
     let unknown = one(python.produce(&["rq", "analytics", "backend_app.core.rq_tasks.no_such_job", "[1]"]));
     let unknown = unknown["id"].as_str().expect("an id");
-    let missing =
-        one(python.produce(&["rq", "analytics", "backend_app.core.rq_tasks.track_user_event_job", r#"{"user_id": 1}"#]));
+    let missing = one(python.produce(&[
+        "rq",
+        "analytics",
+        "backend_app.core.rq_tasks.track_user_event_job",
+        r#"{"user_id": 1}"#,
+    ]));
     let missing = missing["id"].as_str().expect("an id");
 
     let ids = json!([custom, broken, unknown, missing]).to_string();
@@ -127,7 +133,8 @@ fn jobs_that_cannot_run_are_failed_with_a_reason() {
     }
     let mut jobs = Jobs::of(&redis, "analytics");
     jobs.until("dead", 4);
-    let good = one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
+    let good =
+        one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
     assert_eq!(good["status"], "finished", "the queue goes on: {good:#}");
 }
 
@@ -136,7 +143,8 @@ fn by_hand(client: &mut redis::Connection, queue: &str, data: &[u8]) -> String {
     let id = random_id();
     let key = format!("rq:job:{id}");
     client.hset::<_, _, _, ()>(&key, "data", data).expect("Redis takes it");
-    let fields = [("status", "queued"), ("origin", queue), ("timeout", "180"), ("created_at", "2026-01-01T00:00:00.000000Z")];
+    let fields =
+        [("status", "queued"), ("origin", queue), ("timeout", "180"), ("created_at", "2026-01-01T00:00:00.000000Z")];
     client.hset_multiple::<_, _, _, ()>(&key, &fields).expect("Redis takes it");
     client.rpush::<_, _, ()>(format!("rq:queue:{queue}"), &id).expect("Redis takes it");
     id
@@ -151,7 +159,8 @@ fn an_id_without_a_hash_stops_nothing() {
     let mut client = redis.client();
     client.rpush::<_, _, ()>("rq:queue:analytics", random_id()).expect("Redis takes it");
     let python = Python::on(&redis.url());
-    let good = one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
+    let good =
+        one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
     assert_eq!(good["status"], "finished", "{good:#}");
     let waiting = || client.llen::<_, usize>("rq:queue:analytics").ok().filter(|&waiting| waiting == 0);
     until("the list to be empty", waiting);
