@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where the daemon is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     Starting,
     Running,
     /// No new claims; running jobs may finish until the deadline.
@@ -13,7 +13,7 @@ pub enum Phase {
 
 /// What somebody wants of the daemon.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// Read the configuration again. The answer says what changed, or why nothing did.
     Reload(oneshot::Sender<Result<String, String>>),
     Stop,
@@ -21,7 +21,7 @@ pub enum Order {
 
 /// The handle through which orders are given and the phase is read. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Control {
+pub(crate) struct Control {
     orders: mpsc::Sender<Order>,
     phase: watch::Sender<Phase>,
 }
@@ -30,16 +30,16 @@ pub struct Control {
 const ORDERS: usize = 8;
 
 impl Control {
-    pub fn new() -> (Self, mpsc::Receiver<Order>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         (Self { orders, phase: watch::Sender::new(Phase::Starting) }, receiver)
     }
 
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
 
@@ -47,7 +47,7 @@ impl Control {
     ///
     /// # Errors
     /// Why nothing was changed.
-    pub async fn reload(&self) -> Result<String, String> {
+    pub(crate) async fn reload(&self) -> Result<String, String> {
         let (answer, outcome) = oneshot::channel();
         let stopping = || "the daemon is stopping".to_owned();
         self.orders.send(Order::Reload(answer)).await.map_err(|_| stopping())?;
@@ -55,7 +55,7 @@ impl Control {
     }
 
     /// Asks for an orderly stop. A daemon that is stopping already is not asked twice.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let _ = self.orders.send(Order::Stop).await;
     }
 }

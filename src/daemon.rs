@@ -36,7 +36,7 @@ const REDIS_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     #[error("{0}")]
     Config(#[from] Problems),
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum StartError {
 
 /// A running daemon.
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     source: Source,
     config: Arc<ArcSwap<Config>>,
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ pub struct Daemon {
 
 /// Where the configuration comes from when it is read again.
 #[derive(Debug)]
-pub enum Source {
+pub(crate) enum Source {
     File(PathBuf),
     /// Built in memory, as for the demo: there is nothing to read again.
     Memory,
@@ -116,7 +116,7 @@ impl Part {
 ///
 /// # Errors
 /// All problems of the file.
-pub fn load(path: &Path) -> Result<config::Loaded, Problems> {
+pub(crate) fn load(path: &Path) -> Result<config::Loaded, Problems> {
     config::load(path, &|name| std::env::var(name).ok())
 }
 
@@ -125,7 +125,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`]. A Redis that cannot be reached is none: the daemon runs and waits for it.
-    pub async fn start(config: Config, source: Source) -> Result<Self, StartError> {
+    pub(crate) async fn start(config: Config, source: Source) -> Result<Self, StartError> {
         let node = Node::enter(&config.node.state_dir, &config.node.name)?;
         tracing::info!(node = %node.id, state = %config.node.state_dir.display(), "starting");
         let handlers = Arc::new(Handlers::new(&config)?);
@@ -137,7 +137,16 @@ impl Daemon {
         let current = Arc::new(config.clone());
         let config = Arc::new(ArcSwap::new(Arc::clone(&current)));
 
-        let admin = bind(&config, &broker, &metrics, &control).await?;
+        let admin = match bind(&config, &broker, &metrics, &control).await {
+            Ok(admin) => admin,
+            Err(error) => {
+                // Whoever tries again on another port starts a Redis on the same files.
+                if let Some(redis) = redis {
+                    redis.end().await;
+                }
+                return Err(error);
+            }
+        };
         let admin_address = admin.local_addr();
         let keeper = Arc::new(Keeper::new(Arc::clone(&broker), node.predecessor.clone()));
         let live = ArcSwap::from_pointee(Live { config: Arc::clone(&current), handlers });
@@ -166,7 +175,7 @@ impl Daemon {
     }
 
     /// The broker, for who puts jobs in from inside the process.
-    pub fn broker(&self) -> &Arc<Broker> {
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
 
@@ -174,7 +183,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError::Signals`] when the signals cannot be received.
-    pub async fn serve(mut self) -> Result<(), StartError> {
+    pub(crate) async fn serve(mut self) -> Result<(), StartError> {
         let mut signals = Signals::new().map_err(StartError::Signals)?;
         notify(&[NotifyState::Ready]);
         let mut watchdog = watchdog();

@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ending {
+pub(crate) enum Ending {
     Completed,
     Failed,
     TimedOut,
@@ -31,26 +31,26 @@ impl EncodeLabelValue for Ending {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct AttemptLabels {
+pub(crate) struct AttemptLabels {
     pub queue: String,
     pub task: String,
     pub ending: Ending,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct QueueLabels {
+pub(crate) struct QueueLabels {
     pub queue: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TaskLabels {
+pub(crate) struct TaskLabels {
     pub queue: String,
     pub task: String,
 }
 
 /// The counters of this process. Label values are names from the configuration, so their number is bounded.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub registry: Registry,
     pub attempts: Family<AttemptLabels, Counter>,
     /// Attempts that run now.
@@ -69,8 +69,7 @@ pub struct Metrics {
 }
 
 /// From 5 ms to an hour: mails and transcodes on one scale.
-const ATTEMPT_BUCKETS: [f64; 13] =
-    [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+const ATTEMPT_BUCKETS: [f64; 13] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 /// From 1 ms, a pickup by an idle pool, to an hour of backlog.
 const WAIT_BUCKETS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 600.0, 3600.0];
 

@@ -14,7 +14,7 @@ use crate::job::NodeId;
 
 /// This process's place among the nodes.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     pub id: NodeId,
     /// The node that held the state folder before.
     pub predecessor: Option<NodeId>,
@@ -23,7 +23,7 @@ pub struct Node {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub(crate) enum NodeError {
     #[error("use the state folder {path}: {source}")]
     Folder { path: PathBuf, source: io::Error },
     #[error("use the state folder {path}: another jobsd runs on it ({holder}); give each its own node.state_dir")]
@@ -35,7 +35,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] when the folder cannot be used or another process holds it.
-    pub fn enter(state_dir: &Path, name: &str) -> Result<Self, NodeError> {
+    pub(crate) fn enter(state_dir: &Path, name: &str) -> Result<Self, NodeError> {
         let folder = |source| NodeError::Folder { path: state_dir.to_owned(), source };
         std::fs::create_dir_all(state_dir).map_err(folder)?;
         let mut lock = OpenOptions::new()
@@ -53,7 +53,10 @@ impl Node {
             return Err(NodeError::Held { path: state_dir.to_owned(), holder: written });
         }
         let id = new_id(name);
-        lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(id.as_str().as_bytes())).map_err(folder)?;
+        lock.rewind()
+            .and_then(|()| lock.set_len(0))
+            .and_then(|()| lock.write_all(id.as_str().as_bytes()))
+            .map_err(folder)?;
         Ok(Self { id, predecessor: NodeId::parse(&written).ok(), _lock: lock })
     }
 }

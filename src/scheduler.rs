@@ -21,7 +21,7 @@ use crate::job::{Job, JobId, Origin, Timestamp};
 
 /// The scheduler of one node.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     /// The next fire of each schedule, with the schedule it was computed for.
@@ -29,7 +29,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
         Self { broker, config, next: HashMap::new() }
     }
 
@@ -37,7 +37,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// When the tick cannot be set up.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JobSchedulerError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), JobSchedulerError> {
         let tick = Arc::new(Notify::new());
         let mut ticker = JobScheduler::new().await?;
         let told = Arc::clone(&tick);

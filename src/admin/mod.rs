@@ -46,7 +46,7 @@ use stall::StallGuard;
 
 /// What the admin port shows and works with.
 #[derive(Debug)]
-pub struct AdminParts {
+pub(crate) struct AdminParts {
     /// Read anew for every request, so a reload is seen at once. Only `admin.listen` is fixed by [`Admin::bind`].
     pub config: Arc<ArcSwap<Config>>,
     pub broker: Arc<Broker>,
@@ -57,7 +57,7 @@ pub struct AdminParts {
 
 /// A bound admin port. Connections wait in the kernel until [`Admin::serve`] runs.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     listener: TcpListener,
     local: SocketAddr,
     shared: Arc<Shared>,
@@ -118,7 +118,7 @@ impl Admin {
     ///
     /// # Errors
     /// The operating system's reason, to be shown beside `admin.listen`.
-    pub async fn bind(listen: SocketAddr, parts: AdminParts) -> io::Result<Self> {
+    pub(crate) async fn bind(listen: SocketAddr, parts: AdminParts) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let local = listener.local_addr()?;
         let shared = Shared { parts, routes: Routes::new(), local, started: clock::now() };
@@ -126,12 +126,12 @@ impl Admin {
     }
 
     /// Where it listens, with the real port.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
     /// Serves until it is told to stop, then finishes what is being answered, within a deadline.
-    pub async fn serve(self, stop: CancellationToken) {
+    pub(crate) async fn serve(self, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let free = Arc::new(Semaphore::new(self.limits.connections));
         while let Some(stream) = self.next_connection(&stop).await {

@@ -12,7 +12,7 @@ use crate::store::ForeignList;
 
 /// A message that stands in the in-flight record of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// Its place in the in-flight record.
     pub field: String,
     /// The Redis list it came from.
@@ -22,13 +22,13 @@ pub struct Taken {
 
 /// What is to become of a message.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     pub taken: Taken,
     pub verdict: Verdict,
 }
 
 #[derive(Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It becomes this job.
     Job(Box<Job>),
     /// It cannot be run: it becomes a dead job with its reason, and its producer is told.
@@ -39,7 +39,7 @@ pub enum Verdict {
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     Yes,
     /// A job of this id is waiting or running; the message is a repetition of it.
     LivesAlready,
@@ -52,7 +52,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
-    pub async fn take(
+    pub(crate) async fn take(
         &self,
         queue: &QueueName,
         lists: &[ForeignList],
@@ -83,7 +83,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
-    pub async fn adopt(&self, queue: &QueueName, now: Timestamp, limit: usize) -> Result<Vec<Taken>, BrokerError> {
+    pub(crate) async fn adopt(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Taken>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
         Script::adopt.call(&mut pipeline, &[&keys.inflight, &keys.leases, &keys.counters]);
@@ -97,7 +102,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was admitted is recognised.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &self,
         queue: &QueueName,
         admissions: &[Admission],

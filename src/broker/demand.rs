@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// The free slots of one pool. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Demand(Arc<watch::Sender<usize>>);
+pub(crate) struct Demand(Arc<watch::Sender<usize>>);
 
 impl Default for Demand {
     fn default() -> Self {
@@ -16,12 +16,12 @@ impl Default for Demand {
 
 impl Demand {
     /// The pool's word: this many slots are free.
-    pub fn set(&self, free: usize) {
+    pub(crate) fn set(&self, free: usize) {
         self.0.send_if_modified(|current| std::mem::replace(current, free) != free);
     }
 
     /// Waits until there is at least one free slot; says how many there are.
-    pub async fn some(&self) -> usize {
+    pub(crate) async fn some(&self) -> usize {
         let mut receiver = self.0.subscribe();
         match receiver.wait_for(|&free| free > 0).await {
             Ok(free) => *free,

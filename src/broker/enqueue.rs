@@ -8,7 +8,7 @@ use crate::job::{Job, QueueName};
 
 /// What became of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
+pub(crate) enum Enqueued {
     Added,
     /// A job of this id exists; it stays as it is.
     Exists,
@@ -23,7 +23,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: some or all of the jobs may have been added.
-    pub async fn enqueue(&self, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
+    pub(crate) async fn enqueue(&self, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut calls: Vec<Vec<usize>> = Vec::new();
         for (queue, indexes) in by_queue(jobs) {

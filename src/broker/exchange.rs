@@ -12,7 +12,7 @@ use crate::store::QueueKeys;
 
 /// A job that is ours for one attempt. Not `Clone`: [`Broker::exchange`] takes it by value, so it is settled once.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// Shared with the running attempt; the claim itself stays with the pool.
     pub job: Arc<Job>,
     pub history: History,
@@ -23,14 +23,14 @@ pub struct Claim {
 
 /// A claim and what follows from its attempt.
 #[derive(Debug)]
-pub struct Settlement {
+pub(crate) struct Settlement {
     pub claim: Claim,
     pub decision: Decision,
 }
 
 /// What became of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub(crate) enum Settled {
     Applied,
     /// The lease was lost and somebody else has the job: the late result counts for nothing.
     Refused,
@@ -38,7 +38,7 @@ pub enum Settled {
 
 /// What one round trip brought.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// For each settlement, in order. `Err` holds those that are not known to be applied: to be sent again.
     pub settled: Result<Vec<Settled>, (BrokerError, Vec<Settlement>)>,
     pub claims: Result<Vec<Claim>, BrokerError>,
@@ -52,7 +52,7 @@ impl Broker {
     ///
     /// If the answer is lost, the settlements come back to be sent again (a settle that was applied is recognised),
     /// and claims that Redis made all the same are given back by the next sweep.
-    pub async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         queue: &Queue,
         settlements: Vec<Settlement>,
@@ -80,7 +80,8 @@ impl Broker {
             }
         };
         let settled = self.read_settles(&queue.name, settlements, &mut replies);
-        if promote && let Some(Err(error)) = replies.next().map(|reply| Script::promote.reply::<u64>(reply, "a count")) {
+        if promote && let Some(Err(error)) = replies.next().map(|reply| Script::promote.reply::<u64>(reply, "a count"))
+        {
             tracing::warn!(queue = %queue.name, "promoting due jobs failed: {error}");
         }
         let claims = match replies.next() {
@@ -174,7 +175,8 @@ fn add_settles(
     pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count);
     for Settlement { claim, decision } in settlements {
         let (set, score) = destination(decision, claim);
-        let history = serde_json::to_string(&decision.history).map_err(|error| BrokerError::Encode(error.to_string()))?;
+        let history =
+            serde_json::to_string(&decision.history).map_err(|error| BrokerError::Encode(error.to_string()))?;
         pipeline.arg(claim.job.id.as_str()).arg(claim.token).arg(set).arg(score.as_millis()).arg(history);
         pipeline.arg(counter(decision, &claim.history)).arg(u8::from(owes_reply(&claim.job, decision.next)));
     }
@@ -224,7 +226,8 @@ pub(super) fn read_claim(
     let broken = |_| BrokerError::Answer { script: "claim", expected: "a job's record" };
     let job: Job = serde_json::from_str(record).map_err(broken)?;
     debug_assert_eq!(job.id.as_str(), id);
-    let history = if history.is_empty() { History::default() } else { serde_json::from_str(history).map_err(broken)? };
+    let history =
+        if history.is_empty() { History::default() } else { serde_json::from_str(history).map_err(broken)? };
     let token = token.parse().map_err(|_| BrokerError::Answer { script: "claim", expected: "a token" })?;
     Ok(Claim { job: Arc::new(job), history, token, started })
 }

@@ -11,7 +11,7 @@ use crate::job::{Job, QueueName, Timestamp};
 
 /// What became of a fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fired {
+pub(crate) enum Fired {
     Enqueued,
     /// This node or another has done this fire or a later one.
     DoneBefore,
@@ -25,7 +25,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, a fire that was done is recognised.
-    pub async fn fire(
+    pub(crate) async fn fire(
         &self,
         schedule: &str,
         fire: Timestamp,
@@ -51,7 +51,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
-    pub async fn last_fires(&self, queue: &QueueName) -> Result<HashMap<String, Timestamp>, BrokerError> {
+    pub(crate) async fn last_fires(&self, queue: &QueueName) -> Result<HashMap<String, Timestamp>, BrokerError> {
         let mut pipeline = Pipeline::new();
         pipeline.hgetall(&self.keys(queue).fires);
         let reply = crate::store::accepted(only(self.store.link.send(&pipeline).await?)?)?;

@@ -24,22 +24,22 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use admit::{Admission, Admitted, Taken, Verdict};
-pub use demand::Demand;
-pub use enqueue::Enqueued;
-pub use exchange::{Claim, Settled, Settlement};
-pub use fire::Fired;
-pub use outbox::{OwedJob, OwedReceiver};
-pub use script::SCRIPTS;
-pub use sweep::{Survey, Swept};
-pub use watch::Watch;
+pub(crate) use admit::{Admission, Admitted, Taken, Verdict};
+pub(crate) use demand::Demand;
+pub(crate) use enqueue::Enqueued;
+pub(crate) use exchange::{Claim, Settled, Settlement};
+pub(crate) use fire::Fired;
+pub(crate) use outbox::{OwedJob, OwedReceiver};
+pub(crate) use script::SCRIPTS;
+pub(crate) use sweep::{Survey, Swept};
+pub(crate) use watch::Watch;
 
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};
 
 /// The broker of one node.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     pub store: Arc<Store>,
     pub node: NodeId,
     pub watch: Watch,
@@ -56,7 +56,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new(store: Arc<Store>, node: NodeId, lease: Duration) -> (Self, outbox::OwedReceiver) {
+    pub(crate) fn new(store: Arc<Store>, node: NodeId, lease: Duration) -> (Self, outbox::OwedReceiver) {
         let (owed, receiver) = outbox::channel();
         let watch = Watch::new(&store);
         let broker = Self {
@@ -73,7 +73,7 @@ impl Broker {
     }
 
     /// How many free slots the pool of this queue has, as the pool tells and the intake reads.
-    pub fn demand(&self, queue: &QueueName) -> Demand {
+    pub(crate) fn demand(&self, queue: &QueueName) -> Demand {
         let mut demands = self.demands.lock().unwrap_or_else(PoisonError::into_inner);
         demands.entry(queue.clone()).or_default().clone()
     }
@@ -83,7 +83,7 @@ impl Broker {
     }
 
     /// How long a claim outlives its node's last sign of life.
-    pub fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         self.lease
     }
 
@@ -100,7 +100,7 @@ impl Broker {
 
 /// Why a transition did not happen, or is not known to have happened.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("read what the script {script} answered: expected {expected}")]

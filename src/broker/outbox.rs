@@ -16,7 +16,7 @@ use crate::store::accepted;
 
 /// A job whose producer waits for word of it.
 #[derive(Debug, Clone)]
-pub struct OwedJob {
+pub(crate) struct OwedJob {
     pub job: Arc<Job>,
     pub history: History,
     /// Token of the settle that owes it; 0 for a message refused at admission.
@@ -27,10 +27,10 @@ pub struct OwedJob {
 const CAPACITY: usize = 4096;
 
 #[derive(Debug, Clone)]
-pub struct OwedSender(mpsc::Sender<OwedJob>);
+pub(crate) struct OwedSender(mpsc::Sender<OwedJob>);
 
 /// The receiving end of the debts of one process.
-pub type OwedReceiver = mpsc::Receiver<OwedJob>;
+pub(crate) type OwedReceiver = mpsc::Receiver<OwedJob>;
 
 pub(super) fn channel() -> (OwedSender, OwedReceiver) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
@@ -51,7 +51,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
-    pub async fn owed_jobs(&self, queue: &QueueName, limit: usize) -> Result<Vec<OwedJob>, BrokerError> {
+    pub(crate) async fn owed_jobs(&self, queue: &QueueName, limit: usize) -> Result<Vec<OwedJob>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
         pipeline.cmd("HRANDFIELD").arg(&keys.outbox).arg(limit).arg("WITHVALUES");
@@ -86,12 +86,12 @@ impl Broker {
     }
 
     /// Adds the read of a debt: the reply is the token of the settle that owes it, or nil.
-    pub fn debt(&self, pipeline: &mut Pipeline, owed: &OwedJob) {
+    pub(crate) fn debt(&self, pipeline: &mut Pipeline, owed: &OwedJob) {
         pipeline.hget(self.keys(&owed.job.queue).outbox, owed.job.id.as_str());
     }
 
     /// Adds the payment of a debt to a transaction that writes the foreign answer.
-    pub fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
+    pub(crate) fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
         let keys = self.keys(&owed.job.queue);
         Script::done.call(transaction, &[&keys.outbox]).arg(owed.job.id.as_str()).arg(owed.token)
     }

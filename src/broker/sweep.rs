@@ -10,7 +10,7 @@ use crate::job::{NodeId, QueueName, Timestamp};
 
 /// What a heartbeat learned about one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     pub queue: QueueName,
     /// End of the earliest lease that is not ours.
     pub earliest_lease: Option<Timestamp>,
@@ -23,7 +23,7 @@ pub struct Survey {
 
 /// A claim that this node has come by in a sweep, and why its former attempt is over, in words.
 #[derive(Debug)]
-pub struct Swept {
+pub(crate) struct Swept {
     pub claim: Claim,
     pub reason: String,
     /// Whether a process died under it; if not, only an answer was lost and the attempt never began.
@@ -38,25 +38,28 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: the leases run on from their last renewal.
-    pub async fn heartbeat(&self, queues: &[QueueName], now: Timestamp) -> Result<Vec<Survey>, BrokerError> {
+    pub(crate) async fn heartbeat(&self, queues: &[QueueName], now: Timestamp) -> Result<Vec<Survey>, BrokerError> {
         if queues.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = queues.iter().map(|queue| self.keys(queue)).collect();
-        let touched: Vec<&str> =
-            keys.iter().flat_map(|k| [&*k.leases, &*k.active, &*k.inflight, &*k.outbox]).collect();
+        let touched: Vec<&str> = keys.iter().flat_map(|k| [&*k.leases, &*k.active, &*k.inflight, &*k.outbox]).collect();
         let mut pipeline = Pipeline::new();
         Script::heartbeat.call(&mut pipeline, &touched);
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let flat: Vec<String> = Script::heartbeat.reply(reply, "numbers")?;
-        let surveys: Vec<Survey> = queues.iter().zip(flat.chunks_exact(4)).map(|(queue, found)| Survey {
-            queue: queue.clone(),
-            earliest_lease: found[0].parse().ok().map(Timestamp::from_millis),
-            active: found[1].parse().unwrap_or(0),
-            inflight: found[2].parse().unwrap_or(0),
-            owed: found[3].parse().unwrap_or(0),
-        }).collect();
+        let surveys: Vec<Survey> = queues
+            .iter()
+            .zip(flat.chunks_exact(4))
+            .map(|(queue, found)| Survey {
+                queue: queue.clone(),
+                earliest_lease: found[0].parse().ok().map(Timestamp::from_millis),
+                active: found[1].parse().unwrap_or(0),
+                inflight: found[2].parse().unwrap_or(0),
+                owed: found[3].parse().unwrap_or(0),
+            })
+            .collect();
         self.surveys.send_replace(surveys.clone());
         Ok(surveys)
     }
@@ -66,7 +69,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken over without our knowing is found by the next sweep.
-    pub async fn sweep(
+    pub(crate) async fn sweep(
         &self,
         queue: &QueueName,
         expired_before: Timestamp,
@@ -148,7 +151,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: the leases then run out by themselves.
-    pub async fn retire(&self, node: &NodeId, queues: &[QueueName]) -> Result<(), BrokerError> {
+    pub(crate) async fn retire(&self, node: &NodeId, queues: &[QueueName]) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         for queue in queues {
             Script::retire.call(&mut pipeline, &[&self.keys(queue).leases]);
@@ -164,7 +167,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
-    pub async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
+    pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
         let touched = [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history];
         let mut pipeline = Pipeline::new();

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Watches keys for all pools and intakes of a node.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     link: Link,
     pushes: Mutex<Option<mpsc::UnboundedReceiver<PushInfo>>>,
     waiting: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
@@ -34,7 +34,7 @@ pub struct Watch {
 
 /// What arming found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Armed {
+pub(crate) struct Armed {
     /// One of the keys holds something already.
     pub ready: bool,
     /// When the first job of the timed keys becomes due.
@@ -59,7 +59,12 @@ impl Watch {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer; the caller looks again later.
-    pub async fn arm(&self, notify: &Arc<Notify>, filled: &[String], timed: &[String]) -> Result<Armed, LinkError> {
+    pub(crate) async fn arm(
+        &self,
+        notify: &Arc<Notify>,
+        filled: &[String],
+        timed: &[String],
+    ) -> Result<Armed, LinkError> {
         self.register(notify, filled);
         self.register(notify, timed);
         let mut pipeline = Pipeline::new();
@@ -74,7 +79,7 @@ impl Watch {
     }
 
     /// Forgets a waiter.
-    pub fn forget(&self, notify: &Arc<Notify>) {
+    pub(crate) fn forget(&self, notify: &Arc<Notify>) {
         self.waiting().retain(|_, waiters| {
             waiters.retain(|waiter| !Arc::ptr_eq(waiter, notify));
             !waiters.is_empty()
@@ -82,7 +87,7 @@ impl Watch {
     }
 
     /// Passes notices on until it is told to stop. Run once for each watch.
-    pub async fn run(&self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let taken = self.pushes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut pushes = taken.expect("a watch is run once");
         loop {

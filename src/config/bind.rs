@@ -9,13 +9,13 @@ use super::{Param, ParamType, Task};
 use crate::job::Args;
 
 /// What stands for a secret wherever people can see it.
-pub const MASK: &str = "***";
+pub(crate) const MASK: &str = "***";
 /// Longest address that mail servers take.
 const EMAIL_LENGTH: usize = 254;
 
 /// Why a call does not fit a task. Holds names and types, never an argument's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     #[error("{task}() got an unexpected keyword argument '{name}'")]
     Unexpected { task: String, name: String },
     #[error("{task}() got multiple values for argument '{name}'")]
@@ -32,7 +32,7 @@ pub enum BindError {
 ///
 /// # Errors
 /// [`BindError`]: the first mistake that Python would report, then the first argument of a wrong type.
-pub fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) -> Result<Args, BindError> {
+pub(crate) fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) -> Result<Args, BindError> {
     let name = || task.name.to_string();
     for given in keyword.keys() {
         match position(task, given) {
@@ -66,7 +66,7 @@ pub fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) 
 
 /// The arguments as people may see them: secret parameters, and whatever is called like a secret at any depth,
 /// as `***`.
-pub fn mask(task: &Task, args: &Args) -> Args {
+pub(crate) fn mask(task: &Task, args: &Args) -> Args {
     let secret = |name: &str| task.params.iter().any(|param| param.secret && param.name == name);
     args.iter()
         .map(|(name, value)| (name.clone(), if secret(name) { MASK.into() } else { masked(name, value) }))
@@ -75,7 +75,7 @@ pub fn mask(task: &Task, args: &Args) -> Args {
 
 /// A value that stands under `name`, as people may see it: `***` when the name says that it is a secret, and so at any
 /// depth.
-pub fn masked(name: &str, value: &Value) -> Value {
+pub(crate) fn masked(name: &str, value: &Value) -> Value {
     match value {
         Value::Null => Value::Null,
         _ if is_sensitive(name) => MASK.into(),

@@ -9,7 +9,7 @@ use crate::job::QueueName;
 
 /// All that differs between a running configuration and a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Diff {
+pub(crate) struct Diff {
     pub queues_added: Vec<QueueName>,
     pub queues_removed: Vec<QueueName>,
     pub queues_changed: Vec<QueueChange>,
@@ -25,7 +25,7 @@ pub struct Diff {
 
 /// A queue that stays, and in what way it is another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueChange {
+pub(crate) struct QueueChange {
     pub name: QueueName,
     /// Old and new concurrency, when they differ.
     pub resized: Option<(usize, usize)>,
@@ -37,14 +37,14 @@ pub struct QueueChange {
 
 /// Names of what is new, gone or different.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     pub added: Vec<String>,
     pub removed: Vec<String>,
     pub changed: Vec<String>,
 }
 
 /// What must be done to get from `old` to `new`.
-pub fn diff(old: &Config, new: &Config) -> Diff {
+pub(crate) fn diff(old: &Config, new: &Config) -> Diff {
     let queues = changes(&old.queues, &new.queues, |a, b| a == b);
     let queue_change = |name: &QueueName| queue_change(old.queues.get(name)?, new.queues.get(name)?);
     Diff {
@@ -59,7 +59,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
 }
 
 impl Diff {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -182,7 +182,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::parse;
+    use crate::config::file::parse;
 
     const FILE: &str = r#"
 [admin]

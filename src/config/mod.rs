@@ -17,27 +17,27 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use bind::{MASK, bind, mask, masked};
-pub use diff::diff;
-pub use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
-pub use queue::{Queue, Retention};
-pub use schedule::{CatchUp, Overlap, Schedule};
-pub use secret::Secret;
-pub use service::{
+pub(crate) use bind::{MASK, bind, mask, masked};
+pub(crate) use diff::diff;
+pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use queue::{Queue, Retention};
+pub(crate) use schedule::{CatchUp, Overlap, Schedule};
+pub(crate) use secret::Secret;
+pub(crate) use service::{
     Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
     Video,
 };
-pub use task::{
+pub(crate) use task::{
     EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
     VideoMode, VideoStep,
 };
-pub use template::{RenderError, Template, TemplateError, ValueTemplate};
+pub(crate) use template::{RenderError, Template, ValueTemplate};
 
 use crate::job::{QueueName, TaskName};
 
 /// A complete, valid configuration.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     pub redis: Redis,
     pub node: Node,
     pub log: Log,
@@ -56,7 +56,7 @@ pub struct Config {
 impl Config {
     /// The task that a producer means by `wire_name`: an exact name wins over a pattern, patterns are tried in
     /// the order of their length, longest first.
-    pub fn task_named(&self, wire_name: &str) -> Option<&Arc<Task>> {
+    pub(crate) fn task_named(&self, wire_name: &str) -> Option<&Arc<Task>> {
         let best = |task: &&Arc<Task>| {
             task.names.iter().filter(|pattern| pattern.matches(wire_name)).map(NamePattern::weight).max()
         };

@@ -6,7 +6,7 @@ use crate::job::{QueueName, RetryPolicy, Wire};
 
 /// One queue of this node.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Queue {
+pub(crate) struct Queue {
     pub name: QueueName,
     /// The foreign lists it reads, in this order of preference: the wire and the queue name its producers use.
     pub lists: Vec<(Wire, String)>,
@@ -23,7 +23,7 @@ pub struct Queue {
 
 /// How long and how many ended jobs stay readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
+pub(crate) struct Retention {
     pub age: Duration,
     pub count: usize,
 }

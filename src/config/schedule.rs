@@ -4,7 +4,7 @@ use crate::job::{Args, QueueName, TaskName};
 
 /// One cron entry.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     pub name: String,
     pub cron: croner::Cron,
     /// The expression as the operator wrote it.
@@ -19,7 +19,7 @@ pub struct Schedule {
 
 /// What a fire does while the job of an earlier one has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overlap {
+pub(crate) enum Overlap {
     /// Nothing: this fire is left out.
     Skip,
     /// It is enqueued all the same.
@@ -28,7 +28,7 @@ pub enum Overlap {
 
 /// What happens to fires that were missed while no node ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatchUp {
+pub(crate) enum CatchUp {
     /// They are left out.
     None,
     /// The latest of them is enqueued.

@@ -4,15 +4,15 @@ use std::fmt;
 
 /// A secret from the configuration. Every way of printing it gives `***`; only [`Secret::expose`] gives the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The text itself. Call it where the secret leaves for the party it is meant for, nowhere else.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -8,7 +8,7 @@ use super::Secret;
 
 /// `[redis]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Redis {
+pub(crate) struct Redis {
     pub url: RedisUrl,
     /// First part of every key of ours, before the colon. Default `jobsd`.
     pub prefix: String,
@@ -17,7 +17,7 @@ pub struct Redis {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum RedisUrl {
+pub(crate) enum RedisUrl {
     /// A private `redis-server`, started and supervised by the daemon in its state folder.
     Embedded,
     /// `redis://`, `rediss://` or `redis+unix://`; it may hold a password.
@@ -26,7 +26,7 @@ pub enum RedisUrl {
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub(crate) struct Node {
     /// Default: the host name.
     pub name: String,
     /// Where the daemon keeps what must outlive it. Default: `$STATE_DIRECTORY`, else `./state`.
@@ -39,21 +39,21 @@ pub struct Node {
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Log {
+pub(crate) struct Log {
     pub format: LogFormat,
     /// A filter as tracing-subscriber reads it: `info`, `jobsd=debug,info`.
     pub level: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
+pub(crate) struct Admin {
     pub listen: SocketAddr,
     /// Asked of every request except `/livez` and `/readyz`. Must be set where `listen` is not a loopback address.
     pub token: Option<Secret>,
@@ -63,7 +63,7 @@ pub struct Admin {
 
 /// `[database]`: what the `sql` handler talks to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Database {
+pub(crate) enum Database {
     /// A file; the tables of the app are created in it when they are missing.
     Sqlite { path: PathBuf, timeout: Duration },
     /// `postgres://…`; the tables are the app's own.
@@ -72,7 +72,7 @@ pub enum Database {
 
 /// `[email]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Email {
+pub(crate) struct Email {
     pub provider: EmailProvider,
     /// `Name <address>` or an address.
     pub from: String,
@@ -82,14 +82,16 @@ pub struct Email {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum EmailProvider {
+pub(crate) enum EmailProvider {
     /// One `.eml` file for each mail in this folder; nothing is sent.
-    Outbox { folder: PathBuf },
+    Outbox {
+        folder: PathBuf,
+    },
     Smtp(Smtp),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Smtp {
+pub(crate) struct Smtp {
     pub host: String,
     pub port: u16,
     pub tls: SmtpTls,
@@ -101,7 +103,7 @@ pub struct Smtp {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SmtpTls {
+pub(crate) enum SmtpTls {
     None,
     StartTls,
     Tls,
@@ -109,14 +111,14 @@ pub enum SmtpTls {
 
 /// `[push]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Push {
+pub(crate) struct Push {
     pub provider: PushProvider,
     /// A query for the device tokens of a user; its one parameter is `:user_id`, its first column the token.
     pub tokens_query: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum PushProvider {
+pub(crate) enum PushProvider {
     /// One `.json` file for each message, in the form FCM takes, in this folder; nothing is sent.
     Outbox { folder: PathBuf },
     /// FCM HTTP v1 with a service account's key file.
@@ -125,7 +127,7 @@ pub enum PushProvider {
 
 /// `[video]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Video {
+pub(crate) struct Video {
     /// The `jobsd-video` executable. `None`: the one beside `jobsd`.
     pub helper: Option<PathBuf>,
     /// Inputs must lie in one of these folders, after links are resolved.

@@ -10,7 +10,7 @@ use crate::job::{QueueName, RetryPolicy, TaskName};
 
 /// A declared task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
+pub(crate) struct Task {
     pub name: TaskName,
     /// The names its producers use.
     pub names: Vec<NamePattern>,
@@ -30,10 +30,10 @@ pub struct Task {
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamePattern(pub String);
+pub(crate) struct NamePattern(pub String);
 
 impl NamePattern {
-    pub fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let Some((first, others)) = self.0.split_once('*') else { return self.0 == name };
         let Some(mut rest) = name.strip_prefix(first) else { return false };
         // What follows the last star must close the name; what stands between two stars may stand anywhere, first come.
@@ -55,7 +55,7 @@ impl NamePattern {
 
 /// One parameter.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Param {
+pub(crate) struct Param {
     pub name: String,
     pub kind: ParamType,
     pub required: bool,
@@ -66,7 +66,7 @@ pub struct Param {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParamType {
+pub(crate) enum ParamType {
     String,
     /// A string that is one mail address.
     Email,
@@ -82,7 +82,7 @@ pub enum ParamType {
 
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     Email(EmailStep),
     Sql(SqlStep),
     Push(PushStep),
@@ -93,7 +93,7 @@ pub enum Step {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct EmailStep {
+pub(crate) struct EmailStep {
     pub to: Template,
     pub subject: Template,
     /// A template by name (itself a template, so that an argument may choose it). Empty once rendered: use `html` and
@@ -109,7 +109,7 @@ pub struct EmailStep {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct SqlStep {
+pub(crate) struct SqlStep {
     /// Run in one transaction, in order. `:name` is bound, never spliced.
     pub statements: Vec<String>,
     /// Further named values, beside the arguments.
@@ -117,7 +117,7 @@ pub struct SqlStep {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct PushStep {
+pub(crate) struct PushStep {
     pub user: ValueTemplate,
     pub title: Template,
     pub body: Template,
@@ -126,7 +126,7 @@ pub struct PushStep {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct VideoStep {
+pub(crate) struct VideoStep {
     pub mode: VideoMode,
     pub input: Template,
     /// Names the output folder below `output_root`.
@@ -138,14 +138,14 @@ pub struct VideoStep {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VideoMode {
+pub(crate) enum VideoMode {
     /// Every quality, and a thumbnail.
     Transcode,
     Thumbnail,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct ExecStep {
+pub(crate) struct ExecStep {
     /// An absolute path. There is no shell.
     pub program: PathBuf,
     pub args: Vec<Template>,
@@ -155,7 +155,7 @@ pub struct ExecStep {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct HttpStep {
+pub(crate) struct HttpStep {
     pub method: String,
     pub url: Template,
     pub headers: Vec<(String, Template)>,
@@ -165,12 +165,12 @@ pub struct HttpStep {
 
 /// The self-test handler: does on request what real handlers do by accident.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ProbeStep {
+pub(crate) struct ProbeStep {
     pub op: ProbeOp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeOp {
+pub(crate) enum ProbeOp {
     /// Returns the arguments: `{"args": …}`.
     Echo,
     /// Sleeps for the argument `seconds`; returns when it started.

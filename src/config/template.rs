@@ -11,7 +11,7 @@ const FUEL: u64 = 200_000;
 
 /// A template that gives a text.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Template {
+pub(crate) struct Template {
     source: Arc<str>,
     lookups: BTreeSet<String>,
 }
@@ -19,7 +19,7 @@ pub struct Template {
 /// A value of the configuration with templates inside: tables and arrays keep their form, and a string that is
 /// one expression, `"{{ processing_options }}"`, gives the expression's value with its type.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ValueTemplate {
+pub(crate) enum ValueTemplate {
     Plain(Value),
     Text(Template),
     Expression(Template),
@@ -29,12 +29,12 @@ pub enum ValueTemplate {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct TemplateError(String);
+pub(crate) struct TemplateError(String);
 
 /// Why a template could not be rendered with an attempt's values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("render the template `{template}`: {reason}")]
-pub struct RenderError {
+pub(crate) struct RenderError {
     pub template: String,
     pub reason: String,
 }
@@ -42,7 +42,7 @@ pub struct RenderError {
 impl Template {
     /// # Errors
     /// [`TemplateError`] says in one line what is wrong with the syntax.
-    pub fn parse(source: &str) -> Result<Self, TemplateError> {
+    pub(crate) fn parse(source: &str) -> Result<Self, TemplateError> {
         let env = environment();
         let template = env.template_from_str(source).map_err(|error| TemplateError(reason(&error)))?;
         let lookups = template.undeclared_variables(true).into_iter().collect();
@@ -50,7 +50,7 @@ impl Template {
     }
 
     /// The names that rendering looks up, with their fields: `user_name`, `vars.base_url`.
-    pub fn lookups(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn lookups(&self) -> impl Iterator<Item = &str> {
         self.lookups.iter().map(String::as_str)
     }
 
@@ -58,7 +58,7 @@ impl Template {
     ///
     /// # Errors
     /// [`TemplateError`] when a filter, test or function does not exist. What depends on the values is no error here.
-    pub fn trial(&self, sample: &Value) -> Result<(), TemplateError> {
+    pub(crate) fn trial(&self, sample: &Value) -> Result<(), TemplateError> {
         let env = environment();
         let outcome = env.render_str(&self.source, minijinja::value::Serde(sample));
         match outcome {
@@ -69,13 +69,13 @@ impl Template {
         }
     }
 
-    pub fn source(&self) -> &str {
+    pub(crate) fn source(&self) -> &str {
         &self.source
     }
 
     /// # Errors
     /// [`RenderError`] when a value is missing, of an unfit type, or the template does too much.
-    pub fn render(&self, context: &Value) -> Result<String, RenderError> {
+    pub(crate) fn render(&self, context: &Value) -> Result<String, RenderError> {
         environment()
             .render_str(&self.source, minijinja::value::Serde(context))
             .map_err(|error| RenderError { template: self.source.to_string(), reason: reason(&error) })
@@ -94,7 +94,7 @@ impl Template {
 impl ValueTemplate {
     /// # Errors
     /// [`TemplateError`] of the first template inside that does not parse.
-    pub fn parse(value: Value) -> Result<Self, TemplateError> {
+    pub(crate) fn parse(value: Value) -> Result<Self, TemplateError> {
         Ok(match value {
             Value::String(text) if expression_of(&text).is_some() => Self::Expression(Template::parse(&text)?),
             Value::String(text) if text.contains("{{") || text.contains("{%") => Self::Text(Template::parse(&text)?),
@@ -107,7 +107,7 @@ impl ValueTemplate {
     }
 
     /// The templates inside.
-    pub fn templates(&self) -> Vec<&Template> {
+    pub(crate) fn templates(&self) -> Vec<&Template> {
         match self {
             Self::Plain(_) => Vec::new(),
             Self::Text(template) | Self::Expression(template) => vec![template],
@@ -118,7 +118,7 @@ impl ValueTemplate {
 
     /// # Errors
     /// [`RenderError`] of the first template inside that cannot be rendered.
-    pub fn render(&self, context: &Value) -> Result<Value, RenderError> {
+    pub(crate) fn render(&self, context: &Value) -> Result<Value, RenderError> {
         Ok(match self {
             Self::Plain(value) => value.clone(),
             Self::Text(template) => Value::String(template.render(context)?),

@@ -29,7 +29,7 @@ pub(super) struct Http {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct SetupError(String);
+pub(crate) struct SetupError(String);
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]

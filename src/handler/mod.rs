@@ -27,12 +27,10 @@ use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
 
-pub use email::builtin_template_names;
-
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
 /// step first needs them.
 #[derive(Debug)]
-pub struct Handlers {
+pub(crate) struct Handlers {
     vars: Value,
     email: email::Email,
     sql: sql::Sql,
@@ -43,7 +41,7 @@ pub struct Handlers {
 
 /// Why the handlers of a configuration cannot be built. Each is the operator's to mend.
 #[derive(Debug, thiserror::Error)]
-pub enum HandlersError {
+pub(crate) enum HandlersError {
     #[error("prepare the mail handler: {0}")]
     Email(#[from] email::SetupError),
     #[error("prepare the database: {0}")]
@@ -58,7 +56,7 @@ pub enum HandlersError {
 
 /// One attempt of a job.
 #[derive(Debug)]
-pub struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     pub job: &'a Job,
     pub task: &'a Task,
     /// From 1.
@@ -82,7 +80,7 @@ impl Handlers {
     ///
     /// # Errors
     /// [`HandlersError`] names the part of the configuration that does not work and why.
-    pub fn new(config: &Config) -> Result<Self, HandlersError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, HandlersError> {
         Ok(Self {
             vars: Value::Object(config.vars.clone()),
             email: email::Email::new(&config.email)?,
@@ -97,7 +95,7 @@ impl Handlers {
     ///
     /// Dropping the future stops what it started: programs are killed with their process group, a
     /// statement is cancelled and rolled back, a connection in the middle of a conversation is closed.
-    pub async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
+    pub(crate) async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
         let mut context = Context::new(attempt, &self.vars, clock::now());
         match self.steps(attempt, &mut context).await {
             Ok(result) => Outcome::Success(result),

@@ -116,5 +116,5 @@ async fn the_shipped_workload_runs_on_postgres() {
 
 #[test]
 fn the_configuration_knows_the_built_in_mail_templates() {
-    assert!(super::builtin_template_names().eq(config::MAIL_TEMPLATES));
+    assert!(super::email::builtin_template_names().eq(config::MAIL_TEMPLATES));
 }

@@ -40,7 +40,7 @@ pub(super) struct Video {
 
 /// Why `[video]` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error("read `video.preset`: `{0}` is not a preset of x264")]
     Preset(String),
 }

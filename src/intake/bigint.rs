@@ -16,11 +16,7 @@ pub(crate) fn to_decimal(bytes: &[u8]) -> Option<String> {
         return None;
     }
     let negative = bytes.last().is_some_and(|top| top & 0x80 != 0);
-    let magnitude = if negative {
-        negate(bytes)
-    } else {
-        bytes.to_vec()
-    };
+    let magnitude = if negative { negate(bytes) } else { bytes.to_vec() };
     let mut limbs: Vec<u64> = vec![0];
     for byte in magnitude.iter().rev() {
         multiply_add(&mut limbs, LIMB, 256, u64::from(*byte));
@@ -38,8 +34,7 @@ pub(crate) fn to_decimal(bytes: &[u8]) -> Option<String> {
 /// `None` if the text is not one or is too long.
 pub(crate) fn from_decimal(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.bytes().all(|b| b.is_ascii_digit())
-    {
+    if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     let mut limbs: Vec<u64> = vec![0];
@@ -110,10 +105,7 @@ mod tests {
             ("-128", &[0x80]),
             ("-129", &[0x7f, 0xff]),
             ("9223372036854775808", &[0, 0, 0, 0, 0, 0, 0, 0x80, 0]),
-            (
-                "-1267650600228229401496703205376",
-                &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0],
-            ),
+            ("-1267650600228229401496703205376", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0]),
         ];
         for (text, bytes) in cases {
             assert_eq!(from_decimal(text).as_deref(), Some(bytes), "{text}");
@@ -127,16 +119,9 @@ mod tests {
         let bytes = from_decimal(&longest).expect("the longest number is allowed");
         assert_eq!(bytes.len(), MAX_BYTES);
         assert_eq!(to_decimal(&bytes), Some(longest.clone()));
-        assert!(
-            to_decimal(&[&[0xff; MAX_BYTES - 1][..], &[0x7f]].concat()).is_none(),
-            "4301 digits"
-        );
+        assert!(to_decimal(&[&[0xff; MAX_BYTES - 1][..], &[0x7f]].concat()).is_none(), "4301 digits");
         assert!(from_decimal(&format!("{longest}0")).is_none());
         assert!(to_decimal(&[1; MAX_BYTES + 1]).is_none());
-        assert!(
-            from_decimal("").is_none()
-                && from_decimal("-").is_none()
-                && from_decimal("1x").is_none()
-        );
+        assert!(from_decimal("").is_none() && from_decimal("-").is_none() && from_decimal("1x").is_none());
     }
 }

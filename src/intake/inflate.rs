@@ -20,23 +20,14 @@ pub(crate) enum InflateError {
 pub(crate) fn inflate(deflated: &[u8], limit: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::new();
     let mut bounded = ZlibDecoder::new(deflated).take(limit as u64 + 1);
-    bounded
-        .read_to_end(&mut out)
-        .map_err(|_| InflateError::NotZlib)?;
-    if out.len() > limit {
-        Err(InflateError::TooLarge(limit))
-    } else {
-        Ok(out)
-    }
+    bounded.read_to_end(&mut out).map_err(|_| InflateError::NotZlib)?;
+    if out.len() > limit { Err(InflateError::TooLarge(limit)) } else { Ok(out) }
 }
 
 /// A zlib stream at the level Python uses by default.
 pub(crate) fn deflate(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(6));
-    encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .expect("writing to a Vec cannot fail")
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to a Vec cannot fail")
 }
 
 #[cfg(test)]
@@ -47,25 +38,15 @@ mod tests {
     fn a_bomb_stops_at_the_limit() {
         let bomb = deflate(&vec![0; 8 << 20]);
         assert!(bomb.len() < 10_000);
-        assert_eq!(
-            inflate(&bomb, 1 << 20),
-            Err(InflateError::TooLarge(1 << 20))
-        );
+        assert_eq!(inflate(&bomb, 1 << 20), Err(InflateError::TooLarge(1 << 20)));
     }
 
     #[test]
     fn a_cut_or_foreign_stream_is_told() {
         let whole = deflate(b"hello hello hello");
-        assert_eq!(
-            inflate(&whole, 17).as_deref(),
-            Ok(&b"hello hello hello"[..])
-        );
+        assert_eq!(inflate(&whole, 17).as_deref(), Ok(&b"hello hello hello"[..]));
         for end in 0..whole.len() {
-            assert_eq!(
-                inflate(&whole[..end], 100),
-                Err(InflateError::NotZlib),
-                "cut at {end}"
-            );
+            assert_eq!(inflate(&whole[..end], 100), Err(InflateError::NotZlib), "cut at {end}");
         }
         assert_eq!(inflate(b"[1, 2]", 100), Err(InflateError::NotZlib));
     }

@@ -16,31 +16,20 @@ impl Stamp {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (date, rest) = date(text)?;
         if rest.is_empty() {
-            return Some(Self {
-                local: date.and_time(NaiveTime::MIN),
-                offset: None,
-            });
+            return Some(Self { local: date.and_time(NaiveTime::MIN), offset: None });
         }
-        let separator = rest
-            .chars()
-            .next()
-            .filter(|first| matches!(first, 'T' | 't' | ' '))?;
+        let separator = rest.chars().next().filter(|first| matches!(first, 'T' | 't' | ' '))?;
         let (local, offset) = time_and_offset(&rest[separator.len_utf8()..])?;
         let local = match local {
             Clock::Time(time) => date.and_time(time),
-            Clock::Midnight => date
-                .checked_add_days(Days::new(1))?
-                .and_time(NaiveTime::MIN),
+            Clock::Midnight => date.checked_add_days(Days::new(1))?.and_time(NaiveTime::MIN),
         };
         Some(Self { local, offset })
     }
 
     /// Milliseconds since 1970 in UTC, rounded up so that nothing starts early.
     pub(crate) fn unix_millis(self) -> Option<i64> {
-        let utc = self
-            .local
-            .checked_sub_signed(self.offset.unwrap_or_default())?
-            .and_utc();
+        let utc = self.local.checked_sub_signed(self.offset.unwrap_or_default())?.and_utc();
         let rest = i64::from(utc.timestamp_subsec_micros() % 1000 > 0);
         Some(utc.timestamp_millis() + rest)
     }
@@ -48,11 +37,7 @@ impl Stamp {
     /// `datetime.isoformat()`.
     pub(crate) fn isoformat(self) -> String {
         let offset = self.offset.map(offset_text).unwrap_or_default();
-        format!(
-            "{}T{}{offset}",
-            self.local.date().format("%Y-%m-%d"),
-            time_text(self.local.time())
-        )
+        format!("{}T{}{offset}", self.local.date().format("%Y-%m-%d"), time_text(self.local.time()))
     }
 }
 
@@ -71,11 +56,7 @@ pub(crate) fn time_isoformat(time: NaiveTime, offset: Option<TimeDelta>) -> Stri
 
 /// An instant as Celery writes it in `date_done`: `2026-11-23T10:34:57.158956+00:00`.
 pub(crate) fn celery(instant: DateTime<Utc>) -> String {
-    Stamp {
-        local: instant.naive_utc(),
-        offset: Some(TimeDelta::zero()),
-    }
-    .isoformat()
+    Stamp { local: instant.naive_utc(), offset: Some(TimeDelta::zero()) }.isoformat()
 }
 
 /// An instant as RQ writes it: `2026-11-23T10:33:06.003946Z`, always six digits.
@@ -86,12 +67,7 @@ pub(crate) fn rq(instant: DateTime<Utc>) -> String {
 /// An instant as RQ writes it, read.
 pub(crate) fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let stamp = Stamp::parse(text)?;
-    Some(
-        stamp
-            .local
-            .checked_sub_signed(stamp.offset.unwrap_or_default())?
-            .and_utc(),
-    )
+    Some(stamp.local.checked_sub_signed(stamp.offset.unwrap_or_default())?.and_utc())
 }
 
 enum Clock {
@@ -105,8 +81,7 @@ fn date(text: &str) -> Option<(NaiveDate, &str)> {
     let dash = if rest.starts_with('-') { "-" } else { "" };
     let (month, rest) = number(rest.strip_prefix(dash)?, 2)?;
     let (day, rest) = number(rest.strip_prefix(dash)?, 2)?;
-    let date =
-        NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day).filter(|_| year > 0)?;
+    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day).filter(|_| year > 0)?;
     Some((date, rest))
 }
 
@@ -126,18 +101,12 @@ fn time(text: &str) -> Option<Clock> {
     if parts.hour == 24 && (parts.minute, parts.second, parts.micros) == (0, 0, 0) {
         return Some(Clock::Midnight);
     }
-    NaiveTime::from_hms_micro_opt(parts.hour, parts.minute, parts.second, parts.micros)
-        .map(Clock::Time)
+    NaiveTime::from_hms_micro_opt(parts.hour, parts.minute, parts.second, parts.micros).map(Clock::Time)
 }
 
 fn offset(text: &str) -> Option<TimeDelta> {
     let (sign, digits) = text.split_at(1);
-    let ClockParts {
-        hour,
-        minute,
-        second,
-        micros,
-    } = ClockParts::parse(digits)?;
+    let ClockParts { hour, minute, second, micros } = ClockParts::parse(digits)?;
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -160,17 +129,8 @@ impl ClockParts {
         let colon = if rest.starts_with(':') { ":" } else { "" };
         let (minute, rest) = Self::next(rest, colon)?;
         let (second, rest) = Self::next(rest, colon)?;
-        let micros = if rest.is_empty() {
-            0
-        } else {
-            micros(rest.strip_prefix(['.', ','])?)?
-        };
-        Some(Self {
-            hour,
-            minute,
-            second,
-            micros,
-        })
+        let micros = if rest.is_empty() { 0 } else { micros(rest.strip_prefix(['.', ','])?)? };
+        Some(Self { hour, minute, second, micros })
     }
 
     fn next<'a>(text: &'a str, colon: &str) -> Option<(u32, &'a str)> {
@@ -190,18 +150,12 @@ fn micros(digits: &str) -> Option<u32> {
 
 /// Exactly `width` digits and what follows them.
 fn number(text: &str, width: usize) -> Option<(u32, &str)> {
-    let digits = text
-        .get(..width)
-        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let digits = text.get(..width).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     Some((digits.parse().ok()?, &text[width..]))
 }
 
 fn time_text(time: NaiveTime) -> String {
-    let fraction = if time.nanosecond() / 1000 == 0 {
-        "%H:%M:%S"
-    } else {
-        "%H:%M:%S%.6f"
-    };
+    let fraction = if time.nanosecond() / 1000 == 0 { "%H:%M:%S" } else { "%H:%M:%S%.6f" };
     time.format(fraction).to_string()
 }
 
@@ -244,11 +198,7 @@ mod tests {
             ("1969-12-31T23:59:59.999500Z", 0),
         ];
         for (text, millis) in cases {
-            assert_eq!(
-                Stamp::parse(text).and_then(Stamp::unix_millis),
-                Some(millis),
-                "{text}"
-            );
+            assert_eq!(Stamp::parse(text).and_then(Stamp::unix_millis), Some(millis), "{text}");
         }
     }
 

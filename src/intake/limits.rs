@@ -18,12 +18,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            input: 16 << 20,
-            nodes: 500_000,
-            text: 32 << 20,
-            depth: 100,
-        }
+        Self { input: 16 << 20, nodes: 500_000, text: 32 << 20, depth: 100 }
     }
 }
 
@@ -34,9 +29,7 @@ pub(crate) enum Exceeded {
     Input(usize),
     #[error("it holds more than {0} values; send several smaller jobs")]
     Nodes(usize),
-    #[error(
-        "its strings unfold to more than {0} bytes; pass a reference to the data, not the data"
-    )]
+    #[error("its strings unfold to more than {0} bytes; pass a reference to the data, not the data")]
     Text(usize),
     #[error("it nests deeper than {0} levels; send a flatter value")]
     Depth(usize),
@@ -45,11 +38,7 @@ pub(crate) enum Exceeded {
 impl Limits {
     /// Refuses an oversized payload before anything is read.
     pub(crate) fn admit(&self, payload: &[u8]) -> Result<(), Exceeded> {
-        if payload.len() > self.input {
-            Err(Exceeded::Input(self.input))
-        } else {
-            Ok(())
-        }
+        if payload.len() > self.input { Err(Exceeded::Input(self.input)) } else { Ok(()) }
     }
 }
 
@@ -63,11 +52,7 @@ pub(crate) struct Budget<'a> {
 
 impl<'a> Budget<'a> {
     pub(crate) fn new(limits: &'a Limits) -> Self {
-        Self {
-            limits,
-            nodes: limits.nodes,
-            text: limits.text,
-        }
+        Self { limits, nodes: limits.nodes, text: limits.text }
     }
 
     /// Pays for one more value at `depth`; the outermost value is at depth 1.
@@ -75,19 +60,13 @@ impl<'a> Budget<'a> {
         if depth > self.limits.depth {
             return Err(Exceeded::Depth(self.limits.depth));
         }
-        self.nodes = self
-            .nodes
-            .checked_sub(1)
-            .ok_or(Exceeded::Nodes(self.limits.nodes))?;
+        self.nodes = self.nodes.checked_sub(1).ok_or(Exceeded::Nodes(self.limits.nodes))?;
         Ok(())
     }
 
     /// Pays for `bytes` of text.
     pub(crate) fn text(&mut self, bytes: usize) -> Result<(), Exceeded> {
-        self.text = self
-            .text
-            .checked_sub(bytes)
-            .ok_or(Exceeded::Text(self.limits.text))?;
+        self.text = self.text.checked_sub(bytes).ok_or(Exceeded::Text(self.limits.text))?;
         Ok(())
     }
 }

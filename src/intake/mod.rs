@@ -37,7 +37,7 @@ use pump::Pump;
 
 /// The intake of one node: a pump for each queue that reads foreign lists, and one writer of answers.
 #[derive(Debug)]
-pub struct Intake {
+pub(crate) struct Intake {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
@@ -55,7 +55,7 @@ struct Running {
 
 impl Intake {
     /// Starts the writer of answers; pumps start with [`Intake::apply`].
-    pub fn start(
+    pub(crate) fn start(
         broker: Arc<Broker>,
         config: Arc<ArcSwap<Config>>,
         metrics: Arc<Metrics>,
@@ -68,7 +68,7 @@ impl Intake {
     }
 
     /// Makes the pumps equal to the queues: those whose lists changed are started anew.
-    pub async fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+    pub(crate) async fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
         let same = |name: &QueueName, running: &Running| {
             running.queue.as_ref().map(|queue| &queue.lists) == queues.get(name).map(|queue| &queue.lists)
         };
@@ -91,7 +91,7 @@ impl Intake {
     }
 
     /// Takes no more messages. Answers are still written.
-    pub async fn stop_taking(&mut self) {
+    pub(crate) async fn stop_taking(&mut self) {
         for pump in self.pumps.values() {
             pump.stop.cancel();
         }
@@ -101,7 +101,7 @@ impl Intake {
     }
 
     /// Writes the answers that are at hand and ends. What is owed beyond that stays in the outbox.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.reply.end().await;
     }
 }

@@ -56,12 +56,7 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn new(
-        broker: Arc<Broker>,
-        config: Arc<ArcSwap<Config>>,
-        metrics: Arc<Metrics>,
-        queue: &Queue,
-    ) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>, metrics: Arc<Metrics>, queue: &Queue) -> Self {
         let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
         let keys = lists.iter().flat_map(|list| list.keys.clone()).collect();
         let demand = broker.demand(&queue.name);
@@ -233,12 +228,7 @@ fn wire(lists: &[ForeignList], key: &str) -> Option<Wire> {
     lists.iter().find(|list| list.keys.iter().any(|own| own == key)).map(|list| list.wire)
 }
 
-fn verdict(
-    desk: &Desk<'_>,
-    lists: &[ForeignList],
-    taken: &Taken,
-    hash: Option<&HashMap<String, Vec<u8>>>,
-) -> Verdict {
+fn verdict(desk: &Desk<'_>, lists: &[ForeignList], taken: &Taken, hash: Option<&HashMap<String, Vec<u8>>>) -> Verdict {
     // An adopted message may come from a list that this configuration reads no more; its form tells the wire then.
     let fallback = if taken.list.starts_with(rq::keys::QUEUE) { Wire::Rq } else { Wire::Celery };
     match wire(lists, &taken.list).unwrap_or(fallback) {

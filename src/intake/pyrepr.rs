@@ -12,10 +12,7 @@ const CELERY_DEPTH: usize = 3;
 
 /// `repr(value)`. Which characters count as printable follows Unicode's separators and controls, not its whole table.
 pub(crate) fn repr(value: &Value) -> String {
-    let mut printer = Printer {
-        out: String::new(),
-        style: Style::Python,
-    };
+    let mut printer = Printer { out: String::new(), style: Style::Python };
     printer.value(value, 1);
     printer.out
 }
@@ -36,10 +33,7 @@ pub(crate) fn celery_kwargs(kwargs: &Map<String, Value>) -> String {
 }
 
 fn celery_print(print: impl FnOnce(&mut Printer)) -> String {
-    let mut printer = Printer {
-        out: String::new(),
-        style: Style::Celery,
-    };
+    let mut printer = Printer { out: String::new(), style: Style::Celery };
     print(&mut printer);
     printer.out
 }
@@ -60,11 +54,7 @@ fn float_repr(float: f64) -> String {
     if (-4..16).contains(&exponent) {
         // Rust's Debug form keeps ".0", and its own switch to an exponent lies at the same place above.
         let plain = format!("{float}");
-        return if plain.contains('.') {
-            plain
-        } else {
-            plain + ".0"
-        };
+        return if plain.contains('.') { plain } else { plain + ".0" };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.abs())
@@ -124,12 +114,7 @@ impl Printer {
     }
 
     /// The items of one container, cut short where Celery would.
-    fn items<I: IntoIterator>(
-        &mut self,
-        items: I,
-        depth: usize,
-        mut print: impl FnMut(&mut Self, I::Item),
-    ) {
+    fn items<I: IntoIterator>(&mut self, items: I, depth: usize, mut print: impl FnMut(&mut Self, I::Item)) {
         for (index, item) in items.into_iter().enumerate() {
             if self.style == Style::Celery && depth > CELERY_DEPTH {
                 return self.out.push_str("...");
@@ -172,14 +157,10 @@ impl Printer {
     fn string(&mut self, text: &str) {
         match self.style {
             Style::Celery => {
-                let cut = text
-                    .char_indices()
-                    .nth(self.room())
-                    .map_or(text.len(), |(at, _)| at);
+                let cut = text.char_indices().nth(self.room()).map_or(text.len(), |(at, _)| at);
                 self.out.push('\'');
                 self.out.push_str(&text[..cut].replace('\'', "\\'"));
-                self.out
-                    .push_str(if cut < text.len() { "...'" } else { "'" });
+                self.out.push_str(if cut < text.len() { "...'" } else { "'" });
             }
             Style::Python => self.points(&text.chars().map(u32::from).collect::<Vec<_>>()),
         }
@@ -231,17 +212,11 @@ mod tests {
     fn celery_prints_bounded() {
         assert_eq!(celery_args(&[]), "()");
         assert_eq!(celery_args(&[json!("it's"), json!(1)]), r"('it\'s', 1)");
-        assert_eq!(
-            celery_args(&[json!({"a": {"b": {"c": 1}}})]),
-            "({'a': {'b': {...}}},)"
-        );
+        assert_eq!(celery_args(&[json!({"a": {"b": {"c": 1}}})]), "({'a': {'b': {...}}},)");
         assert_eq!(celery(&json!([1, null, true, 1.5])), "[1, None, True, 1.5]");
         let long: Vec<Value> = (0..2000).map(Value::from).collect();
         let printed = celery_args(&long);
-        assert!(
-            printed.len() < 1100 && printed.ends_with(", ...)"),
-            "{printed}"
-        );
+        assert!(printed.len() < 1100 && printed.ends_with(", ...)"), "{printed}");
         assert!(celery(&json!({"k": "x".repeat(5000)})).len() < 1100);
     }
 
@@ -249,9 +224,6 @@ mod tests {
     fn strings_are_quoted_as_python_does() {
         assert_eq!(repr(&json!("it's")), r#""it's""#);
         assert_eq!(repr(&json!("\"it's\"")), r#"'"it\'s"'"#);
-        assert_eq!(
-            repr(&json!("ü\u{1f600}\n\u{7f}\u{a0}\u{2028}\\")),
-            "'ü\u{1f600}\\n\\x7f\\xa0\\u2028\\\\'"
-        );
+        assert_eq!(repr(&json!("ü\u{1f600}\n\u{7f}\u{a0}\u{2028}\\")), "'ü\u{1f600}\\n\\x7f\\xa0\\u2028\\\\'");
     }
 }

@@ -17,10 +17,7 @@ pub(super) fn run(script: &str, input: &str) -> String {
     // A thread of its own, so that neither side can wait for the other with its pipe full.
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("python3 ends");
-    writer
-        .join()
-        .expect("the writer does not panic")
-        .expect("python3 reads its input");
+    writer.join().expect("the writer does not panic").expect("python3 reads its input");
     assert!(output.status.success(), "python3 failed: {}", output.status);
     String::from_utf8(output.stdout).expect("python3 prints text")
 }
@@ -30,12 +27,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 pub(super) fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text
-        .bytes()
-        .map(|digit| (digit as char).to_digit(16).expect("hex") as u8)
-        .collect();
-    digits
-        .chunks_exact(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
+    let digits: Vec<u8> = text.bytes().map(|digit| (digit as char).to_digit(16).expect("hex") as u8).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::broker::Verdict;
 use crate::config::Task;
 use crate::job::{
-    Args, Cause, End, History, Job, JobId, Mishap, MishapKind, NodeId, Origin, QueueName, State, TaskName, Timestamp, Wire,
+    Args, Cause, End, History, Job, JobId, Mishap, MishapKind, NodeId, Origin, QueueName, State, TaskName, Timestamp,
+    Wire,
 };
 
 /// What is known of a message that is refused.

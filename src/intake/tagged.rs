@@ -110,13 +110,7 @@ impl Tag {
     pub(crate) fn is_kombu(self) -> bool {
         matches!(
             self,
-            Self::Datetime
-                | Self::Date
-                | Self::Time
-                | Self::Decimal
-                | Self::Uuid
-                | Self::Base64
-                | Self::Bytes
+            Self::Datetime | Self::Date | Self::Time | Self::Decimal | Self::Uuid | Self::Base64 | Self::Bytes
         )
     }
 
@@ -148,9 +142,7 @@ pub(crate) fn integer(decimal: String) -> Value {
     if let Ok(small) = decimal.parse::<i64>() {
         return small.into();
     }
-    decimal
-        .parse::<u64>()
-        .map_or_else(|_| Tag::Int.hold(decimal.into()), Value::from)
+    decimal.parse::<u64>().map_or_else(|_| Tag::Int.hold(decimal.into()), Value::from)
 }
 
 /// The object of these pairs; tagged as `dict` if a key is not plain text or if the object itself would look tagged.
@@ -171,35 +163,20 @@ pub(crate) fn object(pairs: Vec<(Value, Value)>) -> Value {
 pub(crate) fn escape(map: Map<String, Value>) -> Value {
     let value = Value::Object(map);
     match value {
-        Value::Object(map)
-            if map.len() == 2 && map.contains_key(TYPE) && map.contains_key(VALUE) =>
-        {
-            dict(
-                map.into_iter()
-                    .map(|(key, value)| (key.into(), value))
-                    .collect(),
-            )
+        Value::Object(map) if map.len() == 2 && map.contains_key(TYPE) && map.contains_key(VALUE) => {
+            dict(map.into_iter().map(|(key, value)| (key.into(), value)).collect())
         }
         plain => plain,
     }
 }
 
 fn dict(pairs: Vec<(Value, Value)>) -> Value {
-    Tag::Dict.hold(
-        pairs
-            .into_iter()
-            .map(|(key, value)| json!([key, value]))
-            .collect(),
-    )
+    Tag::Dict.hold(pairs.into_iter().map(|(key, value)| json!([key, value])).collect())
 }
 
 /// Python text given as code points: plain text, or tagged if lone surrogates are among them.
 pub(crate) fn text(points: &[u32]) -> Value {
-    match points
-        .iter()
-        .map(|point| char::from_u32(*point))
-        .collect::<Option<String>>()
-    {
+    match points.iter().map(|point| char::from_u32(*point)).collect::<Option<String>>() {
         Some(plain) => plain.into(),
         None => Tag::Surrogate.hold(escape_surrogates(points).into()),
     }
@@ -248,28 +225,15 @@ mod tests {
         let points: Vec<u32> = [0x61, 0xd800, 0x5c, 0x1f600, 0xdfff, 0x0].into();
         let value = text(&points);
         let (tag, held) = tagged(&value).expect("lone surrogates are tagged");
-        assert_eq!(
-            (tag, held),
-            (Tag::Surrogate, &json!("a\\ud800\\\\\u{1f600}\\udfff\0"))
-        );
+        assert_eq!((tag, held), (Tag::Surrogate, &json!("a\\ud800\\\\\u{1f600}\\udfff\0")));
         assert_eq!(code_points(held.as_str().expect("text")), points);
-        assert_eq!(
-            text(&[0x61, 0x5c]),
-            json!("a\\"),
-            "plain text is not escaped"
-        );
+        assert_eq!(text(&[0x61, 0x5c]), json!("a\\"), "plain text is not escaped");
     }
 
     #[test]
     fn a_producers_lookalike_is_not_a_tag() {
-        let lookalike = object(vec![
-            ("__type__".into(), "int".into()),
-            ("__value__".into(), "5".into()),
-        ]);
-        assert_eq!(
-            lookalike,
-            json!({"__type__": "dict", "__value__": [["__type__", "int"], ["__value__", "5"]]})
-        );
+        let lookalike = object(vec![("__type__".into(), "int".into()), ("__value__".into(), "5".into())]);
+        assert_eq!(lookalike, json!({"__type__": "dict", "__value__": [["__type__", "int"], ["__value__", "5"]]}));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
 
 /// Where a job goes after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// It has ended; the history says how.
     End(State),
     /// Again, not before this instant.
@@ -17,14 +17,14 @@ pub enum Next {
 
 /// An attempt's consequence: where the job goes, and its history with the attempt in it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub(crate) struct Decision {
     pub next: Next,
     pub history: History,
 }
 
 /// The attempt that an outcome belongs to.
 #[derive(Debug, Clone)]
-pub struct AttemptFacts<'a> {
+pub(crate) struct AttemptFacts<'a> {
     pub node: &'a NodeId,
     pub attempt: u32,
     pub started: Timestamp,
@@ -37,7 +37,7 @@ pub struct AttemptFacts<'a> {
 }
 
 /// Decides what follows from `outcome`.
-pub fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Outcome) -> Decision {
+pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Outcome) -> Decision {
     let next = match outcome {
         Outcome::Success(result) => {
             history.steps.clear();

@@ -10,7 +10,7 @@ const MISHAPS_KEPT: usize = 10;
 
 /// A job's past. A job that has not ended an attempt yet has the empty one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct History {
+pub(crate) struct History {
     /// Attempts that failed or timed out: these count against the retry limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u32,
@@ -33,7 +33,7 @@ pub struct History {
 
 /// One attempt that did not succeed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mishap {
+pub(crate) struct Mishap {
     pub at: Timestamp,
     pub attempt: u32,
     pub node: NodeId,
@@ -47,7 +47,7 @@ pub struct Mishap {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MishapKind {
+pub(crate) enum MishapKind {
     Failed,
     TimedOut,
     Crashed,
@@ -56,7 +56,7 @@ pub enum MishapKind {
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct End {
+pub(crate) struct End {
     pub state: State,
     pub at: Timestamp,
     /// Start of the last attempt; `None` when there was none.
@@ -75,7 +75,7 @@ pub struct End {
 /// Why a job is dead, as one word for machines; the mishaps hold the sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Its last permitted attempt failed.
     RetriesExhausted,
     /// It failed in a way that another attempt cannot cure.
@@ -94,12 +94,12 @@ pub enum Cause {
 
 impl History {
     /// The number of the attempt that comes next, from 1. Interrupted ones are not counted.
-    pub fn next_attempt(&self) -> u32 {
+    pub(crate) fn next_attempt(&self) -> u32 {
         1 + self.failures + self.crashes
     }
 
     /// Adds a mishap, dropping the oldest beyond the bound.
-    pub fn note(&mut self, mishap: Mishap) {
+    pub(crate) fn note(&mut self, mishap: Mishap) {
         self.mishaps.push(mishap);
         let surplus = self.mishaps.len().saturating_sub(MISHAPS_KEPT);
         self.mishaps.drain(..surplus);

@@ -11,10 +11,10 @@ mod record;
 mod retry;
 mod time;
 
-pub use decide::{AttemptFacts, Decision, Next, decide};
-pub use history::{Cause, End, History, Mishap, MishapKind};
-pub use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
-pub use outcome::{Failure, Outcome, Retryable};
-pub use record::{Args, Job, Origin, State, Wire};
-pub use retry::{Backoff, RetryPolicy};
-pub use time::Timestamp;
+pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
+pub(crate) use history::{Cause, End, History, Mishap, MishapKind};
+pub(crate) use name::{JobId, NodeId, QueueName, TaskName};
+pub(crate) use outcome::{Failure, Outcome, Retryable};
+pub(crate) use record::{Args, Job, Origin, State, Wire};
+pub(crate) use retry::{Backoff, RetryPolicy};
+pub(crate) use time::Timestamp;

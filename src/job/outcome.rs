@@ -6,21 +6,25 @@ use serde_json::Value;
 
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The task's result.
     Success(Value),
     Failure(Failure),
     /// The attempt was stopped at the job's timeout.
     TimedOut(Duration),
     /// The process that ran the attempt died or lost its lease; `reason` says which, in words.
-    Crashed { reason: String },
+    Crashed {
+        reason: String,
+    },
     /// We stopped the attempt for reasons of our own (shutdown): it costs the job nothing.
-    Interrupted { reason: String },
+    Interrupted {
+        reason: String,
+    },
 }
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// A name a producer can match on, in the form of an exception class: `SmtpRejected`, `SqlError`.
     pub kind: String,
     /// One sentence for a person.
@@ -34,7 +38,7 @@ pub struct Failure {
 
 /// Whether another attempt makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retryable {
+pub(crate) enum Retryable {
     /// As the retry policy says.
     ByPolicy,
     /// As the policy says, but not before this span has passed (`Retry-After`).
@@ -45,23 +49,23 @@ pub enum Retryable {
 
 impl Failure {
     /// A failure that another attempt may cure.
-    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: kind.into(), message: message.into(), retry: Retryable::ByPolicy, detail: None, steps: Vec::new() }
     }
 
     /// A failure that no further attempt can cure.
-    pub fn never(kind: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn never(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self { retry: Retryable::Never, ..Self::new(kind, message) }
     }
 
     /// The same failure, with another attempt no sooner than after `span`.
     #[must_use]
-    pub fn after(self, span: Duration) -> Self {
+    pub(crate) fn after(self, span: Duration) -> Self {
         Self { retry: Retryable::After(span), ..self }
     }
 
     #[must_use]
-    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..self }
     }
 }

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
-pub type Args = Map<String, Value>;
+pub(crate) type Args = Map<String, Value>;
 
 /// One unit of work, as it was enqueued.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Job {
+pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
@@ -33,7 +33,7 @@ pub struct Job {
 /// Where a job came from, and with it who waits for the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The HTTP port or the command line.
     Api,
     /// A fire of the named schedule.
@@ -45,15 +45,15 @@ pub enum Origin {
 /// A message protocol that producers speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Wire {
+pub(crate) enum Wire {
     Celery,
     Rq,
 }
 
 impl Wire {
-    pub const ALL: [Self; 2] = [Self::Celery, Self::Rq];
+    pub(crate) const ALL: [Self; 2] = [Self::Celery, Self::Rq];
 
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Celery => "celery",
             Self::Rq => "rq",
@@ -72,7 +72,7 @@ impl Wire {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     Scheduled,
     Pending,
     Active,
@@ -83,7 +83,7 @@ pub enum State {
 }
 
 impl State {
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
             Self::Pending => "pending",

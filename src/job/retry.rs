@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A retry policy, resolved: what a job follows when an attempt fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// Attempts after the first one. 0: never again.
     pub limit: u32,
     pub backoff: Backoff,
@@ -19,22 +19,28 @@ pub struct RetryPolicy {
 /// The delay before retry number `n` (1 is the first retry).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Backoff {
-    Fixed { delay: Duration },
+pub(crate) enum Backoff {
+    Fixed {
+        delay: Duration,
+    },
     /// `delay × 2^(n−1)`.
-    Exponential { delay: Duration },
+    Exponential {
+        delay: Duration,
+    },
     /// The n-th of the list; its last for all further ones.
-    List { delays: Vec<Duration> },
+    List {
+        delays: Vec<Duration>,
+    },
 }
 
 impl RetryPolicy {
     /// The policy of a job that is tried once.
-    pub const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self { limit: 0, backoff: Backoff::Fixed { delay: Duration::ZERO }, max_delay: Duration::ZERO, jitter: 0.0 }
     }
 
     /// The delay before retry number `n`, from 1. `random` lies in 0..1 and moves the delay inside its jitter.
-    pub fn delay(&self, n: u32, random: f64) -> Duration {
+    pub(crate) fn delay(&self, n: u32, random: f64) -> Duration {
         let plain = match &self.backoff {
             Backoff::Fixed { delay } => *delay,
             Backoff::Exponential { delay } => delay.saturating_mul(2_u32.saturating_pow(n.saturating_sub(1))),

@@ -27,7 +27,7 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     broker: Arc<Broker>,
     /// The node that ran on this state folder before and is surely dead: its leases are ended with the first round.
     predecessor: Mutex<Option<NodeId>>,
@@ -35,7 +35,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(broker: Arc<Broker>, predecessor: Option<NodeId>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, predecessor: Option<NodeId>) -> Self {
         Self { broker, predecessor: Mutex::new(predecessor), queues: Mutex::default() }
     }
 
@@ -60,7 +60,7 @@ impl Keeper {
     }
 
     /// Beats until it is told to stop. Heartbeats go on while jobs drain: the leases must hold as long as anything runs.
-    pub async fn run(&self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut rounds = Rounds::new(clock::now());
         let beat = self.broker.lease() / 3;
         loop {

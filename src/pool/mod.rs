@@ -17,8 +17,8 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use keeper::Keeper;
-pub use supervisor::Supervisor;
+pub(crate) use keeper::Keeper;
+pub(crate) use supervisor::Supervisor;
 
 use crate::broker::{Broker, Claim, Settled, Settlement, Swept};
 use crate::clock;
@@ -39,7 +39,7 @@ const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// What all pools of a node share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub broker: Arc<Broker>,
     pub live: ArcSwap<Live>,
     pub metrics: Arc<Metrics>,
@@ -47,14 +47,14 @@ pub struct Shared {
 
 /// The configuration in force and the handlers built from it: replaced together by a reload.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     pub config: Arc<Config>,
     pub handlers: Arc<Handlers>,
 }
 
 /// How a pool is told to end.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// No new claims; what runs may finish.
     pub drain: CancellationToken,
     /// What still runs is interrupted and handed back.

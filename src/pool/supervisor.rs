@@ -19,7 +19,7 @@ const SWEPT: usize = 500;
 
 /// The pools of one node.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     pools: HashMap<QueueName, Running>,
@@ -35,13 +35,13 @@ struct Running {
 }
 
 impl Supervisor {
-    pub fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
         Self { shared, keeper, pools: HashMap::new(), leaving: Vec::new() }
     }
 
     /// Makes the pools equal to `queues`: new ones start, changed ones are told (running jobs are not touched), those
     /// that are gone drain.
-    pub fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+    pub(crate) fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
         self.leaving.retain(|pool| !pool.task.is_finished());
         let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -87,7 +87,7 @@ impl Supervisor {
 
     /// Ends all pools: no new claims, running jobs may finish until `deadline` has passed, the rest is handed back.
     /// Dropping the future loses nothing: another call goes on with what is left.
-    pub async fn drain(&mut self, deadline: Duration) {
+    pub(crate) async fn drain(&mut self, deadline: Duration) {
         self.leaving.extend(self.pools.drain().map(|(_, pool)| pool));
         for pool in &self.leaving {
             pool.stop.drain.cancel();

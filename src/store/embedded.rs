@@ -22,7 +22,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const MAX_SOCKET_PATH: usize = 107;
 
 #[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
+pub(crate) enum EmbeddedError {
     #[error("create the folder {path} for the embedded Redis: {source}")]
     Folder { path: PathBuf, source: io::Error },
     #[error(
@@ -35,25 +35,27 @@ pub enum EmbeddedError {
     Ended { status: String, log: PathBuf },
     #[error("the embedded redis-server did not answer within {0:?}")]
     Silent(Duration),
-    #[error("the path of the embedded Redis's socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir")]
+    #[error(
+        "the path of the embedded Redis's socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir"
+    )]
     SocketPath(usize),
 }
 
 /// A running private server. Dropping it ends the server at once; [`Embedded::stop`] lets it write out first.
 #[derive(Debug)]
-pub struct Embedded {
+pub(crate) struct Embedded {
     child: Child,
     socket: PathBuf,
 }
 
 impl Embedded {
     /// The folder of the server inside the state folder.
-    pub fn folder(state_dir: &Path) -> PathBuf {
+    pub(crate) fn folder(state_dir: &Path) -> PathBuf {
         state_dir.join("redis")
     }
 
     /// The URL under which clients on this machine reach it.
-    pub fn url(state_dir: &Path) -> Secret {
+    pub(crate) fn url(state_dir: &Path) -> Secret {
         Secret::new(format!("redis+unix://{}", socket(state_dir).display()))
     }
 
@@ -61,7 +63,7 @@ impl Embedded {
     ///
     /// # Errors
     /// [`EmbeddedError`], with the remedy in its words.
-    pub async fn start(state_dir: &Path) -> Result<Self, EmbeddedError> {
+    pub(crate) async fn start(state_dir: &Path) -> Result<Self, EmbeddedError> {
         let folder = Self::folder(state_dir);
         std::fs::create_dir_all(&folder).map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
         let folder = folder.canonicalize().map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
@@ -76,12 +78,12 @@ impl Embedded {
     }
 
     /// The server's process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Completes when the server has ended by itself.
-    pub async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -89,8 +91,9 @@ impl Embedded {
     }
 
     /// Asks the server to write everything out and end; kills it when it takes too long.
-    pub async fn stop(mut self) {
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+    pub(crate) async fn stop(mut self) {
+        if let Some(pid) =
+            self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
         {
             // It may have ended already; then there is nobody to tell.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -11,7 +11,7 @@ use crate::job::{History, Job, JobId, NodeId, QueueName, State, Timestamp};
 
 /// One job as it stands.
 #[derive(Debug, Clone)]
-pub struct JobView {
+pub(crate) struct JobView {
     pub job: Job,
     pub state: State,
     pub history: History,
@@ -23,7 +23,7 @@ pub struct JobView {
 
 /// Who runs a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActiveView {
+pub(crate) struct ActiveView {
     pub token: u64,
     pub node: NodeId,
     pub started: Timestamp,
@@ -31,7 +31,7 @@ pub struct ActiveView {
 
 /// One queue in numbers.
 #[derive(Debug, Clone)]
-pub struct QueueView {
+pub(crate) struct QueueView {
     pub queue: QueueName,
     pub pending: u64,
     pub active: u64,
@@ -49,7 +49,7 @@ pub struct QueueView {
 
 /// What has happened in a queue since it was first used, over all nodes and restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     pub completed: u64,
     /// Failed attempts, retried or not.
     pub failed: u64,
@@ -63,7 +63,7 @@ pub struct Counters {
 
 impl ActiveView {
     /// Reads `token node started`, the value in the `active` hash.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         Some(Self {
             token: parts.next()?.parse().ok()?,
@@ -78,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] with what is wrong.
-    pub async fn ping(&self) -> Result<(), LinkError> {
+    pub(crate) async fn ping(&self) -> Result<(), LinkError> {
         let mut ping = Pipeline::new();
         ping.cmd("PING");
         self.read(&ping).await.map(drop)
@@ -88,7 +88,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub async fn job(&self, id: &JobId, queues: &[QueueName]) -> Result<Option<JobView>, LinkError> {
+    pub(crate) async fn job(&self, id: &JobId, queues: &[QueueName]) -> Result<Option<JobView>, LinkError> {
         const READS: usize = 6;
         if queues.is_empty() {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub async fn taken(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
+    pub(crate) async fn taken(&self, ids: &[&JobId], queues: &[QueueName]) -> Result<HashSet<JobId>, LinkError> {
         if ids.is_empty() || queues.is_empty() {
             return Ok(HashSet::new());
         }
@@ -138,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub async fn queues(&self, queues: &[(QueueName, Vec<ForeignList>)]) -> Result<Vec<QueueView>, LinkError> {
+    pub(crate) async fn queues(&self, queues: &[(QueueName, Vec<ForeignList>)]) -> Result<Vec<QueueView>, LinkError> {
         if queues.is_empty() {
             return Ok(Vec::new());
         }

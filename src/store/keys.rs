@@ -7,13 +7,13 @@ use crate::job::{QueueName, Wire};
 
 /// Builds key names under one prefix.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub(crate) struct Keys {
     prefix: String,
 }
 
 /// The keys of one queue.
 #[derive(Debug, Clone)]
-pub struct QueueKeys {
+pub(crate) struct QueueKeys {
     pub queue: QueueName,
     /// HASH: job id → the job (JSON, see [`crate::job::Job`]). Every job that exists is in it.
     pub jobs: String,
@@ -46,7 +46,7 @@ pub struct QueueKeys {
 
 /// A foreign list and how elements are taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignList {
+pub(crate) struct ForeignList {
     pub wire: Wire,
     /// The queue name that its producers use.
     pub name: String,
@@ -55,11 +55,11 @@ pub struct ForeignList {
 }
 
 impl Keys {
-    pub fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
 
-    pub fn queue(&self, queue: &QueueName) -> QueueKeys {
+    pub(crate) fn queue(&self, queue: &QueueName) -> QueueKeys {
         let key = |what: &str| format!("{}:{{{queue}}}:{what}", self.prefix);
         QueueKeys {
             queue: queue.clone(),
@@ -87,7 +87,7 @@ const KOMBU_SEPARATOR: &str = "\u{6}\u{16}";
 const KOMBU_STEPS: [u8; 3] = [3, 6, 9];
 
 impl ForeignList {
-    pub fn new(wire: Wire, name: &str) -> Self {
+    pub(crate) fn new(wire: Wire, name: &str) -> Self {
         let keys = match wire {
             Wire::Celery => std::iter::once(name.to_owned())
                 .chain(KOMBU_STEPS.iter().map(|step| format!("{name}{KOMBU_SEPARATOR}{step}")))

@@ -12,11 +12,11 @@ use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, Value};
 use tokio::sync::{Mutex, mpsc};
 
 /// Where the pushes of a listening connection go.
-pub type PushSink = mpsc::UnboundedSender<PushInfo>;
+pub(crate) type PushSink = mpsc::UnboundedSender<PushInfo>;
 
 /// Why a call to Redis gave nothing.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     #[error("connect to Redis: {0}")]
     Connect(redis::RedisError),
     #[error("connect to Redis: no answer within {0:?}")]
@@ -36,14 +36,14 @@ pub enum LinkError {
 
 /// The live connection of a link, and which one in its life it is.
 #[derive(Debug, Clone)]
-pub struct Connected {
+pub(crate) struct Connected {
     connection: MultiplexedConnection,
     /// Grows with every new connection: two calls with the same number used the same one.
     pub generation: u64,
 }
 
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     client: redis::Client,
     timeout: Duration,
     scripts: &'static [&'static str],
@@ -67,7 +67,7 @@ impl Link {
     }
 
     /// The deadline of one call, connecting aside.
-    pub fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
 
@@ -76,7 +76,7 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`] when no replies came. The commands may have run all the same.
-    pub async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
+    pub(crate) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
         let mut connected = self.connected().await?;
         self.send_on(&mut connected, commands).await
     }
@@ -85,7 +85,11 @@ impl Link {
     ///
     /// # Errors
     /// As [`Link::send`].
-    pub async fn send_on(&self, connected: &mut Connected, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
+    pub(crate) async fn send_on(
+        &self,
+        connected: &mut Connected,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, LinkError> {
         let count = commands.len();
         let call = connected.connection.send_packed_commands(commands, 0, count);
         let result = match tokio::time::timeout(self.timeout, call).await {
@@ -109,7 +113,7 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`] when Redis cannot be reached or refuses us.
-    pub async fn connected(&self) -> Result<Connected, LinkError> {
+    pub(crate) async fn connected(&self) -> Result<Connected, LinkError> {
         let mut slot = self.slot.lock().await;
         if let Some(connection) = &slot.connection {
             return Ok(Connected { connection: connection.clone(), generation: slot.generation });
@@ -124,7 +128,7 @@ impl Link {
     }
 
     /// Forgets the connection of this generation, if it is still the current one.
-    pub async fn discard(&self, generation: u64) {
+    pub(crate) async fn discard(&self, generation: u64) {
         let mut slot = self.slot.lock().await;
         if slot.generation == generation {
             slot.connection = None;
@@ -146,10 +150,8 @@ impl Link {
             for script in self.scripts {
                 load.cmd("SCRIPT").arg("LOAD").arg(script);
             }
-            let replies = connection
-                .send_packed_commands(&load, 0, self.scripts.len())
-                .await
-                .map_err(LinkError::Connect)?;
+            let replies =
+                connection.send_packed_commands(&load, 0, self.scripts.len()).await.map_err(LinkError::Connect)?;
             if let Some(refusal) = replies.iter().find_map(refusal) {
                 return Err(LinkError::Refused(refusal));
             }
@@ -184,7 +186,7 @@ fn refusal(reply: &Value) -> Option<String> {
 ///
 /// # Errors
 /// [`LinkError::Refused`] with Redis's own words.
-pub fn accepted(reply: Value) -> Result<Value, LinkError> {
+pub(crate) fn accepted(reply: Value) -> Result<Value, LinkError> {
     match refusal(&reply) {
         Some(words) => Err(LinkError::Refused(words)),
         None => Ok(reply),

@@ -9,16 +9,16 @@ mod link;
 
 use std::time::Duration;
 
-pub use embedded::{Embedded, EmbeddedError};
-pub use inspect::{JobView, QueueView};
-pub use keys::{ForeignList, Keys, QueueKeys};
-pub use link::{Link, LinkError, PushSink, accepted};
+pub(crate) use embedded::{Embedded, EmbeddedError};
+pub(crate) use inspect::{JobView, QueueView};
+pub(crate) use keys::{ForeignList, Keys, QueueKeys};
+pub(crate) use link::{Link, LinkError, PushSink, accepted};
 
 use crate::config::Secret;
 
 /// The store: one shared connection for the hot path and a small pool for reads.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pub keys: Keys,
     /// Shared by everything that moves jobs. Commands of many tasks travel on it side by side; nothing that blocks does.
     pub link: Link,
@@ -30,7 +30,7 @@ pub struct Store {
 
 /// Why a store cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     #[error("read redis.url: {0}")]
     Url(redis::RedisError),
     #[error("build the pool of Redis connections: {0}")]
@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the URL cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         url: &Secret,
         prefix: &str,
         timeout: Duration,
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// A further connection of its own for something that listens: pushes of the server go to `sink`.
-    pub fn listening_link(&self, sink: PushSink) -> Link {
+    pub(crate) fn listening_link(&self, sink: PushSink) -> Link {
         Link::listening(self.client.clone(), self.timeout, sink)
     }
 }

@@ -18,15 +18,8 @@ pub(crate) struct Import {
 
 /// The module path of a source file below `src/`: `store/keys.rs` is `[store, keys]`, `main.rs` is `[]`.
 pub(crate) fn module_path(file: &str) -> Vec<String> {
-    let mut path: Vec<String> = file
-        .trim_end_matches(".rs")
-        .split('/')
-        .map(str::to_owned)
-        .collect();
-    if path
-        .last()
-        .is_some_and(|name| name == "mod" || (name == ROOT && path.len() == 1))
-    {
+    let mut path: Vec<String> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    if path.last().is_some_and(|name| name == "mod" || (name == ROOT && path.len() == 1)) {
         path.pop();
     }
     path
@@ -35,19 +28,8 @@ pub(crate) fn module_path(file: &str) -> Vec<String> {
 /// The top-level modules that the tokens of a file with this module path lead into, its own included.
 ///
 /// `modules` are the crate's top-level modules: in the crate root, and only there, they can be named without `crate::`.
-pub(crate) fn imports(
-    tokens: &[Token],
-    file: &[String],
-    modules: &BTreeSet<String>,
-) -> Vec<Import> {
-    let mut reader = Reader {
-        tokens,
-        at: 0,
-        scopes: Vec::new(),
-        file,
-        modules,
-        found: BTreeSet::new(),
-    };
+pub(crate) fn imports(tokens: &[Token], file: &[String], modules: &BTreeSet<String>) -> Vec<Import> {
+    let mut reader = Reader { tokens, at: 0, scopes: Vec::new(), file, modules, found: BTreeSet::new() };
     while reader.at < tokens.len() {
         reader.step();
     }
@@ -96,8 +78,8 @@ impl Reader<'_> {
 
     /// The first word of a path decides where it starts. A word after `::` is no first word: `other::crate_thing::x`.
     fn word(&mut self) {
-        let starts_path = self.kind(1) == Some(&Kind::Colons)
-            && (self.at == 0 || self.tokens[self.at - 1].kind != Kind::Colons);
+        let starts_path =
+            self.kind(1) == Some(&Kind::Colons) && (self.at == 0 || self.tokens[self.at - 1].kind != Kind::Colons);
         let Some(Kind::Word(word)) = self.kind(0).filter(|_| starts_path) else {
             self.at += 1;
             return;
@@ -108,10 +90,7 @@ impl Reader<'_> {
             "self" => self.path_from(here),
             "super" => self.path_from(parent(here)),
             name if here.is_empty() && self.modules.contains(name) => {
-                self.found.insert(Import {
-                    module: name.to_owned(),
-                    line: self.tokens[self.at].line,
-                });
+                self.found.insert(Import { module: name.to_owned(), line: self.tokens[self.at].line });
                 self.at += 1;
             }
             _ => self.at += 1,
@@ -143,23 +122,17 @@ impl Reader<'_> {
             }
             Some(Kind::Mark('{')) => self.group(base),
             Some(Kind::Word(word)) => {
-                let module =
-                    base.first()
-                        .cloned()
-                        .unwrap_or_else(|| match self.modules.get(word) {
-                            Some(module) => module.clone(),
-                            // A function or macro of main.rs, or the crate itself.
-                            None => ROOT.to_owned(),
-                        });
+                let module = base.first().cloned().unwrap_or_else(|| match self.modules.get(word) {
+                    Some(module) => module.clone(),
+                    // A function or macro of main.rs, or the crate itself.
+                    None => ROOT.to_owned(),
+                });
                 self.found.insert(Import { module, line });
                 self.at += 1;
             }
             _ => {
                 // A glob takes all of `base`.
-                self.found.insert(Import {
-                    module: base.first().map_or(ROOT, String::as_str).to_owned(),
-                    line,
-                });
+                self.found.insert(Import { module: base.first().map_or(ROOT, String::as_str).to_owned(), line });
             }
         }
     }
@@ -192,11 +165,7 @@ impl Reader<'_> {
 
     /// The module the reader stands in: the file's, and the modules opened inside it.
     fn here(&self) -> Vec<String> {
-        self.file
-            .iter()
-            .chain(self.scopes.iter().flatten())
-            .cloned()
-            .collect()
+        self.file.iter().chain(self.scopes.iter().flatten()).cloned().collect()
     }
 
     fn kind(&self, ahead: usize) -> Option<&Kind> {
@@ -224,64 +193,20 @@ mod tests {
     #[test]
     fn every_way_to_name_a_module_is_seen() {
         for (file, source, expected) in [
-            (
-                "pool/mod.rs",
-                "use crate::store::keys::Keys;",
-                &["store"][..],
-            ),
-            (
-                "pool/mod.rs",
-                "use crate::{job::{Job, State}, store as s, broker::*};",
-                &["broker", "job", "store"],
-            ),
-            (
-                "pool/mod.rs",
-                "use crate::{\n    job,\n    store,\n};",
-                &["job", "store"],
-            ),
-            (
-                "pool/mod.rs",
-                "fn f() { let x = crate::store::now(); }",
-                &["store"],
-            ),
+            ("pool/mod.rs", "use crate::store::keys::Keys;", &["store"][..]),
+            ("pool/mod.rs", "use crate::{job::{Job, State}, store as s, broker::*};", &["broker", "job", "store"]),
+            ("pool/mod.rs", "use crate::{\n    job,\n    store,\n};", &["job", "store"]),
+            ("pool/mod.rs", "fn f() { let x = crate::store::now(); }", &["store"]),
             ("pool/mod.rs", "impl<T: crate::job::X> F for T {}", &["job"]),
-            (
-                "pool/mod.rs",
-                "macro_rules! m { () => { $crate::store::x() } }",
-                &["store"],
-            ),
+            ("pool/mod.rs", "macro_rules! m { () => { $crate::store::x() } }", &["store"]),
             ("pool/mod.rs", "use super::store;", &["store"]),
-            (
-                "pool.rs",
-                "use super::{store::Keys, job};",
-                &["job", "store"],
-            ),
-            (
-                "pool/slot.rs",
-                "use super::Pool; use super::super::store::X;",
-                &["pool", "store"],
-            ),
-            (
-                "pool/slot.rs",
-                "use super::{super::store, Pool};",
-                &["pool", "store"],
-            ),
+            ("pool.rs", "use super::{store::Keys, job};", &["job", "store"]),
+            ("pool/slot.rs", "use super::Pool; use super::super::store::X;", &["pool", "store"]),
+            ("pool/slot.rs", "use super::{super::store, Pool};", &["pool", "store"]),
             ("pool/slot.rs", "use self::inner::X;", &["pool"]),
-            (
-                "pool/slot.rs",
-                "mod tests { use super::*; use super::super::super::job::J; }",
-                &["job", "pool"],
-            ),
-            (
-                "pool/slot.rs",
-                "mod a { mod b {} fn f() {} } use super::super::job::J;",
-                &["job"],
-            ),
-            (
-                "main.rs",
-                "mod store; fn main() { store::open(); tokio::spawn(x) }",
-                &["store"],
-            ),
+            ("pool/slot.rs", "mod tests { use super::*; use super::super::super::job::J; }", &["job", "pool"]),
+            ("pool/slot.rs", "mod a { mod b {} fn f() {} } use super::super::job::J;", &["job"]),
+            ("main.rs", "mod store; fn main() { store::open(); tokio::spawn(x) }", &["store"]),
             ("main.rs", "mod tests { use super::store::X; }", &["store"]),
             ("pool/mod.rs", "use crate::helper;", &["main"]),
             ("pool/mod.rs", "use crate::*;", &["main"]),
@@ -308,16 +233,9 @@ mod tests {
     #[test]
     fn an_import_knows_its_line() {
         let modules = ["job", "store"].map(str::to_owned).into();
-        let found = imports(
-            &tokens("use a;\nuse crate::{\n  job,\n  store};"),
-            &module_path("pool.rs"),
-            &modules,
-        );
+        let found = imports(&tokens("use a;\nuse crate::{\n  job,\n  store};"), &module_path("pool.rs"), &modules);
         assert_eq!(
-            found
-                .iter()
-                .map(|import| (import.module.as_str(), import.line))
-                .collect::<Vec<_>>(),
+            found.iter().map(|import| (import.module.as_str(), import.line)).collect::<Vec<_>>(),
             [("job", 3), ("store", 4)]
         );
     }

@@ -15,10 +15,7 @@ use rules::{File, LONG_WITH_REASON, LONGEST_FILE, MAY_IMPORT, lengths, may_impor
 #[test]
 fn src_keeps_the_rules() {
     let files = read_src();
-    assert!(
-        files.iter().any(|file| file.path == "main.rs"),
-        "src/main.rs was not found"
-    );
+    assert!(files.iter().any(|file| file.path == "main.rs"), "src/main.rs was not found");
     let violations = violations(&files, LONG_WITH_REASON);
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
@@ -34,20 +31,11 @@ fn the_table_has_no_cycle_and_no_face_imports_a_face() {
             break;
         }
     }
-    assert!(
-        left.is_empty(),
-        "these import each other in a circle: {left:?}"
-    );
+    assert!(left.is_empty(), "these import each other in a circle: {left:?}");
 
     let faces = ["intake", "scheduler", "pool", "admin"];
-    for (module, targets) in MAY_IMPORT
-        .iter()
-        .filter(|(module, _)| faces.contains(module))
-    {
-        assert!(
-            !targets.iter().any(|target| faces.contains(target)),
-            "the face {module} imports a face"
-        );
+    for (module, targets) in MAY_IMPORT.iter().filter(|(module, _)| faces.contains(module)) {
+        assert!(!targets.iter().any(|target| faces.contains(target)), "the face {module} imports a face");
     }
 }
 
@@ -60,16 +48,10 @@ fn read_src() -> Vec<File> {
             let path = entry.expect("entries of src/ are readable").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|extension| extension == "rs" || extension == "lua")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "lua") {
                 let text = std::fs::read_to_string(&path).expect("source files are UTF-8");
                 let path = path.strip_prefix(&src).expect("the walk began at src/");
-                files.push(File {
-                    path: path.to_string_lossy().replace('\\', "/"),
-                    text,
-                });
+                files.push(File { path: path.to_string_lossy().replace('\\', "/"), text });
             }
         }
     }
@@ -95,42 +77,24 @@ fn crate_with(path: &str, text: &str) -> Vec<String> {
         "control",
     ]
     .into_iter()
-    .map(|name| File {
-        path: format!("{name}.rs"),
-        text: "//! Doc.\n".to_owned(),
-    })
+    .map(|name| File { path: format!("{name}.rs"), text: "//! Doc.\n".to_owned() })
     .filter(|file| file.path != path)
     .collect();
-    files.push(File {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    });
+    files.push(File { path: path.to_owned(), text: text.to_owned() });
     violations(&files, &[])
 }
 
 #[test]
 fn what_is_allowed_passes() {
     for (path, text) in [
-        (
-            "main.rs",
-            "//! Doc.\nmod daemon;\nfn main() { daemon::run(); control::x(); }",
-        ),
+        ("main.rs", "//! Doc.\nmod daemon;\nfn main() { daemon::run(); control::x(); }"),
         (
             "pool/mod.rs",
             "//! Doc.\nuse crate::{broker::Broker, handler, clock::now, control};\nmod tests { use super::*; }",
         ),
-        (
-            "pool/mod.rs",
-            "//! Doc.\nuse std::time::Instant; fn f() { Instant::now(); }",
-        ),
-        (
-            "store/keys.rs",
-            "//! Doc.\nfn f() { format!(\"jobsd:{{{q}}}:pending\") }",
-        ),
-        (
-            "main.rs",
-            "//! Doc.\nfn f() { eprintln!(\"jobsd: {error}\") }",
-        ),
+        ("pool/mod.rs", "//! Doc.\nuse std::time::Instant; fn f() { Instant::now(); }"),
+        ("store/keys.rs", "//! Doc.\nfn f() { format!(\"jobsd:{{{q}}}:pending\") }"),
+        ("main.rs", "//! Doc.\nfn f() { eprintln!(\"jobsd: {error}\") }"),
         ("clock.rs", "//! Doc.\nfn now() { SystemTime::now() }"),
         (
             "bin/jobsd-video/main.rs",
@@ -148,11 +112,7 @@ fn what_is_allowed_passes() {
 #[test]
 fn what_is_forbidden_is_reported_with_its_place() {
     for (path, text, expected) in [
-        (
-            "pool.rs",
-            "//! Doc.\nuse crate::admin::X;",
-            "src/pool.rs:2: `pool` may not import `admin`",
-        ),
+        ("pool.rs", "//! Doc.\nuse crate::admin::X;", "src/pool.rs:2: `pool` may not import `admin`"),
         (
             "intake/rq.rs",
             "//! Doc.\n\nfn f() { crate::pool::go() }",
@@ -163,26 +123,10 @@ fn what_is_forbidden_is_reported_with_its_place() {
             "//! Doc.\nuse super::super::broker::B;",
             "src/store/record.rs:2: `store` may not import `broker`",
         ),
-        (
-            "main.rs",
-            "//! Doc.\nfn main() { store::open() }",
-            "src/main.rs:2: `main` may not import `store`",
-        ),
-        (
-            "job.rs",
-            "//! Doc.\nuse crate::clock::now;",
-            "src/job.rs:2: `job` may not import `clock`",
-        ),
-        (
-            "clock.rs",
-            "//! Doc.\nuse crate::config::C;",
-            "src/clock.rs:2: `clock` may not import `config`",
-        ),
-        (
-            "broker.rs",
-            "//! Doc.\nuse crate::helper;",
-            "src/broker.rs:2: `broker` may not import `main`",
-        ),
+        ("main.rs", "//! Doc.\nfn main() { store::open() }", "src/main.rs:2: `main` may not import `store`"),
+        ("job.rs", "//! Doc.\nuse crate::clock::now;", "src/job.rs:2: `job` may not import `clock`"),
+        ("clock.rs", "//! Doc.\nuse crate::config::C;", "src/clock.rs:2: `clock` may not import `config`"),
+        ("broker.rs", "//! Doc.\nuse crate::helper;", "src/broker.rs:2: `broker` may not import `main`"),
         (
             "util.rs",
             "//! Doc.",
@@ -223,11 +167,7 @@ fn what_is_forbidden_is_reported_with_its_place() {
             "fn f() {}",
             "src/bin/jobsd-video/spec.rs:1: does not begin with a module doc (`//! …`)",
         ),
-        (
-            "control.rs",
-            "use x;\n//! late",
-            "src/control.rs:1: does not begin with a module doc (`//! …`)",
-        ),
+        ("control.rs", "use x;\n//! late", "src/control.rs:1: does not begin with a module doc (`//! …`)"),
         (
             "broker/scripts/a.lua",
             "-- Does.\n-- KEYS: none\n-- returns 1\nreturn 1",
@@ -247,34 +187,19 @@ fn what_is_forbidden_is_reported_with_its_place() {
         assert_eq!(crate_with(path, text), [expected], "{path}: {text}");
     }
     let headless = crate_with("broker/scripts/a.lua", "return 1");
-    assert_eq!(
-        headless.len(),
-        4,
-        "a script without a header misses four things: {headless:?}"
-    );
+    assert_eq!(headless.len(), 4, "a script without a header misses four things: {headless:?}");
 }
 
 #[test]
 fn a_long_file_needs_a_reason_and_a_reason_a_long_file() {
-    let long = |lines: usize| {
-        vec![File {
-            path: "pool.rs".to_owned(),
-            text: "//! Doc.\n".repeat(lines),
-        }]
-    };
+    let long = |lines: usize| vec![File { path: "pool.rs".to_owned(), text: "//! Doc.\n".repeat(lines) }];
     let because: &[_] = &[("pool.rs", "one table")];
     assert_eq!(lengths(&long(LONGEST_FILE), &[]), [""; 0]);
     assert_eq!(lengths(&long(LONGEST_FILE + 1), because), [""; 0]);
-    assert_eq!(
-        lengths(&long(LONGEST_FILE + 1), &[("pool.rs", "")]).len(),
-        1
-    );
+    assert_eq!(lengths(&long(LONGEST_FILE + 1), &[("pool.rs", "")]).len(), 1);
     assert_eq!(
         lengths(&long(LONGEST_FILE + 1), &[]),
         ["src/pool.rs: 501 lines, over 500: name its second concept, or give a reason"]
     );
-    assert_eq!(
-        lengths(&long(LONGEST_FILE), because),
-        ["src/pool.rs: is in LONG_WITH_REASON and needs no reason"]
-    );
+    assert_eq!(lengths(&long(LONGEST_FILE), because), ["src/pool.rs: is in LONG_WITH_REASON and needs no reason"]);
 }

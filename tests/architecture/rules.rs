@@ -10,21 +10,7 @@ use crate::source::{Kind, Token, tokens};
 pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     (ROOT, &["daemon", "demo", "config"]),
     ("demo", &["daemon", "intake", "store", "config", "job"]),
-    (
-        "daemon",
-        &[
-            "intake",
-            "scheduler",
-            "pool",
-            "admin",
-            "handler",
-            "broker",
-            "store",
-            "node",
-            "config",
-            "job",
-        ],
-    ),
+    ("daemon", &["intake", "scheduler", "pool", "admin", "handler", "broker", "store", "node", "config", "job"]),
     ("node", &["job"]),
     ("intake", &["broker", "store", "config", "job"]),
     ("scheduler", &["broker", "store", "config", "job"]),
@@ -68,9 +54,7 @@ impl File {
     }
 
     fn is_in(&self, module: &str) -> bool {
-        module_path(&self.path)
-            .first()
-            .is_some_and(|first| first == module)
+        module_path(&self.path).first().is_some_and(|first| first == module)
     }
 
     fn tokens(&self) -> Vec<Token> {
@@ -96,23 +80,15 @@ pub(crate) fn violations(files: &[File], long_with_reason: &[(&str, &str)]) -> V
         found.extend(wall_time(file, &tokens));
         found.extend(key_literals(file, &tokens));
     }
-    found.extend(
-        files
-            .iter()
-            .filter(|file| file.path.ends_with(".lua"))
-            .flat_map(script),
-    );
+    found.extend(files.iter().filter(|file| file.path.ends_with(".lua")).flat_map(script));
     found.extend(lengths(files, long_with_reason));
     found
 }
 
 /// `src/x.rs` and `src/x/` are the module `x` of the crate.
 fn top_level_modules(files: &[File]) -> BTreeSet<String> {
-    let ours = files
-        .iter()
-        .filter(|file| file.is_rust() && !file.path.starts_with(HELPER));
-    ours.filter_map(|file| module_path(&file.path).into_iter().next())
-        .collect()
+    let ours = files.iter().filter(|file| file.is_rust() && !file.path.starts_with(HELPER));
+    ours.filter_map(|file| module_path(&file.path).into_iter().next()).collect()
 }
 
 fn import_directions(file: &File, tokens: &[Token], modules: &BTreeSet<String>) -> Vec<String> {
@@ -127,36 +103,19 @@ fn import_directions(file: &File, tokens: &[Token], modules: &BTreeSet<String>) 
     imports(tokens, &path, modules)
         .into_iter()
         .filter(|import| import.module != module && import.module != TESTING && !may_import(module, &import.module))
-        .map(|import| {
-            format!(
-                "src/{}:{}: `{module}` may not import `{}`",
-                file.path, import.line, import.module
-            )
-        })
+        .map(|import| format!("src/{}:{}: `{module}` may not import `{}`", file.path, import.line, import.module))
         .collect()
 }
 
 /// The domain takes values and `now`, and returns values: no runtime, no Redis, no clock.
 fn pure_domain(file: &File, tokens: &[Token]) -> Vec<String> {
-    const FOREIGN: &[&str] = &[
-        "tokio",
-        "tokio_util",
-        "redis",
-        "deadpool_redis",
-        "SystemTime",
-        "Instant",
-    ];
+    const FOREIGN: &[&str] = &["tokio", "tokio_util", "redis", "deadpool_redis", "SystemTime", "Instant"];
     if !file.is_in("job") {
         return Vec::new();
     }
     words(tokens)
         .filter(|(word, _)| FOREIGN.contains(word))
-        .map(|(word, line)| {
-            format!(
-                "src/{}:{line}: `job` is pure and may not use `{word}`",
-                file.path
-            )
-        })
+        .map(|(word, line)| format!("src/{}:{line}: `job` is pure and may not use `{word}`", file.path))
         .collect()
 }
 
@@ -169,22 +128,11 @@ fn wall_time(file: &File, tokens: &[Token]) -> Vec<String> {
         .windows(3)
         .filter_map(|three| match three {
             [
-                Token {
-                    kind: Kind::Word(clock),
-                    line,
-                },
-                Token {
-                    kind: Kind::Colons, ..
-                },
-                Token {
-                    kind: Kind::Word(now),
-                    ..
-                },
+                Token { kind: Kind::Word(clock), line },
+                Token { kind: Kind::Colons, .. },
+                Token { kind: Kind::Word(now), .. },
             ] if matches!(clock.as_str(), "SystemTime" | "Utc" | "Local") && now == "now" => {
-                Some(format!(
-                    "src/{}:{line}: `{clock}::now` belongs in src/clock.rs; ask the clock",
-                    file.path
-                ))
+                Some(format!("src/{}:{line}: `{clock}::now` belongs in src/clock.rs; ask the clock", file.path))
             }
             _ => None,
         })
@@ -203,19 +151,14 @@ fn key_literals(file: &File, tokens: &[Token]) -> Vec<String> {
             _ => None,
         })
         .map(|line| {
-            format!(
-                "src/{}:{line}: a Redis key is written here; keys are built in src/store/keys.rs",
-                file.path
-            )
+            format!("src/{}:{line}: a Redis key is written here; keys are built in src/store/keys.rs", file.path)
         })
         .collect()
 }
 
 /// Either the default prefix, or the beginning of a hash tag in a format string: `{prefix}:{{{queue}}}:pending`.
 fn is_key(text: &str) -> bool {
-    let prefixed = text
-        .strip_prefix("jobsd:")
-        .is_some_and(|rest| !rest.starts_with(char::is_whitespace));
+    let prefixed = text.strip_prefix("jobsd:").is_some_and(|rest| !rest.starts_with(char::is_whitespace));
     prefixed || text.contains(":{{{")
 }
 
@@ -226,51 +169,28 @@ fn libav(file: &File, tokens: &[Token]) -> Vec<String> {
     }
     words(tokens)
         .filter(|(word, _)| word.starts_with("ffmpeg_next") || word.starts_with("ffmpeg_sys"))
-        .map(|(word, line)| {
-            format!(
-                "src/{}:{line}: `{word}` is for src/bin/jobsd-video/ only",
-                file.path
-            )
-        })
+        .map(|(word, line)| format!("src/{}:{line}: `{word}` is for src/bin/jobsd-video/ only", file.path))
         .collect()
 }
 
 fn module_doc(file: &File) -> Option<String> {
-    (!file.text.starts_with("//! ")).then(|| {
-        format!(
-            "src/{}:1: does not begin with a module doc (`//! …`)",
-            file.path
-        )
-    })
+    (!file.text.starts_with("//! ")).then(|| format!("src/{}:1: does not begin with a module doc (`//! …`)", file.path))
 }
 
 /// A script's header says what it does and names KEYS, ARGV and what it returns, `none` where there are none. Keys come
 /// in as KEYS and time as ARGV, so a script spells no key and asks no clock.
 fn script(file: &File) -> Vec<String> {
-    let header: Vec<&str> = file
-        .text
-        .lines()
-        .take_while(|line| line.starts_with("--"))
-        .collect();
+    let header: Vec<&str> = file.text.lines().take_while(|line| line.starts_with("--")).collect();
     let mut missing = Vec::new();
-    if header
-        .first()
-        .is_none_or(|line| line.trim_start_matches('-').trim().is_empty())
-    {
+    if header.first().is_none_or(|line| line.trim_start_matches('-').trim().is_empty()) {
         missing.push("does not begin with a comment that says what it does".to_owned());
     }
     for name in ["KEYS", "ARGV", "returns"] {
-        if !header
-            .iter()
-            .any(|line| line.contains(name) || line.to_lowercase().contains(name))
-        {
+        if !header.iter().any(|line| line.contains(name) || line.to_lowercase().contains(name)) {
             missing.push(format!("the header does not name {name}"));
         }
     }
-    let code = file
-        .text
-        .lines()
-        .map(|line| line.split("--").next().unwrap_or_default());
+    let code = file.text.lines().map(|line| line.split("--").next().unwrap_or_default());
     for (number, line) in code.enumerate().map(|(index, line)| (index + 1, line)) {
         if line.contains("jobsd:") {
             missing.push(format!("line {number} spells a key; keys come in as KEYS"));
@@ -279,28 +199,20 @@ fn script(file: &File) -> Vec<String> {
             missing.push(format!("line {number} asks a clock; time comes in as ARGV"));
         }
     }
-    missing
-        .into_iter()
-        .map(|what| format!("src/{}: {what}", file.path))
-        .collect()
+    missing.into_iter().map(|what| format!("src/{}: {what}", file.path)).collect()
 }
 
 /// A file over the limit is a concept without a name, or has its reason in the list; a reason that is no longer needed goes.
 pub(crate) fn lengths(files: &[File], long_with_reason: &[(&str, &str)]) -> Vec<String> {
-    let excused = |path: &str| {
-        long_with_reason
-            .iter()
-            .any(|(name, reason)| *name == path && !reason.is_empty())
-    };
+    let excused = |path: &str| long_with_reason.iter().any(|(name, reason)| *name == path && !reason.is_empty());
     let too_long = files.iter().filter_map(|file| {
         let lines = file.text.lines().count();
-        (lines > LONGEST_FILE && !excused(&file.path))
-            .then(|| format!("src/{}: {lines} lines, over {LONGEST_FILE}: name its second concept, or give a reason", file.path))
+        (lines > LONGEST_FILE && !excused(&file.path)).then(|| {
+            format!("src/{}: {lines} lines, over {LONGEST_FILE}: name its second concept, or give a reason", file.path)
+        })
     });
     let stale = long_with_reason.iter().filter_map(|(name, _)| {
-        let still_long = files
-            .iter()
-            .any(|file| file.path == *name && file.text.lines().count() > LONGEST_FILE);
+        let still_long = files.iter().any(|file| file.path == *name && file.text.lines().count() > LONGEST_FILE);
         (!still_long).then(|| format!("src/{name}: is in LONG_WITH_REASON and needs no reason"))
     });
     too_long.chain(stale).collect()
@@ -314,9 +226,7 @@ fn words(tokens: &[Token]) -> impl Iterator<Item = (&str, usize)> {
 }
 
 pub(crate) fn may_import(module: &str, target: &str) -> bool {
-    let listed = MAY_IMPORT
-        .iter()
-        .find(|(name, _)| *name == module)
-        .is_some_and(|(_, targets)| targets.contains(&target));
+    let listed =
+        MAY_IMPORT.iter().find(|(name, _)| *name == module).is_some_and(|(_, targets)| targets.contains(&target));
     listed || (FOR_EVERYONE.contains(&target) && module != "job" && !FOR_EVERYONE.contains(&module))
 }

@@ -24,11 +24,7 @@ pub(crate) struct Token {
 
 /// The tokens of a Rust source text.
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
-    let mut lexer = Lexer {
-        rest: source,
-        line: 1,
-        tokens: Vec::new(),
-    };
+    let mut lexer = Lexer { rest: source, line: 1, tokens: Vec::new() };
     while let Some(next) = lexer.rest.chars().next() {
         lexer.step(next);
     }
@@ -71,9 +67,7 @@ impl<'a> Lexer<'a> {
 
     fn word(&mut self) {
         let rest = self.rest.strip_prefix("r#").unwrap_or(self.rest);
-        let end = rest
-            .find(|c: char| c != '_' && !c.is_alphanumeric())
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
         self.push(Kind::Word(rest[..end].to_owned()));
         self.take(self.rest.len() - rest.len() + end);
     }
@@ -127,9 +121,7 @@ impl<'a> Lexer<'a> {
             // From the character after the backslash on, the next quote closes.
             (Some((_, '\\')), Some((at, escaped))) => {
                 let after = at + escaped.len_utf8();
-                self.rest[after..]
-                    .find('\'')
-                    .map_or(self.rest.len(), |quote| after + quote + 1)
+                self.rest[after..].find('\'').map_or(self.rest.len(), |quote| after + quote + 1)
             }
             (Some(_), Some((at, '\''))) => at + 1,
             _ => 1,
@@ -138,10 +130,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn push(&mut self, kind: Kind) {
-        self.tokens.push(Token {
-            kind,
-            line: self.line,
-        });
+        self.tokens.push(Token { kind, line: self.line });
     }
 
     fn take(&mut self, length: usize) {
@@ -153,14 +142,10 @@ impl<'a> Lexer<'a> {
 
 /// For `r"`, `br#"` and their like: the number of hashes and where the quote stands.
 fn raw_string_start(rest: &str) -> Option<(usize, usize)> {
-    let prefix = ["r", "br", "cr"].into_iter().find(|prefix| {
-        rest.strip_prefix(prefix)
-            .is_some_and(|after| after.trim_start_matches('#').starts_with('"'))
-    })?;
-    let hashes = rest[prefix.len()..]
-        .chars()
-        .take_while(|c| *c == '#')
-        .count();
+    let prefix = ["r", "br", "cr"]
+        .into_iter()
+        .find(|prefix| rest.strip_prefix(prefix).is_some_and(|after| after.trim_start_matches('#').starts_with('"')))?;
+    let hashes = rest[prefix.len()..].chars().take_while(|c| *c == '#').count();
     Some((hashes, prefix.len() + hashes))
 }
 
@@ -168,10 +153,7 @@ fn raw_string_start(rest: &str) -> Option<(usize, usize)> {
 fn string_start(rest: &str) -> Option<usize> {
     ["", "b", "c"]
         .into_iter()
-        .find(|prefix| {
-            rest.strip_prefix(prefix)
-                .is_some_and(|after| after.starts_with('"'))
-        })
+        .find(|prefix| rest.strip_prefix(prefix).is_some_and(|after| after.starts_with('"')))
         .map(str::len)
 }
 
@@ -199,10 +181,7 @@ mod tests {
             (r#"("a\"b\\", c)"#, r#"( <a\"b\\> , c )"#),
             (r##"(r#"a"b"#, c)"##, r#"( <a"b> , c )"#),
             (r#"(b"a", br"\", c"z", r"")"#, r"( <a> , <\> , <z> , <> )"),
-            (
-                "fn f<'a>(x: &'a str) { '\"' }",
-                "fn f < a > ( x : & a str ) { }",
-            ),
+            ("fn f<'a>(x: &'a str) { '\"' }", "fn f < a > ( x : & a str ) { }"),
             (r"['\'', '\\', '\u{7f}', b'x', 'é'] y", "[ , , , b , ] y"),
             ("r#type::x", "type :: x"),
             ("/* never closed", ""),
@@ -214,10 +193,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_through_comments_and_texts() {
-        let lines: Vec<usize> = tokens("a\n/* \n */ b \"x\ny\" c")
-            .into_iter()
-            .map(|token| token.line)
-            .collect();
+        let lines: Vec<usize> = tokens("a\n/* \n */ b \"x\ny\" c").into_iter().map(|token| token.line).collect();
         assert_eq!(lines, [1, 3, 3, 4]);
     }
 }

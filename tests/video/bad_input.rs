@@ -84,8 +84,12 @@ fn glued_recordings_are_not_taken_for_one() {
 #[test]
 fn damage_is_counted_and_survived() {
     let bench = Bench::new();
-    let clip =
-        bench.coded("clip.mp4", "320x240", 3, &["-c:v", "libx264", "-preset", "ultrafast", "-an", "-movflags", "+faststart"]);
+    let clip = bench.coded(
+        "clip.mp4",
+        "320x240",
+        3,
+        &["-c:v", "libx264", "-preset", "ultrafast", "-an", "-movflags", "+faststart"],
+    );
     let mut bytes = fs::read(&clip).expect("the clip");
     let (start, length) = (bytes.len() / 3, bytes.len());
     for position in (start..length).step_by(length / 200) {

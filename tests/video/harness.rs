@@ -52,7 +52,8 @@ impl Bench {
 
     /// A request to transcode with everything quick; change it as the test needs.
     pub(crate) fn request(&self, input: &Path, rungs: &[(&str, u32)]) -> Value {
-        let renditions: Vec<Value> = rungs.iter().map(|(name, height)| json!({"name": name, "height": height})).collect();
+        let renditions: Vec<Value> =
+            rungs.iter().map(|(name, height)| json!({"name": name, "height": height})).collect();
         json!({
             "input": input, "output_dir": self.path("out"), "mode": "transcode", "renditions": renditions,
             "video": {"preset": "superfast", "crf": 28},
@@ -121,7 +122,11 @@ pub(crate) fn finish(child: Child) -> Run {
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8(output.stdout).expect("the lines are UTF-8");
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")));
-    Run { code: output.status.code(), lines: lines.collect(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    Run {
+        code: output.status.code(),
+        lines: lines.collect(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 /// Waits until `condition` holds.
@@ -170,7 +175,19 @@ pub(crate) fn picture_times(path: &Path) -> Vec<f64> {
 pub(crate) fn pixel(path: &Path, x: u32, y: u32) -> [u8; 3] {
     let crop = format!("format=rgb24,crop=1:1:{x}:{y}");
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-i", path.to_str().expect("a plain path"), "-frames:v", "1", "-vf", &crop, "-f", "rawvideo", "-"])
+        .args([
+            "-v",
+            "error",
+            "-i",
+            path.to_str().expect("a plain path"),
+            "-frames:v",
+            "1",
+            "-vf",
+            &crop,
+            "-f",
+            "rawvideo",
+            "-",
+        ])
         .stdin(Stdio::null())
         .output()
         .expect("ffmpeg starts");
@@ -186,7 +203,8 @@ pub(crate) fn check_mp4(path: &Path, size: Option<(u64, u64)>, audio: bool, seco
     assert_eq!(streams.len(), usize::from(size.is_some()) + usize::from(audio), "{facts:#}");
     if let Some((width, height)) = size {
         let video = of("video").unwrap_or_else(|| panic!("no pictures: {facts:#}"));
-        let seen = ["codec_name", "profile", "pix_fmt", "sample_aspect_ratio", "field_order"].map(|key| video[key].as_str());
+        let seen =
+            ["codec_name", "profile", "pix_fmt", "sample_aspect_ratio", "field_order"].map(|key| video[key].as_str());
         assert_eq!(seen, [Some("h264"), Some("High"), Some("yuv420p"), Some("1:1"), Some("progressive")], "{video:#}");
         assert_eq!((video["width"].as_u64(), video["height"].as_u64()), (Some(width), Some(height)));
         assert!(video["side_data_list"].is_null(), "a rotation is left: {video:#}");
@@ -199,7 +217,8 @@ pub(crate) fn check_mp4(path: &Path, size: Option<(u64, u64)>, audio: bool, seco
     let length: f64 = facts["format"]["duration"].as_str().expect("a duration").parse().expect("a number");
     assert!((length - seconds).abs() <= tolerance, "{length} s instead of {seconds} s (±{tolerance})");
     let atoms = atoms(path);
-    let position = |name: &str| atoms.iter().position(|atom| atom == name).unwrap_or_else(|| panic!("no {name} in {atoms:?}"));
+    let position =
+        |name: &str| atoms.iter().position(|atom| atom == name).unwrap_or_else(|| panic!("no {name} in {atoms:?}"));
     assert!(position("moov") < position("mdat"), "the index is not in front: {atoms:?}");
     check_plays(path);
 }
@@ -207,7 +226,8 @@ pub(crate) fn check_mp4(path: &Path, size: Option<(u64, u64)>, audio: bool, seco
 /// Decoding everything brings up nothing to complain about.
 #[track_caller]
 pub(crate) fn check_plays(path: &Path) {
-    let (_, complaints) = command("ffmpeg", &["-v", "error", "-i", path.to_str().expect("a plain path"), "-f", "null", "-"]);
+    let (_, complaints) =
+        command("ffmpeg", &["-v", "error", "-i", path.to_str().expect("a plain path"), "-f", "null", "-"]);
     assert_eq!(complaints, "", "{}", path.display());
 }
 

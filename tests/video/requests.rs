@@ -16,9 +16,15 @@ fn a_bad_request_is_answered() {
         (String::new(), "EOF while parsing"),
         ("{\"input\": ".to_owned(), "EOF while parsing"),
         ("[]".to_owned(), "invalid length"),
-        (json!({"input": "/a", "output_dir": "/b", "mode": "transcode", "hight": 720}).to_string(), "unknown field `hight`"),
+        (
+            json!({"input": "/a", "output_dir": "/b", "mode": "transcode", "hight": 720}).to_string(),
+            "unknown field `hight`",
+        ),
         (json!({"input": "/a", "output_dir": "/b", "mode": "dance"}).to_string(), "unknown variant `dance`"),
-        (json!({"input": "http://x/a.mp4", "output_dir": "/b", "mode": "thumbnail"}).to_string(), "must be an absolute path"),
+        (
+            json!({"input": "http://x/a.mp4", "output_dir": "/b", "mode": "thumbnail"}).to_string(),
+            "must be an absolute path",
+        ),
         (json!({"input": "/a\u{0}b", "output_dir": "/b", "mode": "thumbnail"}).to_string(), "must be an absolute path"),
         (bench.request(&bench.path("x"), &[("../a", 720)]).to_string(), "cannot be a file name"),
         (" ".repeat(2 << 20), "larger than 1048576 bytes"),
@@ -33,7 +39,8 @@ fn a_bad_request_is_answered() {
 fn a_person_is_told_how_to_use_it() {
     let arguments = Command::new(HELPER).arg("--help").stdin(Stdio::null()).output().expect("it starts");
     // `script` gives it a terminal.
-    let terminal = Command::new("script").args(["-qec", HELPER, "/dev/null"]).stdin(Stdio::null()).output().expect("it starts");
+    let terminal =
+        Command::new("script").args(["-qec", HELPER, "/dev/null"]).stdin(Stdio::null()).output().expect("it starts");
     for (output, text) in [(&arguments, &arguments.stderr), (&terminal, &terminal.stdout)] {
         assert_eq!(output.status.code(), Some(64));
         assert!(String::from_utf8_lossy(text).contains("reads one request, a JSON document, from stdin"));

@@ -47,7 +47,11 @@ fn aac_is_copied_bit_by_bit() {
     let clip = bench.clip("320x240", 2);
     run(&bench.request(&clip, &[("a", 240)])).result();
     let sound = |path: &std::path::Path| {
-        command("ffmpeg", &["-v", "error", "-i", path.to_str().expect("a path"), "-map", "a", "-c", "copy", "-f", "md5", "-"]).0
+        command(
+            "ffmpeg",
+            &["-v", "error", "-i", path.to_str().expect("a path"), "-map", "a", "-c", "copy", "-f", "md5", "-"],
+        )
+        .0
     };
     assert_eq!(sound(&clip), sound(&bench.output("a.mp4")));
 }
@@ -83,7 +87,12 @@ fn the_short_side_is_the_rung() {
 #[test]
 fn odd_sides_and_full_colour_become_even_and_420() {
     let bench = Bench::new();
-    let clip = bench.coded("clip.mkv", "427x241", 2, &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv444p", "-an"]);
+    let clip = bench.coded(
+        "clip.mkv",
+        "427x241",
+        2,
+        &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv444p", "-an"],
+    );
     run(&bench.request(&clip, &[("a", 480)])).result();
     check_mp4(&bench.output("a.mp4"), Some((426, 240)), false, 2.0, FRAME);
 }
@@ -97,9 +106,12 @@ fn a_turned_phone_gives_an_upright_picture() {
         ("90", 270, (240, 320), (120, 300), (120, 20)),
     ] {
         let bench = Bench::new();
-        let halves = "color=red:size=160x240:rate=30:duration=1[l];color=blue:size=160x240:rate=30:duration=1[r];[l][r]hstack";
-        let flat = bench
-            .make("flat.mp4", &["-f", "lavfi", "-i", halves, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]);
+        let halves =
+            "color=red:size=160x240:rate=30:duration=1[l];color=blue:size=160x240:rate=30:duration=1[r];[l][r]hstack";
+        let flat = bench.make(
+            "flat.mp4",
+            &["-f", "lavfi", "-i", halves, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"],
+        );
         let turn = format!("rotate={angle}");
         let flat = flat.to_str().expect("a path");
         let clip = bench.make("clip.mp4", &["-i", flat, "-c", "copy", "-metadata:s:v:0", &turn]);
@@ -182,7 +194,8 @@ fn sound_without_pictures() {
 #[test]
 fn a_cover_picture_is_no_video() {
     let bench = Bench::new();
-    let cover = bench.make("cover.jpg", &["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=1:duration=1", "-frames:v", "1"]);
+    let cover =
+        bench.make("cover.jpg", &["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=1:duration=1", "-frames:v", "1"]);
     let cover = cover.to_str().expect("a path");
     let clip = bench.make(
         "song.mp3",
@@ -240,8 +253,10 @@ fn old_television_becomes_square_and_progressive() {
     check_mp4(&bench.output("720p.mp4"), Some((1024, 576)), true, 2.0, 0.04);
     check_mp4(&bench.output("480p.mp4"), Some((854, 480)), true, 2.0, 0.04);
     let combed = |path: &std::path::Path| {
-        let (_, text) =
-            command("ffmpeg", &["-nostdin", "-i", path.to_str().expect("a path"), "-vf", "idet", "-an", "-f", "null", "-"]);
+        let (_, text) = command(
+            "ffmpeg",
+            &["-nostdin", "-i", path.to_str().expect("a path"), "-vf", "idet", "-an", "-f", "null", "-"],
+        );
         let line = text.lines().find(|line| line.contains("Multi frame detection")).expect("idet reports").to_owned();
         let number = |key: &str| -> u32 {
             let rest = line.split(key).nth(1).expect("the key is there");
@@ -353,7 +368,8 @@ fn high_dynamic_range_becomes_ordinary() {
         run(&request).result();
         check_mp4(&bench.output("a.mp4"), Some((320, 240)), false, 1.0, FRAME);
         let stream = &probe(&bench.output("a.mp4"))["streams"][0];
-        let labels = ["color_transfer", "color_primaries", "color_space", "color_range"].map(|key| stream[key].as_str());
+        let labels =
+            ["color_transfer", "color_primaries", "color_space", "color_range"].map(|key| stream[key].as_str());
         assert_eq!(labels, [Some("bt709"), Some("bt709"), Some("bt709"), Some("tv")]);
         for file in ["a.mp4", "thumbnail.jpg"] {
             let [red, green, blue] = pixel(&bench.output(file), 160, 120);

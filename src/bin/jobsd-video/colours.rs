@@ -25,7 +25,11 @@ impl Colours {
     }
 
     pub(crate) fn of_frame(frame: &frame::Video) -> Self {
-        Self { space: frame.color_space(), primaries: frame.color_primaries(), transfer: frame.color_transfer_characteristic() }
+        Self {
+            space: frame.color_space(),
+            primaries: frame.color_primaries(),
+            transfer: frame.color_transfer_characteristic(),
+        }
     }
 
     /// What the filters make of it. Players guess by size where it is not said, and guess wrong, so the encoder is told.

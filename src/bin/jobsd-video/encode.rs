@@ -140,7 +140,11 @@ enum End {
     Abandoned,
 }
 
-fn write_pieces(file: &mut Mp4, mut encoder: Option<&mut PictureEncoder>, pieces: &Receiver<Piece>) -> Result<End, Failure> {
+fn write_pieces(
+    file: &mut Mp4,
+    mut encoder: Option<&mut PictureEncoder>,
+    pieces: &Receiver<Piece>,
+) -> Result<End, Failure> {
     for piece in pieces {
         cancel::check()?;
         match piece {
@@ -200,7 +204,10 @@ impl PictureEncoder {
         ];
         let options: Dictionary<'_> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
         if let Some(option) = ffi::open_encoder(&mut encoder, &codec, options).map_err(failed)? {
-            return Err(Failure::new(ErrorKind::Internal, format!("the H.264 encoder does not know the option {option}")));
+            return Err(Failure::new(
+                ErrorKind::Internal,
+                format!("the H.264 encoder does not know the option {option}"),
+            ));
         }
         Ok(Self { encoder, unit: stream.unit, rate: stream.rate, usual_duration: stream.usual_duration() })
     }
@@ -217,7 +224,11 @@ impl PictureEncoder {
         self.rate
     }
 
-    fn encode(&mut self, mut frame: frame::Video, take: impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn encode(
+        &mut self,
+        mut frame: frame::Video,
+        take: impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         // Decoded frames remember what kind they were in the source, and x264 would obey.
         frame.set_kind(picture::Type::None);
         self.encoder.send_frame(&frame).map_err(encoding)?;

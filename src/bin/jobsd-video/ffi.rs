@@ -49,7 +49,9 @@ pub(crate) fn open_input(
         return Err(Error::Other { errno: libc::ENOMEM });
     }
     // SAFETY: `context` is valid and ours. The callback is a plain function that lives for ever and ignores its argument.
-    unsafe { (*context).interrupt_callback = sys::AVIOInterruptCB { callback: Some(interrupt), opaque: ptr::null_mut() } };
+    unsafe {
+        (*context).interrupt_callback = sys::AVIOInterruptCB { callback: Some(interrupt), opaque: ptr::null_mut() }
+    };
     // SAFETY: the dictionary's ownership goes to `raw` and comes back below, whatever the call makes of it.
     let mut raw = unsafe { options.disown() };
     // SAFETY: all pointers are valid for the call; on failure the function frees the context and nulls the pointer.
@@ -132,7 +134,8 @@ pub(crate) fn picture_parameters(input: &Input, stream: &Stream<'_>) -> PictureP
     // SAFETY: stream and parameters live as long as the open context; the function only reads the three of them.
     unsafe {
         let parameters = &*(*stream.as_ptr()).codecpar;
-        let aspect = sys::av_guess_sample_aspect_ratio(input.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut());
+        let aspect =
+            sys::av_guess_sample_aspect_ratio(input.as_ptr().cast_mut(), stream.as_ptr().cast_mut(), ptr::null_mut());
         PictureParameters {
             width: parameters.width,
             height: parameters.height,
@@ -158,7 +161,8 @@ pub(crate) fn sound_parameters(parameters: &codec::Parameters) -> SoundParameter
     SoundParameters {
         channels: raw.ch_layout.nb_channels,
         sample_rate: raw.sample_rate,
-        low_complexity_aac: codec::Profile::from((parameters.id(), raw.profile)) == codec::Profile::AAC(codec::profile::AAC::Low),
+        low_complexity_aac: codec::Profile::from((parameters.id(), raw.profile))
+            == codec::Profile::AAC(codec::profile::AAC::Low),
     }
 }
 

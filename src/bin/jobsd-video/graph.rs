@@ -152,7 +152,13 @@ pub(crate) struct SoundGraph {
 }
 
 impl SoundGraph {
-    pub(crate) fn new(frame: &frame::Audio, unit: Rational, rate: u32, channels: i32, samples: u32) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        frame: &frame::Audio,
+        unit: Rational,
+        rate: u32,
+        channels: i32,
+        samples: u32,
+    ) -> Result<Self, Failure> {
         Self::build(frame, unit, rate, channels, samples)
             .map_err(|error| Failure::internal("preparing the filters for sound", error))
     }

@@ -36,7 +36,11 @@ struct Track {
 }
 
 impl Mp4 {
-    pub(crate) fn create(part: Part, picture: Option<&PictureEncoder>, sound: Option<&SoundTrack>) -> Result<Self, Failure> {
+    pub(crate) fn create(
+        part: Part,
+        picture: Option<&PictureEncoder>,
+        sound: Option<&SoundTrack>,
+    ) -> Result<Self, Failure> {
         let failed = |error| Failure::output(part.path(), error);
         let url = format!("file:{}", part.path().display());
         let mut output = format::output_as(&url, "mp4").map_err(failed)?;

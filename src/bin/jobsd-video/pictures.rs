@@ -47,7 +47,11 @@ impl Decoding {
     }
 
     /// One packet in; every picture that comes out of it has a time that is later than the one before.
-    pub(crate) fn take(&mut self, packet: &Packet, give: impl FnMut(frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        packet: &Packet,
+        give: impl FnMut(frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         if self.decoder.send_packet(packet).is_err() {
             self.errors += 1;
         }
@@ -144,7 +148,10 @@ impl<'a> Scaling<'a> {
         graph.pull(self.stream.unit, give)
     }
 
-    pub(crate) fn finish(&mut self, give: impl FnMut(usize, frame::Video) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn finish(
+        &mut self,
+        give: impl FnMut(usize, frame::Video) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match &mut self.graph {
             None => Ok(()),
             Some((_, graph)) => {

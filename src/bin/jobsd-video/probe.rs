@@ -93,7 +93,8 @@ pub(crate) fn open(path: &Path, limits: &Limits) -> Result<(Media, Reader), Fail
 impl Media {
     fn look(input: &Input) -> Result<Self, Failure> {
         let guessed = ffi::duration_is_guessed(input);
-        let picture = choose(input, media::Type::Video).map(|stream| picture_stream(input, &stream, guessed)).transpose()?;
+        let picture =
+            choose(input, media::Type::Video).map(|stream| picture_stream(input, &stream, guessed)).transpose()?;
         let sound = choose(input, media::Type::Audio).map(|stream| sound_stream(&stream, guessed));
         if picture.is_none() && sound.is_none() {
             return Err(Failure::new(ErrorKind::UnreadableInput, "the file holds neither pictures nor sound"));
@@ -259,14 +260,16 @@ fn cannot_open(error: ffmpeg::Error) -> Failure {
 
 fn find_streams(input: &mut Input, limits: &Limits) -> Result<(), Failure> {
     let pixels = limits.max_pixels.to_string();
-    ffi::find_streams(input, &[("max_pixels", &pixels)])
-        .map_err(|error| Failure::input(ErrorKind::UnreadableInput, "the file does not say clearly what is in it", error))
+    ffi::find_streams(input, &[("max_pixels", &pixels)]).map_err(|error| {
+        Failure::input(ErrorKind::UnreadableInput, "the file does not say clearly what is in it", error)
+    })
 }
 
 /// The stream that a player would choose, or else the first that can be decoded. A cover picture is no video.
 fn choose(input: &Input, kind: media::Type) -> Option<Stream<'_>> {
-    let usable =
-        |stream: &Stream<'_>| stream.parameters().medium() == kind && !stream.disposition().contains(Disposition::ATTACHED_PIC);
+    let usable = |stream: &Stream<'_>| {
+        stream.parameters().medium() == kind && !stream.disposition().contains(Disposition::ATTACHED_PIC)
+    };
     let decodable = |stream: &Stream<'_>| usable(stream) && allowed_decoder(stream.parameters().id()).is_some();
     let best = input.streams().best(kind).filter(decodable);
     best.or_else(|| input.streams().find(decodable)).or_else(|| input.streams().find(usable))

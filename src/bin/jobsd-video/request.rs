@@ -60,12 +60,15 @@ pub(crate) struct Limits {
 impl Job {
     pub(crate) fn read(stdin: impl Read) -> Result<Self, Failure> {
         let mut text = Vec::new();
-        stdin.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| Failure::io("read", Path::new("stdin"), error))?;
+        stdin
+            .take(MAX_BYTES + 1)
+            .read_to_end(&mut text)
+            .map_err(|error| Failure::io("read", Path::new("stdin"), error))?;
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("the request is larger than {MAX_BYTES} bytes")));
         }
-        let request =
-            serde_json::from_slice(&text).map_err(|error| bad(format!("the request is not what jobsd-video reads: {error}")))?;
+        let request = serde_json::from_slice(&text)
+            .map_err(|error| bad(format!("the request is not what jobsd-video reads: {error}")))?;
         Self::check(request)
     }
 
@@ -97,7 +100,9 @@ impl Job {
 impl Thumbnail {
     fn check(wish: protocol::Thumbnail) -> Result<Self, Failure> {
         match wish.max_width {
-            Some(width) if !SIDES.contains(&width) => Err(bad(format!("thumbnail.max_width {width} is not between 2 and 16384"))),
+            Some(width) if !SIDES.contains(&width) => {
+                Err(bad(format!("thumbnail.max_width {width} is not between 2 and 16384")))
+            }
             max_width => Ok(Self { at: Duration::from_millis(wish.at_ms), max_width }),
         }
     }
@@ -126,7 +131,8 @@ impl Limits {
         if u64::from(width) * u64::from(height) <= self.max_pixels {
             return Ok(());
         }
-        let message = format!("pictures of {width}x{height} are larger than the {} pixels that are taken", self.max_pixels);
+        let message =
+            format!("pictures of {width}x{height} are larger than the {} pixels that are taken", self.max_pixels);
         Err(Failure::new(ErrorKind::Limit, message))
     }
 
@@ -142,10 +148,13 @@ impl Limits {
     /// in a short clip a single picture would decide.
     pub(crate) fn check_whole(&self, stated: Duration, decoded: Duration) -> Result<(), Failure> {
         let missing = stated.saturating_sub(decoded);
-        if missing <= Duration::from_millis(250) || decoded.as_secs_f64() >= stated.as_secs_f64() * self.min_decoded_fraction {
+        if missing <= Duration::from_millis(250)
+            || decoded.as_secs_f64() >= stated.as_secs_f64() * self.min_decoded_fraction
+        {
             return Ok(());
         }
-        let message = format!("the file is incomplete: only {} of {} could be decoded", seconds(decoded), seconds(stated));
+        let message =
+            format!("the file is incomplete: only {} of {} could be decoded", seconds(decoded), seconds(stated));
         Err(Failure::new(ErrorKind::Truncated, message))
     }
 
@@ -188,7 +197,9 @@ fn check_renditions(renditions: Vec<Rendition>) -> Result<Vec<Rendition>, Failur
     for (position, Rendition { name, height }) in renditions.iter().enumerate() {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(plain) {
-            return Err(bad(format!("the rendition name {name:?} cannot be a file name: use letters, digits, -, _ and .")));
+            return Err(bad(format!(
+                "the rendition name {name:?} cannot be a file name: use letters, digits, -, _ and ."
+            )));
         }
         if renditions[..position].iter().any(|other| other.name == *name) {
             return Err(bad(format!("the rendition name {name:?} is used twice")));
@@ -224,7 +235,8 @@ mod tests {
 
     #[test]
     fn what_is_left_out_has_a_default() {
-        let job = read(r#"{"input":"/i","output_dir":"/o","mode":"transcode","renditions":[{"name":"a","height":720}]}"#);
+        let job =
+            read(r#"{"input":"/i","output_dir":"/o","mode":"transcode","renditions":[{"name":"a","height":720}]}"#);
         let job = job.expect("the request is complete");
         let Work::Transcode(work) = job.work else { panic!("mode transcode") };
         assert_eq!((work.video.crf, work.audio.bit_rate), (23, 128_000));
@@ -234,7 +246,10 @@ mod tests {
     #[test]
     fn what_nobody_could_carry_out_is_refused() {
         for (text, expected) in [
-            (r#"{"input":"i","output_dir":"/o","mode":"thumbnail","thumbnail":{"at_ms":0}}"#, "`input` must be an absolute path"),
+            (
+                r#"{"input":"i","output_dir":"/o","mode":"thumbnail","thumbnail":{"at_ms":0}}"#,
+                "`input` must be an absolute path",
+            ),
             (r#"{"input":"/i","output_dir":"/o","mode":"thumbnail"}"#, "needs `thumbnail`"),
             (r#"{"input":"/i","output_dir":"/o","mode":"transcode"}"#, "needs 1 to 16 renditions"),
             (

@@ -65,7 +65,10 @@ impl Rotation {
 
     /// Width and height change places.
     pub(crate) fn is_quarter_turn(self) -> bool {
-        matches!(self, Self::Clockwise | Self::CounterClockwise | Self::ClockwiseFlipped | Self::CounterClockwiseFlipped)
+        matches!(
+            self,
+            Self::Clockwise | Self::CounterClockwise | Self::ClockwiseFlipped | Self::CounterClockwiseFlipped
+        )
     }
 }
 

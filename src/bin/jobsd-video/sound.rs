@@ -84,7 +84,11 @@ impl Sound {
     }
 
     /// One packet of the input in, any number for the files out.
-    pub(crate) fn take(&mut self, packet: Packet, mut give: impl FnMut(Packet) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn take(
+        &mut self,
+        packet: Packet,
+        mut give: impl FnMut(Packet) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match &mut self.path {
             Path::Copy(copying) => match copying.take(&mut self.clock, packet) {
                 Some(packet) => give(packet),
@@ -245,7 +249,12 @@ impl Encoding {
 
 impl Shape {
     fn of(frame: &frame::Audio) -> Self {
-        Self { rate: frame.rate(), format: frame.format(), channels: frame.channels(), layout: frame.channel_layout().bits() }
+        Self {
+            rate: frame.rate(),
+            format: frame.format(),
+            channels: frame.channels(),
+            layout: frame.channel_layout().bits(),
+        }
     }
 }
 

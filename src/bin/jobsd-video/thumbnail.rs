@@ -45,7 +45,12 @@ struct Found {
 }
 
 /// Decodes from `start` (or from the beginning) until the wish is fulfilled; `None` if that gives no picture at all.
-fn look_from(job: &Job, wish: Thumbnail, start: Option<Duration>, reporter: &mut Reporter) -> Result<Option<Found>, Failure> {
+fn look_from(
+    job: &Job,
+    wish: Thumbnail,
+    start: Option<Duration>,
+    reporter: &mut Reporter,
+) -> Result<Option<Found>, Failure> {
     let (media, mut reader) = probe::open(&job.input, &job.limits)?;
     if start.is_some_and(|time| reader.seek(time, &media).is_err()) {
         return Ok(None);

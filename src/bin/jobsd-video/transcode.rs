@@ -59,7 +59,13 @@ struct Pictures<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn prepare(job: &'a Job, work: &Transcode, media: &'a Media, reader: Reader, rungs: &[Rung]) -> Result<Self, Failure> {
+    fn prepare(
+        job: &'a Job,
+        work: &Transcode,
+        media: &'a Media,
+        reader: Reader,
+        rungs: &[Rung],
+    ) -> Result<Self, Failure> {
         let pictures = match &media.picture {
             None => None,
             Some(stream) => Some(Pictures {
@@ -126,7 +132,8 @@ impl<'a> Pass<'a> {
         if let Some(pictures) = &self.pictures {
             pictures.decoding.check(limits)?;
         }
-        let whole = |stated: Option<Duration>, reached| stated.map_or(Ok(()), |stated| limits.check_whole(stated, reached));
+        let whole =
+            |stated: Option<Duration>, reached| stated.map_or(Ok(()), |stated| limits.check_whole(stated, reached));
         whole(self.media.stated_duration, self.reached())?;
         if let Some(pictures) = &self.pictures {
             whole(pictures.stream.stated_duration, pictures.decoding.reached())?;
@@ -137,7 +144,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn publish(mut self, folder: &Folder, work: &Transcode, rungs: &[Rung], written: Vec<Written>) -> Result<Report, Failure> {
+    fn publish(
+        mut self,
+        folder: &Folder,
+        work: &Transcode,
+        rungs: &[Rung],
+        written: Vec<Written>,
+    ) -> Result<Report, Failure> {
         let outputs = self.outputs(work, rungs, &written)?;
         let mut parts: Vec<_> = written.into_iter().map(|file| file.part).collect();
         let mut thumbnail = None;

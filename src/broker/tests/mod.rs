@@ -23,8 +23,12 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn queue() -> Queue {
-    let retry =
-        RetryPolicy { limit: 2, backoff: Backoff::Fixed { delay: Duration::from_secs(60) }, max_delay: LEASE * 100, jitter: 0.0 };
+    let retry = RetryPolicy {
+        limit: 2,
+        backoff: Backoff::Fixed { delay: Duration::from_secs(60) },
+        max_delay: LEASE * 100,
+        jitter: 0.0,
+    };
     let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),

@@ -166,7 +166,8 @@ impl World {
         let settlement = settlement(&self.nodes[n], &self.queue, claim, outcome, self.now);
         let id = settlement.claim.job.id.to_string();
         // A living node may have lost its lease to a sweep while it was silent: then its claim is not the active one.
-        let holds = self.places.get(&id) == Some(&Place::Active { node: n }) && self.is_current(&settlement.claim).await;
+        let holds =
+            self.places.get(&id) == Some(&Place::Active { node: n }) && self.is_current(&settlement.claim).await;
         let place = place_after(&settlement);
         let exchange = self.nodes[n].exchange(&self.queue, vec![settlement], false, 0, self.now).await;
         let answer = exchange.settled.expect("Redis answers")[0];
@@ -289,7 +290,8 @@ impl World {
             };
             assert_eq!((view.state, view.due), (state, since), "{context}: {id}");
         }
-        let numbers = self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");
+        let numbers =
+            self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");
         let count = |wanted: fn(&Place) -> bool| self.places.values().filter(|place| wanted(place)).count() as u64;
         assert_eq!(numbers[0].pending, count(|p| matches!(p, Place::Pending(_))), "{context}: pending");
         assert_eq!(numbers[0].active, count(|p| matches!(p, Place::Active { .. })), "{context}: active");
@@ -300,8 +302,12 @@ impl World {
 
     /// Ended jobs were compared; keeping a few is enough for repeated ids, and the comparison stays quick.
     fn forget_ended(&mut self) {
-        let ended: Vec<String> =
-            self.places.iter().filter(|(_, place)| matches!(place, Place::Ended(_))).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<String> = self
+            .places
+            .iter()
+            .filter(|(_, place)| matches!(place, Place::Ended(_)))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in ended.iter().take(ended.len().saturating_sub(20)) {
             self.places.remove(id);
         }

@@ -72,7 +72,8 @@ async fn a_settle_whose_answer_was_lost_can_be_sent_again() {
     let (a, queue) = (node(&redis, "a"), queue());
     a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
     let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
-    let again = Claim { job: taken.job.clone(), history: taken.history.clone(), token: taken.token, started: taken.started };
+    let again =
+        Claim { job: taken.job.clone(), history: taken.history.clone(), token: taken.token, started: taken.started };
     settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
     let answer = settle(&a, &queue, vec![settlement(&a, &queue, again, ok(), at(2))], at(3)).await;
     assert_eq!(answer, [Settled::Applied], "it is recognised, not refused");

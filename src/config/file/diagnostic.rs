@@ -10,14 +10,14 @@ use super::source::{Place, Source};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     Error,
     Warning,
 }
 
 /// One problem of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Diagnostic {
+pub(crate) struct Diagnostic {
     pub severity: Severity,
     /// The file, as it was named to us.
     pub path: String,
@@ -35,7 +35,7 @@ pub struct Diagnostic {
 
 /// A line of the file and the part of it that is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Excerpt {
+pub(crate) struct Excerpt {
     pub text: String,
     /// Characters before the meant part.
     pub start: usize,
@@ -45,7 +45,7 @@ pub struct Excerpt {
 
 /// Why a file is not a configuration: every problem of it, in the order of their places. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problems {
+pub(crate) struct Problems {
     pub path: String,
     pub diagnostics: Vec<Diagnostic>,
 }

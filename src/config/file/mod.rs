@@ -32,7 +32,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use self::diagnostic::{Diagnostic, Problems};
+pub(crate) use self::diagnostic::{Diagnostic, Problems};
 use self::diagnostic::{Finding, Severity};
 use self::document::{Document, Table};
 use self::queues::Queues;
@@ -42,10 +42,10 @@ use self::tasks::{Context, Tasks};
 use super::Config;
 
 /// The environment: a variable's value by its name.
-pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Mail templates that need no file.
-pub const MAIL_TEMPLATES: [&str; 4] = ["welcome", "job_application", "message", "password_reset"];
+pub(crate) const MAIL_TEMPLATES: [&str; 4] = ["welcome", "job_application", "message", "password_reset"];
 
 /// Largest file that is read.
 const LARGEST: u64 = 4 << 20;
@@ -54,7 +54,7 @@ const SYNTAX_ERRORS: usize = 10;
 
 /// A valid file.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     pub config: Config,
     /// What is allowed and still worth a look, in the order of the file.
     pub warnings: Vec<Diagnostic>,
@@ -64,7 +64,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`Problems`]: all of them.
-pub fn load(path: &Path, env: Environment<'_>) -> Result<Loaded, Problems> {
+pub(crate) fn load(path: &Path, env: Environment<'_>) -> Result<Loaded, Problems> {
     let mut bytes = Vec::new();
     let outcome = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
     if let Err(error) = outcome {
@@ -85,7 +85,12 @@ pub fn load(path: &Path, env: Environment<'_>) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// [`Problems`]: all of them.
-pub fn parse(text: &str, path: &Path, env: Environment<'_>, mail_templates: &[&str]) -> Result<Loaded, Problems> {
+pub(crate) fn parse(
+    text: &str,
+    path: &Path,
+    env: Environment<'_>,
+    mail_templates: &[&str],
+) -> Result<Loaded, Problems> {
     walk(text, path, env, mail_templates).0
 }
 

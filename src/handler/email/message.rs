@@ -40,7 +40,7 @@ pub(super) struct Mail {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
+pub(crate) enum AddressError {
     #[error("it holds a line break or another control character")]
     Control,
     #[error("`{0}` is not one mail address")]

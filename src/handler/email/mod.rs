@@ -23,7 +23,8 @@ use message::{AddressError, Mail};
 use smtp::{Smtp, SmtpError};
 use templates::{MailTemplates, TemplatesError};
 
-pub use templates::builtin_template_names;
+#[cfg(test)]
+pub(super) use templates::builtin_template_names;
 
 /// Mail as `[email]` wants it.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ enum Provider {
 
 /// Why `[email]` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error("read `email.{key}`: {error}")]
     Address { key: &'static str, error: AddressError },
     #[error(transparent)]

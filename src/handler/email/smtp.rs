@@ -43,7 +43,7 @@ struct Idle {
 
 /// Why `[email.smtp]` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error("read the certificate authority {}: {reason}", path.display())]
     Authority { path: PathBuf, reason: String },
     #[error("prepare TLS for the mail server: {0}")]

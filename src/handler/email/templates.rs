@@ -39,7 +39,7 @@ pub(super) struct MailTemplates {
 
 /// What is wrong with a mail template.
 #[derive(Debug, thiserror::Error)]
-pub enum TemplatesError {
+pub(crate) enum TemplatesError {
     #[error("read the mail templates in {}: {reason}", path.display())]
     Read { path: PathBuf, reason: String },
     #[error("read the mail template {file}: {reason}")]
@@ -51,7 +51,7 @@ pub enum TemplatesError {
 }
 
 /// The mail templates that are always there.
-pub fn builtin_template_names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn builtin_template_names() -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().filter_map(|(file, _)| file.strip_suffix(".html")).filter(|name| *name != LAYOUT)
 }
 

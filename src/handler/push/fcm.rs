@@ -34,7 +34,7 @@ pub(super) struct Sent {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error("read the service account {}: {reason}", path.display())]
     Account { path: PathBuf, reason: String },
     #[error("read the service account {}: it names no `project_id`", path.display())]

@@ -36,7 +36,7 @@ enum Provider {
 
 /// Why `[push]` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error(transparent)]
     Fcm(#[from] fcm::SetupError),
 }

@@ -32,7 +32,7 @@ pub(super) enum Sql {
 
 /// Why `[database]` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     #[error("read `database.url`: {0}")]
     Url(String),
     #[error("use the certificate authority {path}: {reason}")]

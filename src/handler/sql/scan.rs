@@ -21,7 +21,7 @@ pub(super) struct Scanned {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ScanError {
+pub(crate) enum ScanError {
     #[error("a {0} is not closed")]
     Unclosed(&'static str),
     #[error("it holds several statements; write them as separate entries of `statements`")]

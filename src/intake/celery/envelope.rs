@@ -33,16 +33,12 @@ pub(super) fn body(envelope: &Map<String, Value>, limits: &Limits) -> Result<Val
         return Err(BodyError::ContentType(clip(content_type)));
     }
     let body = text(envelope.get("body")).ok_or(BodyError::Missing)?;
-    let encoding = envelope
-        .get("properties")
-        .and_then(|properties| text(properties.get("body_encoding")));
+    let encoding = envelope.get("properties").and_then(|properties| text(properties.get("body_encoding")));
     let bytes = match encoding {
         Some("base64") => STANDARD.decode(body).map_err(|_| BodyError::Base64)?,
         _ => body.as_bytes().to_vec(),
     };
-    let compression = envelope
-        .get("headers")
-        .and_then(|headers| text(headers.get("compression")));
+    let compression = envelope.get("headers").and_then(|headers| text(headers.get("compression")));
     let bytes = match compression {
         None | Some("") => bytes,
         Some("application/x-gzip" | "gzip" | "zlib") => inflate(&bytes, limits.input)?,

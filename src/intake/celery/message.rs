@@ -78,14 +78,10 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
     let envelope = match loads(element, Dialect::Plain, limits) {
         Ok(Value::Object(envelope)) => envelope,
         Ok(_) => {
-            return Err(nameless(
-                "the list element is not a Celery message: it is JSON, but not an object",
-            ));
+            return Err(nameless("the list element is not a Celery message: it is JSON, but not an object"));
         }
         Err(error) => {
-            return Err(nameless(&format!(
-                "the list element is not a Celery message: {error}"
-            )));
+            return Err(nameless(&format!("the list element is not a Celery message: {error}")));
         }
     };
     let Some(head) = Head::read(&envelope) else {
@@ -120,16 +116,10 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
         parent_id: head.text("parent_id"),
         reply_to: properties.text("reply_to"),
         correlation_id: properties.text("correlation_id"),
-        priority: properties
-            .get("priority")
-            .and_then(Value::as_i64)
-            .unwrap_or(0)
-            .clamp(0, 255) as u8,
+        priority: properties.get("priority").and_then(Value::as_i64).unwrap_or(0).clamp(0, 255) as u8,
         routing_key: delivery.text("routing_key"),
         delivery_tag: properties.text("delivery_tag"),
-        redelivered: delivery
-            .get("redelivered")
-            .is_some_and(|value| *value == Value::Bool(true)),
+        redelivered: delivery.get("redelivered").is_some_and(|value| *value == Value::Bool(true)),
         argsrepr: head.text("argsrepr"),
         kwargsrepr: head.text("kwargsrepr"),
         origin: head.text("origin"),
@@ -155,9 +145,7 @@ impl<'a> Head<'a> {
     }
 
     fn ignore_result(&self) -> bool {
-        self.headers
-            .get("ignore_result")
-            .is_some_and(|value| *value == Value::Bool(true))
+        self.headers.get("ignore_result").is_some_and(|value| *value == Value::Bool(true))
     }
 
     /// An ISO time; absent, null and empty are none, as for Celery.
@@ -166,13 +154,8 @@ impl<'a> Head<'a> {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(other) => {
-                let millis = other
-                    .as_str()
-                    .and_then(Stamp::parse)
-                    .and_then(Stamp::unix_millis);
-                millis
-                    .map(Some)
-                    .ok_or_else(|| self.bad_header(name, other, "an ISO 8601 time"))
+                let millis = other.as_str().and_then(Stamp::parse).and_then(Stamp::unix_millis);
+                millis.map(Some).ok_or_else(|| self.bad_header(name, other, "an ISO 8601 time"))
             }
         }
     }
@@ -200,23 +183,16 @@ impl<'a> Head<'a> {
         let seconds = |limit: &Value| match limit {
             Value::Null => Ok(None),
             other => {
-                let seconds = other
-                    .as_f64()
-                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                let seconds = other.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 seconds.map(Some).ok_or_else(bad)
             }
         };
-        Ok(TimeLimit {
-            hard: seconds(hard)?,
-            soft: seconds(soft)?,
-        })
+        Ok(TimeLimit { hard: seconds(hard)?, soft: seconds(soft)? })
     }
 
     fn bad_header(&self, name: &str, value: &Value, expected: &str) -> Box<Refusal> {
         let shown: String = value.to_string().chars().take(100).collect();
-        self.refuse(format!(
-            "the header {name} is {shown}, which is not {expected}; send it with a Celery client"
-        ))
+        self.refuse(format!("the header {name} is {shown}, which is not {expected}; send it with a Celery client"))
     }
 
     fn refuse_body(&self, error: &BodyError) -> Box<Refusal> {
@@ -261,18 +237,11 @@ fn nameless(reason: &str) -> Box<Refusal> {
 fn headless(envelope: &Map<String, Value>, limits: &Limits) -> Box<Refusal> {
     let body = envelope::body(envelope, limits).unwrap_or_default();
     if body.get("task").is_none() && body.get("args").is_none() {
-        return nameless(
-            "the message names no task in its headers, so it is not a Celery task message",
-        );
+        return nameless("the message names no task in its headers, so it is not a Celery task message");
     }
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
     let reason = "the message is of protocol 1; set task_protocol = 2 in the producer, the default since Celery 4";
-    Box::new(Refusal {
-        id: text("id"),
-        task: text("task"),
-        group: text("taskset"),
-        ..*nameless(reason)
-    })
+    Box::new(Refusal { id: text("id"), task: text("task"), group: text("taskset"), ..*nameless(reason) })
 }
 
 /// `[args, kwargs, embed]`.
@@ -295,21 +264,13 @@ impl Body {
             return Err("the keyword arguments have names that no Python function can have");
         }
         match (args, kwargs, embed) {
-            (
-                Value::Array(args),
-                Value::Object(kwargs),
-                embed @ (Value::Object(_) | Value::Null),
-            ) => Ok(Self {
-                args,
-                kwargs,
-                embed: Embed::read(&embed),
-            }),
+            (Value::Array(args), Value::Object(kwargs), embed @ (Value::Object(_) | Value::Null)) => {
+                Ok(Self { args, kwargs, embed: Embed::read(&embed) })
+            }
             (Value::Array(_), Value::Object(_), _) => {
                 Err("the embedded signatures are not an object; send it with a Celery client")
             }
-            (Value::Array(_), _, _) => {
-                Err("the keyword arguments are not an object; send it with a Celery client")
-            }
+            (Value::Array(_), _, _) => Err("the keyword arguments are not an object; send it with a Celery client"),
             _ => Err("the positional arguments are not a list; send it with a Celery client"),
         }
     }
@@ -318,11 +279,6 @@ impl Body {
 impl Embed {
     fn read(embed: &Value) -> Self {
         let part = |name: &str| embed.get(name).cloned().unwrap_or_default();
-        Self {
-            callbacks: part("callbacks"),
-            errbacks: part("errbacks"),
-            chain: part("chain"),
-            chord: part("chord"),
-        }
+        Self { callbacks: part("callbacks"), errbacks: part("errbacks"), chain: part("chain"), chord: part("chord") }
     }
 }

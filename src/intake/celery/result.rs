@@ -20,11 +20,7 @@ pub(crate) struct Exception {
 
 impl Exception {
     pub(crate) fn new(module: &str, class: &str, message: Vec<Value>) -> Self {
-        Self {
-            exc_type: class.to_owned(),
-            exc_message: message,
-            exc_module: module.to_owned(),
-        }
+        Self { exc_type: class.to_owned(), exc_message: message, exc_module: module.to_owned() }
     }
 
     /// A failure that is only a sentence.
@@ -45,39 +41,23 @@ impl Exception {
     /// A content type that is never read, such as pickle.
     pub(crate) fn content_disallowed(content_type: &str) -> Self {
         let message = format!("Refusing to deserialize disabled content of type {content_type}");
-        Self::new(
-            "kombu.exceptions",
-            "ContentDisallowed",
-            vec![message.into()],
-        )
+        Self::new("kombu.exceptions", "ContentDisallowed", vec![message.into()])
     }
 
     /// The hard time limit, in seconds; whole ones are told as an integer, as producers give them.
     pub(crate) fn time_limit_exceeded(seconds: f64) -> Self {
         let whole = seconds.fract() == 0.0 && seconds.abs() < 1e15;
-        let limit = if whole {
-            Value::from(seconds as i64)
-        } else {
-            seconds.into()
-        };
+        let limit = if whole { Value::from(seconds as i64) } else { seconds.into() };
         Self::new("billiard.exceptions", "TimeLimitExceeded", vec![limit])
     }
 
     /// The process that ran the task is gone.
     pub(crate) fn worker_lost(message: &str) -> Self {
-        Self::new(
-            "billiard.exceptions",
-            "WorkerLostError",
-            vec![message.into()],
-        )
+        Self::new("billiard.exceptions", "WorkerLostError", vec![message.into()])
     }
 
     fn revoked(revocation: Revocation) -> Self {
-        Self::new(
-            "celery.exceptions",
-            "TaskRevokedError",
-            vec![revocation.message().into()],
-        )
+        Self::new("celery.exceptions", "TaskRevokedError", vec![revocation.message().into()])
     }
 
     /// The form it has in results and in a chord's parts.
@@ -160,9 +140,7 @@ impl State<'_> {
 
     fn done(&self) -> Option<DateTime<Utc>> {
         match self {
-            Self::Success { done, .. }
-            | Self::Failure { done, .. }
-            | Self::Revoked { done, .. } => Some(*done),
+            Self::Success { done, .. } | Self::Failure { done, .. } | Self::Revoked { done, .. } => Some(*done),
             Self::Started { .. } | Self::Retry { .. } => None,
         }
     }

@@ -15,11 +15,7 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     let mut elements = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the fixtures are there") {
         let path = entry.expect("a readable folder").path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("a plain name")
-            .to_owned();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name").to_owned();
         elements.push((name, std::fs::read(path).expect("a readable file")));
     }
     elements.sort();
@@ -27,9 +23,7 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
 }
 
 fn fixture(prefix: &str) -> Vec<u8> {
-    let found = fixtures()
-        .into_iter()
-        .find(|(name, _)| name.starts_with(&format!("{prefix}.")));
+    let found = fixtures().into_iter().find(|(name, _)| name.starts_with(&format!("{prefix}.")));
     found.unwrap_or_else(|| panic!("no fixture {prefix}")).1
 }
 
@@ -53,11 +47,7 @@ fn every_captured_message_is_read() {
         assert_eq!(message.correlation_id.as_ref(), Some(&message.id));
         assert_eq!(message.root_id.as_ref(), Some(&message.id));
         assert_eq!(json!(message.headers), raw["headers"]);
-        assert!(
-            message.delivery_tag.is_some()
-                && message.reply_to.is_some()
-                && message.origin.is_some()
-        );
+        assert!(message.delivery_tag.is_some() && message.reply_to.is_some() && message.origin.is_some());
         assert!(message.argsrepr.is_some() && message.kwargsrepr.is_some());
         assert!(!message.redelivered);
         assert_eq!(message.parent_id, None);
@@ -69,37 +59,17 @@ fn calls_arrive_as_they_were_made() {
     let plain = json!(["a@b", "s", "b"]);
     let cases = [
         ("hmb_cleanup_old_notifications", json!([]), json!({})),
-        (
-            "hmb_send_email_task",
-            json!(["a@b.bs", "Hi", "<p>x</p>"]),
-            json!({"template": "t", "context": {"k": 1}}),
-        ),
-        (
-            "hmb_send_job_application_email",
-            json!(["e@x.bs", "Emp", "Chef", "App", "app@x.bs", 42]),
-            json!({}),
-        ),
-        (
-            "hmb_send_message_notification_email",
-            json!(["r@x.bs", "Rec", "Sender", "hello".repeat(40)]),
-            json!({}),
-        ),
-        (
-            "hmb_send_password_reset_email",
-            json!(["u@x.bs", "Ann", "tok-123"]),
-            json!({}),
-        ),
+        ("hmb_send_email_task", json!(["a@b.bs", "Hi", "<p>x</p>"]), json!({"template": "t", "context": {"k": 1}})),
+        ("hmb_send_job_application_email", json!(["e@x.bs", "Emp", "Chef", "App", "app@x.bs", 42]), json!({})),
+        ("hmb_send_message_notification_email", json!(["r@x.bs", "Rec", "Sender", "hello".repeat(40)]), json!({})),
+        ("hmb_send_password_reset_email", json!(["u@x.bs", "Ann", "tok-123"]), json!({})),
         (
             "hmb_send_welcome_email",
             json!([]),
             json!({"user_email": "user@example.com", "user_name": "John", "username": "john1"}),
         ),
         ("send_task_by_name", json!([1]), json!({"a": 2})),
-        (
-            "unicode",
-            json!(["ünï@例え.jp", "Sübject ☃ 😀", "b\0\u{1f}\"\\/"]),
-            json!({}),
-        ),
+        ("unicode", json!(["ünï@例え.jp", "Sübject ☃ 😀", "b\0\u{1f}\"\\/"]), json!({})),
         ("compression_zlib", plain.clone(), json!({})),
         ("stamped", json!([1, 2]), json!({})),
         ("group3", json!([0, 0]), json!({})),
@@ -123,86 +93,38 @@ fn calls_arrive_as_they_were_made() {
     ];
     for (name, args, kwargs) in cases {
         let message = read(&fixture(name));
-        assert_eq!(
-            (json!(message.args), json!(message.kwargs)),
-            (args, kwargs),
-            "{name}"
-        );
+        assert_eq!((json!(message.args), json!(message.kwargs)), (args, kwargs), "{name}");
     }
 }
 
 #[test]
 fn options_arrive_as_they_were_given() {
-    assert_eq!(
-        read(&fixture("eta")).eta_ms,
-        Some(1_893_553_445_679),
-        "rounded up"
-    );
-    assert_eq!(
-        read(&fixture("eta_naive")).eta_ms,
-        Some(1_893_553_445_000),
-        "taken as UTC"
-    );
-    assert_eq!(
-        read(&fixture("expires_datetime")).expires_ms,
-        Some(1_893_456_000_000)
-    );
-    let limits = TimeLimit {
-        hard: Some(Duration::from_secs(20)),
-        soft: Some(Duration::from_secs(10)),
-    };
+    assert_eq!(read(&fixture("eta")).eta_ms, Some(1_893_553_445_679), "rounded up");
+    assert_eq!(read(&fixture("eta_naive")).eta_ms, Some(1_893_553_445_000), "taken as UTC");
+    assert_eq!(read(&fixture("expires_datetime")).expires_ms, Some(1_893_456_000_000));
+    let limits = TimeLimit { hard: Some(Duration::from_secs(20)), soft: Some(Duration::from_secs(10)) };
     assert_eq!(read(&fixture("time_limits")).time_limit, limits);
     assert_eq!(read(&fixture("task_id")).id, "my-id-1");
     assert!(read(&fixture("ignore_result")).ignore_result);
     assert!(!read(&fixture("eta")).ignore_result);
-    assert_eq!(
-        read(&fixture("shadow")).shadow.as_deref(),
-        Some("pretty name")
-    );
+    assert_eq!(read(&fixture("shadow")).shadow.as_deref(), Some("pretty name"));
     assert_eq!(read(&fixture("headers_custom")).headers["trace"], "abc");
     for priority in 0..=10 {
-        assert_eq!(
-            read(&fixture(&format!("priority_{priority}"))).priority,
-            priority
-        );
+        assert_eq!(read(&fixture(&format!("priority_{priority}"))).priority, priority);
     }
     let retried = read(&fixture("retries_header"));
-    assert_eq!(
-        (retried.retries, retried.eta_ms),
-        (2, Some(1_795_429_910_127))
-    );
-    let member = read(
-        &fixtures()
-            .into_iter()
-            .find(|(name, _)| name == "group3.emails.2.json")
-            .expect("it")
-            .1,
-    );
-    assert_eq!(
-        (member.group.as_deref(), member.group_index),
-        (Some("7c8ba916-34e1-4f5e-8c61-d7d6140f8ef2"), Some(2))
-    );
+    assert_eq!((retried.retries, retried.eta_ms), (2, Some(1_795_429_910_127)));
+    let member = read(&fixtures().into_iter().find(|(name, _)| name == "group3.emails.2.json").expect("it").1);
+    assert_eq!((member.group.as_deref(), member.group_index), (Some("7c8ba916-34e1-4f5e-8c61-d7d6140f8ef2"), Some(2)));
 }
 
 #[test]
 fn signatures_are_kept_as_they_came() {
     let chain = read(&fixture("chain3")).embed.chain;
-    let args: Vec<&Value> = chain
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|signature| &signature["args"])
-        .collect();
-    assert_eq!(
-        args,
-        [&json!([4]), &json!([3])],
-        "the next task is the last element"
-    );
+    let args: Vec<&Value> = chain.as_array().expect("a list").iter().map(|signature| &signature["args"]).collect();
+    assert_eq!(args, [&json!([4]), &json!([3])], "the next task is the last element");
     assert_eq!(read(&fixture("chord3")).embed.chord["task"], "conf.xsum");
     let links = read(&fixture("link_and_link_error")).embed;
-    assert_eq!(
-        (&links.callbacks[0]["task"], &links.errbacks[0]["task"]),
-        (&json!("conf.echo"), &json!("conf.record"))
-    );
+    assert_eq!((&links.callbacks[0]["task"], &links.errbacks[0]["task"]), (&json!("conf.echo"), &json!("conf.record")));
     assert_eq!((links.chain, links.chord), (Value::Null, Value::Null));
 }

@@ -10,11 +10,7 @@ use crate::intake::iso::{Stamp, time_isoformat};
 use crate::intake::tagged::Tag;
 
 /// The node that `known(*arguments)` stands for; `arguments` is a tuple.
-pub(super) fn construct(
-    arena: &Arena,
-    known: Known,
-    arguments: NodeId,
-) -> Result<Node, DecodeError> {
+pub(super) fn construct(arena: &Arena, known: Known, arguments: NodeId) -> Result<Node, DecodeError> {
     let args = arena.tuple(arguments).unwrap_or_default();
     let node = match known {
         Known::Datetime => datetime(arena, args),
@@ -24,9 +20,7 @@ pub(super) fn construct(
         Known::Timezone => timezone(arena, args),
         Known::ZoneInfo | Known::ZoneInfoUnpickle => named_zone(arena, args)?,
         Known::Getattr => getattr(arena, args),
-        Known::PytzUtc => args
-            .is_empty()
-            .then_some(Node::Zone(Zone::Fixed(TimeDelta::zero()))),
+        Known::PytzUtc => args.is_empty().then_some(Node::Zone(Zone::Fixed(TimeDelta::zero()))),
         Known::PytzZone => pytz_zone(arena, args),
         Known::Decimal => decimal(arena, args),
         Known::Uuid => uuid(arena, args),
@@ -35,12 +29,8 @@ pub(super) fn construct(
         Known::Deque => sequence(arena, args).map(Node::List),
         Known::Set => sequence(arena, args).map(Node::Set),
         Known::Frozenset => sequence(arena, args).map(Node::Frozenset),
-        Known::Complex => around(arena, Tag::Complex, arguments, 2, |node| {
-            matches!(node, Node::Float(_))
-        }),
-        Known::Range => around(arena, Tag::Range, arguments, 3, |node| {
-            matches!(node, Node::Int(_) | Node::BigInt(_))
-        }),
+        Known::Complex => around(arena, Tag::Complex, arguments, 2, |node| matches!(node, Node::Float(_))),
+        Known::Range => around(arena, Tag::Range, arguments, 3, |node| matches!(node, Node::Int(_) | Node::BigInt(_))),
         Known::Slice => around(arena, Tag::Slice, arguments, 3, |_| true),
         Known::Bytes => args.is_empty().then(|| Node::Bytes(Vec::new())),
         Known::Bytearray => bytearray(arena, args),
@@ -51,23 +41,17 @@ pub(super) fn construct(
         Known::Exception(name) => Some(Node::Exception(name, arguments)),
         Known::Object | Known::Factory => None,
     };
-    node.ok_or(DecodeError::Arguments {
-        class: known.name(),
-    })
+    node.ok_or(DecodeError::Arguments { class: known.name() })
 }
 
 /// Gives an object its state. Of the known classes only a UUID has one that matters; an exception's extra attributes
 /// are dropped.
 pub(super) fn build(arena: &mut Arena, object: NodeId, state: NodeId) -> Result<(), DecodeError> {
     let value = match arena.get(object) {
-        Node::BlankUuid => {
-            uuid_state(arena, state).ok_or(DecodeError::Arguments { class: "UUID" })?
-        }
+        Node::BlankUuid => uuid_state(arena, state).ok_or(DecodeError::Arguments { class: "UUID" })?,
         Node::Exception(..) => return Ok(()),
         _ => {
-            return Err(DecodeError::Arguments {
-                class: "object with a state",
-            });
+            return Err(DecodeError::Arguments { class: "object with a state" });
         }
     };
     *arena.get_mut(object) = Node::Uuid(value);
@@ -94,10 +78,7 @@ fn datetime(arena: &Arena, args: &[NodeId]) -> Option<Node> {
         Some(Zone::Fixed(offset)) => Some(offset),
         Some(Zone::Named(zone)) => Some(offset_in(zone, local, fold)?),
     };
-    Some(Node::Tagged(
-        Tag::Datetime,
-        Stamp { local, offset }.isoformat(),
-    ))
+    Some(Node::Tagged(Tag::Datetime, Stamp { local, offset }.isoformat()))
 }
 
 fn date(arena: &Arena, args: &[NodeId]) -> Option<Node> {
@@ -144,8 +125,7 @@ fn clock_time(bytes: &[u8]) -> Option<NaiveTime> {
         return None;
     };
     let micros = u32::from_be_bytes([0, u1, u2, u3]);
-    NaiveTime::from_hms_micro_opt(hour.into(), minute.into(), second.into(), micros)
-        .filter(|_| micros < 1_000_000)
+    NaiveTime::from_hms_micro_opt(hour.into(), minute.into(), second.into(), micros).filter(|_| micros < 1_000_000)
 }
 
 /// The zone's offset at a local time. A time that occurs twice is told apart by `fold`; one that is skipped has the
@@ -176,9 +156,7 @@ fn timedelta(arena: &Arena, args: &[NodeId]) -> Option<Node> {
     let days = arena.int(days).filter(|days| days.abs() < 1_000_000_000)?;
     let rest = TimeDelta::try_seconds(arena.int(seconds)?)?;
     let delta = TimeDelta::try_days(days)?.checked_add(&rest)?;
-    Some(Node::Timedelta(
-        delta.checked_add(&TimeDelta::microseconds(arena.int(micros)?))?,
-    ))
+    Some(Node::Timedelta(delta.checked_add(&TimeDelta::microseconds(arena.int(micros)?))?))
 }
 
 fn timezone(arena: &Arena, args: &[NodeId]) -> Option<Node> {
@@ -208,9 +186,7 @@ fn named_zone(arena: &Arena, args: &[NodeId]) -> Result<Option<Node>, DecodeErro
     let Some(name) = arena.text(*key) else {
         return Ok(None);
     };
-    let zone: Tz = name.parse().map_err(|_| DecodeError::Arguments {
-        class: "time zone of an unknown name",
-    })?;
+    let zone: Tz = name.parse().map_err(|_| DecodeError::Arguments { class: "time zone of an unknown name" })?;
     Ok(Some(Node::Zone(Zone::Named(zone))))
 }
 
@@ -231,9 +207,7 @@ fn pytz_zone(arena: &Arena, args: &[NodeId]) -> Option<Node> {
 
 fn decimal(arena: &Arena, args: &[NodeId]) -> Option<Node> {
     let text = arena.text(single(args)?)?;
-    let plausible = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let plausible = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     (plausible && !text.is_empty()).then(|| Node::Tagged(Tag::Decimal, text.to_owned()))
 }
 
@@ -242,14 +216,8 @@ fn uuid(arena: &Arena, args: &[NodeId]) -> Option<Node> {
     let Some(first) = args.first() else {
         return Some(Node::BlankUuid);
     };
-    let hex: String = arena
-        .text(*first)?
-        .chars()
-        .filter(|character| *character != '-')
-        .collect();
-    let value = u128::from_str_radix(&hex, 16)
-        .ok()
-        .filter(|_| hex.len() == 32)?;
+    let hex: String = arena.text(*first)?.chars().filter(|character| *character != '-').collect();
+    let value = u128::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == 32)?;
     Some(Node::Uuid(value))
 }
 
@@ -257,9 +225,7 @@ fn uuid_state(arena: &Arena, state: NodeId) -> Option<u128> {
     let Node::Dict(pairs) = arena.get(state) else {
         return None;
     };
-    let (_, value) = pairs
-        .iter()
-        .find(|(key, _)| arena.text(*key) == Some("int"))?;
+    let (_, value) = pairs.iter().find(|(key, _)| arena.text(*key) == Some("int"))?;
     match arena.get(*value) {
         Node::Int(small) => u128::try_from(*small).ok(),
         Node::BigInt(decimal) => decimal.parse().ok(),
@@ -278,11 +244,7 @@ fn mapping(arena: &Arena, args: &[NodeId]) -> Option<Node> {
     };
     let pairs = match arena.get(*source) {
         Node::Dict(pairs) => pairs.clone(),
-        _ => arena
-            .items(*source)?
-            .iter()
-            .map(pair)
-            .collect::<Option<_>>()?,
+        _ => arena.items(*source)?.iter().map(pair).collect::<Option<_>>()?,
     };
     (args.len() == 1).then_some(Node::Dict(pairs))
 }
@@ -299,22 +261,12 @@ fn default_dict(arena: &Arena, args: &[NodeId]) -> Option<Node> {
 
 /// The items of the first argument; a deque's second argument, its length limit, is dropped.
 fn sequence(arena: &Arena, args: &[NodeId]) -> Option<Vec<NodeId>> {
-    args.first().map_or_else(
-        || Some(Vec::new()),
-        |items| arena.items(*items).map(<[NodeId]>::to_vec),
-    )
+    args.first().map_or_else(|| Some(Vec::new()), |items| arena.items(*items).map(<[NodeId]>::to_vec))
 }
 
-fn around(
-    arena: &Arena,
-    tag: Tag,
-    arguments: NodeId,
-    length: usize,
-    fits: fn(&Node) -> bool,
-) -> Option<Node> {
+fn around(arena: &Arena, tag: Tag, arguments: NodeId, length: usize, fits: fn(&Node) -> bool) -> Option<Node> {
     let items = arena.tuple(arguments)?;
-    (items.len() == length && items.iter().all(|item| fits(arena.get(*item))))
-        .then_some(Node::Around(tag, arguments))
+    (items.len() == length && items.iter().all(|item| fits(arena.get(*item)))).then_some(Node::Around(tag, arguments))
 }
 
 fn bytearray(arena: &Arena, args: &[NodeId]) -> Option<Node> {
@@ -328,10 +280,7 @@ fn bytearray(arena: &Arena, args: &[NodeId]) -> Option<Node> {
 
 /// Its parts, the first of which may be the root.
 fn path(arena: &Arena, args: &[NodeId]) -> Option<Node> {
-    let parts: Vec<&str> = args
-        .iter()
-        .map(|part| arena.text(*part))
-        .collect::<Option<_>>()?;
+    let parts: Vec<&str> = args.iter().map(|part| arena.text(*part)).collect::<Option<_>>()?;
     let text = match parts.split_first() {
         None => ".".to_owned(),
         Some((root, rest)) if root.ends_with('/') => format!("{root}{}", rest.join("/")),
@@ -344,10 +293,7 @@ fn path(arena: &Arena, args: &[NodeId]) -> Option<Node> {
 fn encoded(arena: &Arena, args: &[NodeId]) -> Option<Vec<u8>> {
     let [text, encoding] = *args else { return None };
     let latin = matches!(arena.text(encoding)?, "latin1" | "latin-1");
-    let bytes = arena
-        .text(text)?
-        .chars()
-        .map(|character| u8::try_from(u32::from(character)).ok());
+    let bytes = arena.text(text)?.chars().map(|character| u8::try_from(u32::from(character)).ok());
     bytes.collect::<Option<_>>().filter(|_| latin)
 }
 

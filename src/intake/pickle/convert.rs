@@ -13,11 +13,7 @@ use crate::intake::tagged::{self, Tag};
 
 /// The value of `root`.
 pub(super) fn convert(arena: &Arena, root: NodeId, limits: &Limits) -> Result<Value, DecodeError> {
-    let mut converter = Converter {
-        arena,
-        budget: Budget::new(limits),
-        open: vec![false; arena.len()],
-    };
+    let mut converter = Converter { arena, budget: Budget::new(limits), open: vec![false; arena.len()] };
     converter.value(root, 1)
 }
 
@@ -66,16 +62,11 @@ impl Converter<'_> {
                 Tag::Exception.hold(json!({"class": class, "args": args}))
             }
             Node::Zone(_) => {
-                return Err(DecodeError::Arguments {
-                    class: "time zone on its own",
-                });
+                return Err(DecodeError::Arguments { class: "time zone on its own" });
             }
             Node::BlankUuid => return Err(DecodeError::Arguments { class: "UUID" }),
             Node::Class(known) => {
-                return Err(DecodeError::ForeignClass(format!(
-                    "type ({})",
-                    known.name()
-                )));
+                return Err(DecodeError::ForeignClass(format!("type ({})", known.name())));
             }
         })
     }
@@ -91,11 +82,7 @@ impl Converter<'_> {
     /// A dict that ends up tagged nests three levels where an object nests one. Only names with underscores in front can
     /// make an object of text keys look tagged, so all of those are charged as if they did.
     fn dict(&mut self, pairs: &[(NodeId, NodeId)], depth: usize) -> Result<Value, DecodeError> {
-        let plain = pairs.iter().all(|(key, _)| {
-            self.arena
-                .text(*key)
-                .is_some_and(|key| !key.starts_with("__"))
-        });
+        let plain = pairs.iter().all(|(key, _)| self.arena.text(*key).is_some_and(|key| !key.starts_with("__")));
         let inner = depth + if plain { 1 } else { 3 };
         let mut values = Vec::new();
         for (key, value) in pairs {

@@ -15,10 +15,7 @@ const BATCH: usize = 1000;
 /// The pickle of `(func_name, None, args, kwargs)` with `args` as a tuple. Tags are not read: only plain JSON values
 /// are meant to be passed.
 pub(crate) fn dumps_call(func_name: &str, args: &[Value], kwargs: &Map<String, Value>) -> Vec<u8> {
-    let mut pickler = Pickler {
-        out: vec![0x80, 5],
-        frame: Vec::new(),
-    };
+    let mut pickler = Pickler { out: vec![0x80, 5], frame: Vec::new() };
     pickler.opcode(b'(');
     pickler.text(func_name);
     pickler.opcode(b'N');
@@ -67,8 +64,7 @@ impl Pickler {
                 self.frame.extend(float.to_be_bytes());
             }
             _ => {
-                let bytes =
-                    bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
+                let bytes = bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
                 self.long(&bytes);
             }
         }
@@ -90,10 +86,7 @@ impl Pickler {
     }
 
     fn long(&mut self, bytes: &[u8]) {
-        self.frame.extend([
-            0x8a,
-            u8::try_from(bytes.len()).expect("64 bits and a sign fit nine bytes"),
-        ]);
+        self.frame.extend([0x8a, u8::try_from(bytes.len()).expect("64 bits and a sign fit nine bytes")]);
         self.frame.extend(bytes);
     }
 

@@ -23,18 +23,13 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let rest = &self.bytes[self.at..];
-        let taken = rest
-            .get(..length)
-            .ok_or_else(|| self.malformed("it is cut off"))?;
+        let taken = rest.get(..length).ok_or_else(|| self.malformed("it is cut off"))?;
         self.at += length;
         Ok(taken)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        Ok(self
-            .take(N)?
-            .try_into()
-            .expect("take gives exactly as many bytes as asked for"))
+        Ok(self.take(N)?.try_into().expect("take gives exactly as many bytes as asked for"))
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
@@ -74,10 +69,7 @@ impl<'a> Cursor<'a> {
     /// The bytes up to a newline, which is skipped.
     pub(super) fn line(&mut self) -> Result<&'a [u8], DecodeError> {
         let rest = &self.bytes[self.at..];
-        let length = rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .ok_or_else(|| self.malformed("it is cut off"))?;
+        let length = rest.iter().position(|byte| *byte == b'\n').ok_or_else(|| self.malformed("it is cut off"))?;
         self.at += length + 1;
         Ok(&rest[..length])
     }
@@ -85,9 +77,6 @@ impl<'a> Cursor<'a> {
     pub(super) fn text_line(&mut self) -> Result<&'a str, DecodeError> {
         let start = self.at;
         let line = self.line()?;
-        std::str::from_utf8(line).map_err(|_| DecodeError::Malformed {
-            what: "a line is not text",
-            at: start,
-        })
+        std::str::from_utf8(line).map_err(|_| DecodeError::Malformed { what: "a line is not text", at: start })
     }
 }

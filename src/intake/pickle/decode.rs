@@ -180,8 +180,7 @@ impl Machine<'_> {
                 self.memoize(index)
             }
             0x94 => {
-                let index = u32::try_from(self.memo.len())
-                    .map_err(|_| Exceeded::Nodes(self.limits.nodes))?;
+                let index = u32::try_from(self.memo.len()).map_err(|_| Exceeded::Nodes(self.limits.nodes))?;
                 self.memoize(index)
             }
             b'g' => {
@@ -244,11 +243,7 @@ impl Machine<'_> {
     /// References and marks cost no node, so there is a bound for them too.
     fn room(&self) -> Result<(), Exceeded> {
         let full = self.stack.len() + self.marks.len() >= self.limits.nodes.saturating_mul(2);
-        if full {
-            Err(Exceeded::Nodes(self.limits.nodes))
-        } else {
-            Ok(())
-        }
+        if full { Err(Exceeded::Nodes(self.limits.nodes)) } else { Ok(()) }
     }
 
     fn fence(&self) -> usize {
@@ -257,11 +252,7 @@ impl Machine<'_> {
 
     fn top(&self) -> Result<NodeId, DecodeError> {
         let above = self.stack.len() > self.fence();
-        self.stack
-            .last()
-            .copied()
-            .filter(|_| above)
-            .ok_or_else(|| self.cursor.malformed("the stack is empty"))
+        self.stack.last().copied().filter(|_| above).ok_or_else(|| self.cursor.malformed("the stack is empty"))
     }
 
     fn pop(&mut self) -> Result<NodeId, DecodeError> {
@@ -271,10 +262,7 @@ impl Machine<'_> {
     }
 
     fn pop_mark(&mut self) -> Result<Vec<NodeId>, DecodeError> {
-        let height = self
-            .marks
-            .pop()
-            .ok_or_else(|| self.cursor.malformed("there is no mark"))?;
+        let height = self.marks.pop().ok_or_else(|| self.cursor.malformed("there is no mark"))?;
         Ok(self.stack.split_off(height))
     }
 
@@ -288,11 +276,7 @@ impl Machine<'_> {
     }
 
     fn tuple(&mut self, length: usize) -> Result<(), DecodeError> {
-        let start = self
-            .stack
-            .len()
-            .checked_sub(length)
-            .filter(|start| *start >= self.fence());
+        let start = self.stack.len().checked_sub(length).filter(|start| *start >= self.fence());
         let start = start.ok_or_else(|| self.cursor.malformed("the stack is empty"))?;
         let items = self.stack.split_off(start);
         self.push(Node::Tuple(items))
@@ -303,9 +287,7 @@ impl Machine<'_> {
         match self.arena.get_mut(list) {
             Node::List(list) => list.extend(items),
             _ => {
-                return Err(self
-                    .cursor
-                    .malformed("items are appended to what is not a list"));
+                return Err(self.cursor.malformed("items are appended to what is not a list"));
             }
         }
         Ok(())
@@ -325,10 +307,7 @@ impl Machine<'_> {
         if items.len() % 2 == 1 {
             return Err(self.cursor.malformed("a key has no value"));
         }
-        Ok(items
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect())
+        Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
     }
 
     fn add_items(&mut self) -> Result<(), DecodeError> {
@@ -337,9 +316,7 @@ impl Machine<'_> {
         match self.arena.get_mut(set) {
             Node::Set(set) => set.extend(items),
             _ => {
-                return Err(self
-                    .cursor
-                    .malformed("items are added to what is not a set"));
+                return Err(self.cursor.malformed("items are added to what is not a set"));
             }
         }
         Ok(())
@@ -361,10 +338,7 @@ impl Machine<'_> {
     fn memo_line(&mut self) -> Result<u32, DecodeError> {
         let at = self.cursor.at();
         let line = self.cursor.text_line()?;
-        line.parse().map_err(|_| DecodeError::Malformed {
-            what: "a memo index is not a number",
-            at,
-        })
+        line.parse().map_err(|_| DecodeError::Malformed { what: "a memo index is not a number", at })
     }
 
     fn long(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
@@ -395,10 +369,7 @@ impl Machine<'_> {
     fn decimal(&mut self, digits: &str, at: usize) -> Result<(), DecodeError> {
         let count = digits.strip_prefix('-').unwrap_or(digits);
         if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(DecodeError::Malformed {
-                what: "an integer is not a number",
-                at,
-            });
+            return Err(DecodeError::Malformed { what: "an integer is not a number", at });
         }
         if count.len() > bigint::MAX_DIGITS {
             return Err(DecodeError::LongInteger);
@@ -409,10 +380,7 @@ impl Machine<'_> {
     fn float_line(&mut self) -> Result<(), DecodeError> {
         let at = self.cursor.at();
         let line = self.cursor.text_line()?;
-        let float = line.parse().map_err(|_| DecodeError::Malformed {
-            what: "a float is not a number",
-            at,
-        })?;
+        let float = line.parse().map_err(|_| DecodeError::Malformed { what: "a float is not a number", at })?;
         self.push(Node::Float(float))
     }
 
@@ -420,8 +388,7 @@ impl Machine<'_> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return self.push(Node::Text(text.to_owned()));
         }
-        let points =
-            surrogates_read(bytes).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
+        let points = surrogates_read(bytes).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
         self.push(Node::Points(points))
     }
 
@@ -429,10 +396,7 @@ impl Machine<'_> {
     fn text_line(&mut self) -> Result<(), DecodeError> {
         let line = self.cursor.line()?;
         let points = unescape(line).ok_or_else(|| self.cursor.malformed("a string is not text"))?;
-        let text = points
-            .iter()
-            .map(|point| char::from_u32(*point))
-            .collect::<Option<String>>();
+        let text = points.iter().map(|point| char::from_u32(*point)).collect::<Option<String>>();
         self.push(text.map_or(Node::Points(points), Node::Text))
     }
 
@@ -482,10 +446,7 @@ fn unsupported(opcode: u8, at: usize) -> DecodeError {
         0x82..=0x84 => "an entry of the extension registry",
         0x97 | 0x98 => "a buffer outside of the pickle",
         _ => {
-            return DecodeError::Malformed {
-                what: "an unknown opcode",
-                at,
-            };
+            return DecodeError::Malformed { what: "an unknown opcode", at };
         }
     };
     DecodeError::Unsupported { what, opcode, at }

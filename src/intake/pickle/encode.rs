@@ -92,8 +92,7 @@ impl Encoder {
             (Some(int), _) => self.int(int),
             (None, Some(float)) if number.is_f64() => self.float(float),
             _ => {
-                let bytes =
-                    bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
+                let bytes = bigint::from_decimal(&number.to_string()).expect("a JSON number here is a u64");
                 self.long(&bytes);
             }
         }
@@ -162,9 +161,7 @@ impl Encoder {
             Tag::Timedelta => self.timedelta(span(held.as_str()?)?),
             Tag::Decimal => {
                 let text = held.as_str()?;
-                self.call1("decimal", "Decimal", |encoder| {
-                    encoder.text(text.as_bytes())
-                });
+                self.call1("decimal", "Decimal", |encoder| encoder.text(text.as_bytes()));
             }
             Tag::Uuid => {
                 let hex = held["hex"].as_str()?;
@@ -186,21 +183,9 @@ impl Encoder {
             Tag::Surrogate => self.text(&surrogates_written(&code_points(held.as_str()?))),
             Tag::Set => self.set(held.as_array()?),
             Tag::Frozenset => self.frozenset(held.as_array()?),
-            Tag::Complex => self.call_tuple(
-                "complex",
-                held.as_array().filter(|parts| parts.len() == 2)?,
-                sequences,
-            ),
-            Tag::Range => self.call_tuple(
-                "range",
-                held.as_array().filter(|parts| parts.len() == 3)?,
-                sequences,
-            ),
-            Tag::Slice => self.call_tuple(
-                "slice",
-                held.as_array().filter(|parts| parts.len() == 3)?,
-                sequences,
-            ),
+            Tag::Complex => self.call_tuple("complex", held.as_array().filter(|parts| parts.len() == 2)?, sequences),
+            Tag::Range => self.call_tuple("range", held.as_array().filter(|parts| parts.len() == 3)?, sequences),
+            Tag::Slice => self.call_tuple("slice", held.as_array().filter(|parts| parts.len() == 3)?, sequences),
             Tag::Dict => self.dict(held.as_array()?)?,
             Tag::Exception => {
                 let class = exception(held["class"].as_str()?)?;
@@ -295,25 +280,13 @@ impl Encoder {
 /// Year in two bytes, month, day.
 fn date_bytes(date: NaiveDate) -> Option<[u8; 4]> {
     let [high, low] = u16::try_from(date.year()).ok()?.to_be_bytes();
-    Some([
-        high,
-        low,
-        u8::try_from(date.month()).ok()?,
-        u8::try_from(date.day()).ok()?,
-    ])
+    Some([high, low, u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?])
 }
 
 /// Hour, minute, second, microseconds in three bytes.
 fn time_bytes(time: NaiveTime) -> [u8; 6] {
     let [_, high, middle, low] = (time.nanosecond() / 1000).to_be_bytes();
-    [
-        time.hour() as u8,
-        time.minute() as u8,
-        time.second() as u8,
-        high,
-        middle,
-        low,
-    ]
+    [time.hour() as u8, time.minute() as u8, time.second() as u8, high, middle, low]
 }
 
 /// A time span from decimal seconds.
@@ -325,7 +298,6 @@ fn span(text: &str) -> Option<TimeDelta> {
         return None;
     }
     let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
-    let delta = TimeDelta::try_seconds(whole.parse().ok()?)?
-        .checked_add(&TimeDelta::microseconds(micros))?;
+    let delta = TimeDelta::try_seconds(whole.parse().ok()?)?.checked_add(&TimeDelta::microseconds(micros))?;
     Some(if text.starts_with('-') { -delta } else { delta })
 }

@@ -64,9 +64,7 @@ impl Known {
             ("collections", "defaultdict") => Self::DefaultDict,
             ("collections", "Counter") => Self::Counter,
             ("collections", "deque") => Self::Deque,
-            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => {
-                Self::Path
-            }
+            ("pathlib" | "pathlib._local", "PurePosixPath" | "PosixPath" | "PurePath" | "Path") => Self::Path,
             ("http", "HTTPStatus") => Self::HttpStatus,
             ("_codecs", "encode") => Self::Encode,
             ("copyreg" | "copy_reg", "_reconstructor") => Self::Reconstructor,
@@ -127,12 +125,7 @@ impl Known {
 
 /// `module.name`, cut to what fits a message.
 fn printable(module: &str, name: &str) -> String {
-    let cut = |text: &str| {
-        text.chars()
-            .filter(|character| !character.is_control())
-            .take(100)
-            .collect::<String>()
-    };
+    let cut = |text: &str| text.chars().filter(|character| !character.is_control()).take(100).collect::<String>();
     format!("{}.{}", cut(module), cut(name))
 }
 

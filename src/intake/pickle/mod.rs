@@ -25,9 +25,7 @@ pub(crate) use encode::encode;
 pub(crate) enum DecodeError {
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
-    #[error(
-        "it holds an object of class {0}, which cannot be run outside Python; pass plain data instead"
-    )]
+    #[error("it holds an object of class {0}, which cannot be run outside Python; pass plain data instead")]
     ForeignClass(String),
     #[error("it holds a {class} in a form that Python does not write")]
     Arguments { class: &'static str },
@@ -38,11 +36,7 @@ pub(crate) enum DecodeError {
     #[error("it uses pickle protocol {0}; protocols 0 to 5 are known")]
     Protocol(u8),
     #[error("it uses {what} (opcode {opcode:#04x} at byte {at}), which plain data does not need")]
-    Unsupported {
-        what: &'static str,
-        opcode: u8,
-        at: usize,
-    },
+    Unsupported { what: &'static str, opcode: u8, at: usize },
     #[error("it is not a pickle: {what} at byte {at}")]
     Malformed { what: &'static str, at: usize },
 }

@@ -67,10 +67,7 @@ pub(super) struct Arena {
 impl Arena {
     pub(super) fn new(limits: &Limits) -> Self {
         // Class references and argument tuples are nodes too, but never become values.
-        Self {
-            nodes: Vec::new(),
-            limit: limits.nodes.saturating_mul(2),
-        }
+        Self { nodes: Vec::new(), limit: limits.nodes.saturating_mul(2) }
     }
 
     pub(super) fn push(&mut self, node: Node) -> Result<NodeId, Exceeded> {
@@ -105,9 +102,7 @@ impl Arena {
     /// The items of any sequence or set.
     pub(super) fn items(&self, id: NodeId) -> Option<&[NodeId]> {
         match self.get(id) {
-            Node::Tuple(items) | Node::List(items) | Node::Set(items) | Node::Frozenset(items) => {
-                Some(items)
-            }
+            Node::Tuple(items) | Node::List(items) | Node::Set(items) | Node::Frozenset(items) => Some(items),
             _ => None,
         }
     }

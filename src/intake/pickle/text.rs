@@ -9,11 +9,7 @@ pub(super) fn surrogates_read(mut bytes: &[u8]) -> Option<Vec<u32>> {
             bytes = rest;
             continue;
         }
-        let valid = bytes
-            .utf8_chunks()
-            .next()
-            .map(|chunk| chunk.valid())
-            .filter(|valid| !valid.is_empty())?;
+        let valid = bytes.utf8_chunks().next().map(|chunk| chunk.valid()).filter(|valid| !valid.is_empty())?;
         points.extend(valid.chars().map(u32::from));
         bytes = &bytes[valid.len()..];
     }
@@ -35,9 +31,7 @@ pub(super) fn unescape(line: &[u8]) -> Option<Vec<u32>> {
             rest = after;
             continue;
         }
-        let digits = rest
-            .get(2..2 + width)
-            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        let digits = rest.get(2..2 + width).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
         let point = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         points.push(Some(point).filter(|point| *point < 0x11_0000)?);
         rest = &rest[2 + width..];
@@ -51,11 +45,9 @@ pub(super) fn surrogates_written(points: &[u32]) -> Vec<u8> {
     for point in points {
         match char::from_u32(*point) {
             Some(character) => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => out.extend([
-                0xe0 | (point >> 12) as u8,
-                0x80 | (point >> 6 & 0x3f) as u8,
-                0x80 | (point & 0x3f) as u8,
-            ]),
+            None => {
+                out.extend([0xe0 | (point >> 12) as u8, 0x80 | (point >> 6 & 0x3f) as u8, 0x80 | (point & 0x3f) as u8])
+            }
         }
     }
     out

@@ -22,20 +22,10 @@ pub(crate) enum ReadError {
 }
 
 /// The value of a whole JSON document.
-pub(crate) fn loads(
-    document: &[u8],
-    dialect: Dialect,
-    limits: &Limits,
-) -> Result<Value, ReadError> {
+pub(crate) fn loads(document: &[u8], dialect: Dialect, limits: &Limits) -> Result<Value, ReadError> {
     limits.admit(document)?;
     let text = std::str::from_utf8(document).map_err(|_| ReadError::NotText)?;
-    let mut parser = Parser {
-        text,
-        at: 0,
-        dialect,
-        budget: Budget::new(limits),
-        escaped: false,
-    };
+    let mut parser = Parser { text, at: 0, dialect, budget: Budget::new(limits), escaped: false };
     let value = parser.value(1)?;
     parser.skip_space();
     if parser.at < text.len() {
@@ -157,10 +147,7 @@ impl<'a> Parser<'a> {
     /// Everything up to the next quote, backslash or control character.
     fn run(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
-        let length = rest
-            .bytes()
-            .position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
-            .unwrap_or(rest.len());
+        let length = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
         self.at += length;
         &rest[..length]
     }
@@ -183,9 +170,7 @@ impl<'a> Parser<'a> {
 
     /// `\uXXXX`, or two of them that are a surrogate pair.
     fn unicode_escape(&mut self) -> Result<u32, ReadError> {
-        let high = self
-            .hex4(self.at)
-            .ok_or_else(|| self.expected("an escape of four hexadecimal digits"))?;
+        let high = self.hex4(self.at).ok_or_else(|| self.expected("an escape of four hexadecimal digits"))?;
         self.at += 6;
         if !(0xd800..0xdc00).contains(&high) {
             return Ok(high);
@@ -202,10 +187,7 @@ impl<'a> Parser<'a> {
     /// The digits of a `\uXXXX` at `at`.
     fn hex4(&self, at: usize) -> Option<u32> {
         let digits = self.text.get(at..at + 6)?.strip_prefix("\\u")?;
-        digits
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit())
-            .then(|| u32::from_str_radix(digits, 16).ok())?
+        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
     }
 
     fn number(&mut self) -> Result<Value, ReadError> {
@@ -224,15 +206,9 @@ impl<'a> Parser<'a> {
         self.budget.text(text.len())?;
         if fractional {
             // Rust reads what overflows as infinity, as Python does.
-            return Ok(tagged::float(
-                text.parse().map_err(|_| self.expected("a number"))?,
-            ));
+            return Ok(tagged::float(text.parse().map_err(|_| self.expected("a number"))?));
         }
-        if whole > MAX_DIGITS {
-            Err(ReadError::LongInteger)
-        } else {
-            Ok(tagged::integer(text.to_owned()))
-        }
+        if whole > MAX_DIGITS { Err(ReadError::LongInteger) } else { Ok(tagged::integer(text.to_owned())) }
     }
 
     /// Skips `.123` and `e-4`; whether there was either.
@@ -251,16 +227,9 @@ impl<'a> Parser<'a> {
     }
 
     fn digits(&mut self) -> Result<usize, ReadError> {
-        let count = self.text[self.at..]
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .count();
+        let count = self.text[self.at..].bytes().take_while(u8::is_ascii_digit).count();
         self.at += count;
-        if count == 0 {
-            Err(self.expected("a digit"))
-        } else {
-            Ok(count)
-        }
+        if count == 0 { Err(self.expected("a digit")) } else { Ok(count) }
     }
 
     fn word(&mut self) -> Result<Value, ReadError> {
@@ -298,30 +267,18 @@ impl<'a> Parser<'a> {
     }
 
     fn require(&mut self, byte: u8, expected: &'static str) -> Result<(), ReadError> {
-        if self.accept(byte) {
-            Ok(())
-        } else {
-            Err(self.expected(expected))
-        }
+        if self.accept(byte) { Ok(()) } else { Err(self.expected(expected)) }
     }
 
     fn expected(&self, expected: &'static str) -> ReadError {
-        ReadError::Syntax {
-            expected,
-            at: self.at,
-        }
+        ReadError::Syntax { expected, at: self.at }
     }
 }
 
 /// The object a tagged `dict` was made of, if its keys are plain text.
 fn unescaped(pairs: &Value) -> Option<Value> {
     let pair = |pair: &Value| Some((pair[0].as_str()?.to_owned(), pair[1].clone()));
-    pairs
-        .as_array()?
-        .iter()
-        .map(pair)
-        .collect::<Option<Map<_, _>>>()
-        .map(Value::Object)
+    pairs.as_array()?.iter().map(pair).collect::<Option<Map<_, _>>>().map(Value::Object)
 }
 
 /// How deep a value nests. It recurses; what was read is at most three times as deep as the limit.

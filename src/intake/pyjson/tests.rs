@@ -23,70 +23,30 @@ fn cases() -> Vec<(&'static str, Value)> {
         ),
         (
             "[2**64, -2**70]",
-            json!([
-                tag("int", json!("18446744073709551616")),
-                tag("int", json!("-1180591620717411303424"))
-            ]),
+            json!([tag("int", json!("18446744073709551616")), tag("int", json!("-1180591620717411303424"))]),
         ),
-        (
-            "10**4299",
-            tag("int", json!(format!("1{}", "0".repeat(4299)))),
-        ),
+        ("10**4299", tag("int", json!(format!("1{}", "0".repeat(4299))))),
         (
             "[1.5, -0.0, 1e16, 1e15, 1e22, 1.5e-5, 0.0001, 0.00012345, 5e-324, 1.7976931348623157e308, 123456.789]",
-            json!([
-                1.5,
-                -0.0,
-                1e16,
-                1e15,
-                1e22,
-                1.5e-5,
-                0.0001,
-                0.000_123_45,
-                5e-324,
-                f64::MAX,
-                123_456.789
-            ]),
+            json!([1.5, -0.0, 1e16, 1e15, 1e22, 1.5e-5, 0.0001, 0.000_123_45, 5e-324, f64::MAX, 123_456.789]),
         ),
         (
             "[float('nan'), float('inf'), -float('inf')]",
-            json!([
-                tag("float", json!("nan")),
-                tag("float", json!("inf")),
-                tag("float", json!("-inf"))
-            ]),
+            json!([tag("float", json!("nan")), tag("float", json!("inf")), tag("float", json!("-inf"))]),
         ),
         (
             "'\\x00\\x1f \\x7f\"\\\\/\\b\\f\\n\\r\\tü☃😀\\u2028'",
             json!("\0\u{1f} \u{7f}\"\\/\u{8}\u{c}\n\r\tü☃😀\u{2028}"),
         ),
-        (
-            "'a\\ud800b\\udfff\\\\'",
-            tag("surrogate", json!("a\\ud800b\\udfff\\\\")),
-        ),
+        ("'a\\ud800b\\udfff\\\\'", tag("surrogate", json!("a\\ud800b\\udfff\\\\"))),
         ("{}", json!({})),
-        (
-            "[[], [[]], {'': {'a': []}}]",
-            json!([[], [[]], {"": {"a": []}}]),
-        ),
-        (
-            "{'\\udc00': 1, 'b': 2}",
-            tag(
-                "dict",
-                json!([[tag("surrogate", json!("\\udc00")), 1], ["b", 2]]),
-            ),
-        ),
+        ("[[], [[]], {'': {'a': []}}]", json!([[], [[]], {"": {"a": []}}])),
+        ("{'\\udc00': 1, 'b': 2}", tag("dict", json!([[tag("surrogate", json!("\\udc00")), 1], ["b", 2]]))),
         (
             "{'__type__': 'datetime', '__value__': 'x'}",
-            tag(
-                "dict",
-                json!([["__type__", "datetime"], ["__value__", "x"]]),
-            ),
+            tag("dict", json!([["__type__", "datetime"], ["__value__", "x"]])),
         ),
-        (
-            "{'__type__': 'x', '__value__': 1, 'more': 2}",
-            json!({"__type__": "x", "__value__": 1, "more": 2}),
-        ),
+        ("{'__type__': 'x', '__value__': 1, 'more': 2}", json!({"__type__": "x", "__value__": 1, "more": 2})),
     ]
 }
 
@@ -99,19 +59,12 @@ for line in sys.stdin:
     value = eval(json.loads(line))
     print(json.dumps(value))
 ";
-    let input: String = cases()
-        .iter()
-        .map(|(expression, _)| json!(expression).to_string() + "\n")
-        .collect();
+    let input: String = cases().iter().map(|(expression, _)| json!(expression).to_string() + "\n").collect();
     let printed = run(script, &input);
     let lines: Vec<&str> = printed.lines().collect();
     assert_eq!(lines.len(), cases().len());
     for ((expression, expected), line) in cases().iter().zip(lines) {
-        assert_eq!(
-            read(line, Dialect::Plain).as_ref(),
-            Ok(expected),
-            "{expression}"
-        );
+        assert_eq!(read(line, Dialect::Plain).as_ref(), Ok(expected), "{expression}");
         assert_eq!(dumps(expected, Dialect::Plain), line, "{expression}");
     }
 }
@@ -138,10 +91,7 @@ fn a_tag_that_json_has_no_word_for_becomes_the_nearest() {
         (tag("uuid", json!({"hex": "ab"})), "\"ab\""),
         (tag("int", json!("1; import os")), "\"1; import os\""),
         (
-            tag(
-                "dict",
-                json!([[1, 2], [null, 3], [true, 4], [1.5, 5], [[1], 6]]),
-            ),
+            tag("dict", json!([[1, 2], [null, 3], [true, 4], [1.5, 5], [[1], 6]])),
             r#"{"1": 2, "null": 3, "true": 4, "1.5": 5, "[1]": 6}"#,
         ),
     ] {
@@ -161,18 +111,9 @@ fn other_text_is_refused_where_it_goes_wrong() {
         ("\"abc", "a closing quote was expected at byte 4"),
         ("\"a\nb\"", "a closing quote was expected at byte 2"),
         ("\"\\x\"", "an escape was expected at byte 1"),
-        (
-            "\"\\u12g4\"",
-            "an escape of four hexadecimal digits was expected at byte 1",
-        ),
-        (
-            "\"\\u1é\"",
-            "an escape of four hexadecimal digits was expected at byte 1",
-        ),
-        (
-            "01",
-            "a number without leading zeros was expected at byte 1",
-        ),
+        ("\"\\u12g4\"", "an escape of four hexadecimal digits was expected at byte 1"),
+        ("\"\\u1é\"", "an escape of four hexadecimal digits was expected at byte 1"),
+        ("01", "a number without leading zeros was expected at byte 1"),
         ("-", "a digit was expected at byte 1"),
         ("1.", "a digit was expected at byte 2"),
         ("1e", "a digit was expected at byte 2"),
@@ -181,42 +122,22 @@ fn other_text_is_refused_where_it_goes_wrong() {
     ] {
         assert_eq!(wrong(text), format!("it is not JSON: {at}"), "{text}");
     }
-    assert_eq!(
-        read(&"9".repeat(4301), Dialect::Plain),
-        Err(ReadError::LongInteger)
-    );
-    assert_eq!(
-        read("1e999", Dialect::Plain),
-        Ok(tag("float", json!("inf"))),
-        "as Python reads it"
-    );
+    assert_eq!(read(&"9".repeat(4301), Dialect::Plain), Err(ReadError::LongInteger));
+    assert_eq!(read("1e999", Dialect::Plain), Ok(tag("float", json!("inf"))), "as Python reads it");
 }
 
 #[test]
 fn depth_and_numbers_of_values_are_bounded() {
     let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     assert!(read(&nested(100), Dialect::Plain).is_ok());
-    assert_eq!(
-        read(&nested(101), Dialect::Plain),
-        Err(Exceeded::Depth(100).into())
-    );
-    assert_eq!(
-        read(&"[".repeat(200_000), Dialect::Plain),
-        Err(Exceeded::Depth(100).into())
-    );
+    assert_eq!(read(&nested(101), Dialect::Plain), Err(Exceeded::Depth(100).into()));
+    assert_eq!(read(&"[".repeat(200_000), Dialect::Plain), Err(Exceeded::Depth(100).into()));
     // Each of these becomes a tagged dict, three levels deep.
-    let posing =
-        |depth: usize| "{\"__type__\": 1, \"__value__\": ".repeat(depth) + "1" + &"}".repeat(depth);
+    let posing = |depth: usize| "{\"__type__\": 1, \"__value__\": ".repeat(depth) + "1" + &"}".repeat(depth);
     assert!(read(&posing(33), Dialect::Plain).is_ok());
-    assert_eq!(
-        read(&posing(34), Dialect::Plain),
-        Err(Exceeded::Depth(100).into())
-    );
+    assert_eq!(read(&posing(34), Dialect::Plain), Err(Exceeded::Depth(100).into()));
     let many = format!("[{}1]", "1,".repeat(500_000));
-    assert_eq!(
-        read(&many, Dialect::Plain),
-        Err(Exceeded::Nodes(500_000).into())
-    );
+    assert_eq!(read(&many, Dialect::Plain), Err(Exceeded::Nodes(500_000).into()));
 }
 
 #[test]

@@ -10,10 +10,7 @@ use crate::intake::tagged::{Tag, code_points, tagged};
 /// The text of `value`. Tags that the dialect knows stay tagged objects; the others become the nearest JSON that
 /// Python reads back: bare `NaN` and long integers, an array for a set, text for a time span.
 pub(crate) fn dumps(value: &Value, dialect: Dialect) -> String {
-    let mut writer = Writer {
-        out: String::new(),
-        dialect,
-    };
+    let mut writer = Writer { out: String::new(), dialect };
     writer.value(value);
     writer.out
 }
@@ -36,9 +33,7 @@ impl Writer {
             Value::Number(number) => self.out.push_str(&pyrepr::number(number)),
             Value::String(text) => self.string(text.chars().map(u32::from)),
             Value::Array(items) => self.array(items),
-            Value::Object(map) => self.pairs(map.iter(), |writer, key| {
-                writer.string(key.chars().map(u32::from))
-            }),
+            Value::Object(map) => self.pairs(map.iter(), |writer, key| writer.string(key.chars().map(u32::from))),
         }
     }
 
@@ -51,11 +46,7 @@ impl Writer {
         self.out.push(']');
     }
 
-    fn pairs<'v, K>(
-        &mut self,
-        pairs: impl Iterator<Item = (K, &'v Value)>,
-        key: impl Fn(&mut Self, K),
-    ) {
+    fn pairs<'v, K>(&mut self, pairs: impl Iterator<Item = (K, &'v Value)>, key: impl Fn(&mut Self, K)) {
         self.out.push('{');
         for (index, (name, value)) in pairs.enumerate() {
             self.comma(index);

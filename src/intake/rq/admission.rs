@@ -25,7 +25,8 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
         Err(refusal) => {
             let data = hash.get("data").map_or(Value::Null, |data| raw(data));
             let (class, reason) = (refusal.class.to_owned(), refusal.reason.clone());
-            let note = json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)});
+            let note =
+                json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)});
             return refused(desk, taken, &rq_id, None, data, Cause::Unreadable, class, reason, note);
         }
     };
@@ -38,7 +39,16 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
         return refuse(desk, taken, &job, None, Cause::UnknownTask, "ValueError", reason, note);
     };
     if let Some(reason) = beyond_us(&job.options) {
-        return refuse(desk, taken, &job, Some(task), Cause::Unreadable, "NotImplementedError", reason.to_owned(), note);
+        return refuse(
+            desk,
+            taken,
+            &job,
+            Some(task),
+            Cause::Unreadable,
+            "NotImplementedError",
+            reason.to_owned(),
+            note,
+        );
     }
     let id = match JobId::parse(&rq_id) {
         Ok(id) => id,
@@ -89,7 +99,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(365 * 86_400);
 
 fn retry(options: &Options) -> Option<RetryPolicy> {
     let limit = options.retries_left?;
-    let delays = if options.retry_intervals.is_empty() { vec![Duration::ZERO] } else { options.retry_intervals.clone() };
+    let delays =
+        if options.retry_intervals.is_empty() { vec![Duration::ZERO] } else { options.retry_intervals.clone() };
     Some(RetryPolicy { limit, backoff: Backoff::List { delays }, max_delay: MAX_RETRY_DELAY, jitter: 0.0 })
 }
 

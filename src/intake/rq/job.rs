@@ -92,9 +92,7 @@ impl Lapse {
     }
 
     fn from_seconds(seconds: i64) -> Self {
-        u64::try_from(seconds).map_or(Self::Never, |seconds| {
-            Self::After(Duration::from_secs(seconds))
-        })
+        u64::try_from(seconds).map_or(Self::Never, |seconds| Self::After(Duration::from_secs(seconds)))
     }
 }
 
@@ -157,9 +155,7 @@ impl Refusal {
 
 /// A field of the hash that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "the job's field {field} is {found:?}, which is not {expected}; enqueue it with an RQ client"
-)]
+#[error("the job's field {field} is {found:?}, which is not {expected}; enqueue it with an RQ client")]
 struct BadField {
     field: &'static str,
     found: String,
@@ -168,30 +164,17 @@ struct BadField {
 
 impl RqJob {
     /// Reads the fields of `rq:job:<id>`.
-    pub(crate) fn decode(
-        id: &str,
-        hash: &HashMap<String, Vec<u8>>,
-        limits: &Limits,
-    ) -> Result<Self, Box<Refusal>> {
+    pub(crate) fn decode(id: &str, hash: &HashMap<String, Vec<u8>>, limits: &Limits) -> Result<Self, Box<Refusal>> {
         let fields = Fields(hash);
         let refuse = |class, reason: String| {
             let failure_ttl = fields.lapse("failure_ttl").unwrap_or_default();
-            Box::new(Refusal {
-                failure_ttl,
-                class,
-                reason,
-            })
+            Box::new(Refusal { failure_ttl, class, reason })
         };
-        let options =
-            Options::read(fields).map_err(|error| refuse("ValueError", error.to_string()))?;
+        let options = Options::read(fields).map_err(|error| refuse("ValueError", error.to_string()))?;
         let Some(data) = hash.get("data") else {
-            return Err(refuse(
-                "ValueError",
-                "the job has no data; enqueue it with an RQ client".to_owned(),
-            ));
+            return Err(refuse("ValueError", "the job has no data; enqueue it with an RQ client".to_owned()));
         };
-        let payload = Payload::decode(data, limits)
-            .map_err(|error| refuse(class_of(&error), error.to_string()))?;
+        let payload = Payload::decode(data, limits).map_err(|error| refuse(class_of(&error), error.to_string()))?;
         Ok(Self {
             id: id.to_owned(),
             func_name: payload.func_name,
@@ -205,11 +188,7 @@ impl RqJob {
     /// The `timeout` among the keyword arguments, if it is a whole number of seconds or -1. RQ 2 knows only
     /// `job_timeout=`, so `enqueue(f, timeout=300)` ends up here; whether that was meant is the caller's decision.
     pub(crate) fn stray_timeout(&self) -> Option<Lapse> {
-        let seconds = self
-            .kwargs
-            .get("timeout")?
-            .as_i64()
-            .filter(|seconds| *seconds > 0 || *seconds == -1)?;
+        let seconds = self.kwargs.get("timeout")?.as_i64().filter(|seconds| *seconds > 0 || *seconds == -1)?;
         Some(Lapse::from_seconds(seconds))
     }
 }
@@ -217,10 +196,9 @@ impl RqJob {
 fn class_of(error: &PayloadError) -> &'static str {
     match error {
         PayloadError::Instance => "NotImplementedError",
-        PayloadError::Inflate(_)
-        | PayloadError::Pickle(_)
-        | PayloadError::Json(_)
-        | PayloadError::Shape => "rq.exceptions.DeserializationError",
+        PayloadError::Inflate(_) | PayloadError::Pickle(_) | PayloadError::Json(_) | PayloadError::Shape => {
+            "rq.exceptions.DeserializationError"
+        }
     }
 }
 
@@ -241,9 +219,7 @@ impl Options {
             result_ttl: fields.lapse("result_ttl")?,
             failure_ttl: fields.lapse("failure_ttl")?,
             ttl: fields.lapse("ttl")?,
-            retries_left: fields
-                .number("retries_left")?
-                .map(|left| u32::try_from(left).unwrap_or(0)),
+            retries_left: fields.number("retries_left")?.map(|left| u32::try_from(left).unwrap_or(0)),
             retry_intervals: fields.intervals()?,
             on_success: fields.callback("success_callback_name", "success_callback_timeout")?,
             on_failure: fields.callback("failure_callback_name", "failure_callback_timeout")?,
@@ -251,11 +227,7 @@ impl Options {
             dependency_ids: fields.dependencies()?,
             allow_dependency_failures: fields.flag("allow_dependency_failures")?,
             enqueue_at_front: fields.flag("enqueue_at_front")?,
-            meta: fields
-                .0
-                .get("meta")
-                .filter(|meta| !meta.is_empty())
-                .cloned(),
+            meta: fields.0.get("meta").filter(|meta| !meta.is_empty()).cloned(),
         })
     }
 }
@@ -270,8 +242,7 @@ impl Fields<'_> {
             return Ok(None);
         };
         let text = std::str::from_utf8(bytes);
-        text.map(|text| Some(text.to_owned()))
-            .map_err(|_| bad(field, &String::from_utf8_lossy(bytes), "UTF-8 text"))
+        text.map(|text| Some(text.to_owned())).map_err(|_| bad(field, &String::from_utf8_lossy(bytes), "UTF-8 text"))
     }
 
     fn parse<T>(
@@ -283,9 +254,7 @@ impl Fields<'_> {
         let Some(text) = self.text(field)? else {
             return Ok(None);
         };
-        parse(&text)
-            .map(Some)
-            .ok_or_else(|| bad(field, &text, expected))
+        parse(&text).map(Some).ok_or_else(|| bad(field, &text, expected))
     }
 
     fn number(self, field: &'static str) -> Result<Option<i64>, BadField> {
@@ -301,51 +270,30 @@ impl Fields<'_> {
     }
 
     fn instant(self, field: &'static str) -> Result<Option<DateTime<Utc>>, BadField> {
-        self.parse(
-            field,
-            "a time such as 2026-01-31T10:00:00.000000Z",
-            iso::parse_instant,
-        )
+        self.parse(field, "a time such as 2026-01-31T10:00:00.000000Z", iso::parse_instant)
     }
 
     fn status(self) -> Result<Option<Status>, BadField> {
-        self.parse("status", "a status of RQ", |text| {
-            Status::ALL
-                .into_iter()
-                .find(|status| status.as_str() == text)
-        })
+        self.parse("status", "a status of RQ", |text| Status::ALL.into_iter().find(|status| status.as_str() == text))
     }
 
-    fn callback(
-        self,
-        name: &'static str,
-        timeout: &'static str,
-    ) -> Result<Option<Callback>, BadField> {
+    fn callback(self, name: &'static str, timeout: &'static str) -> Result<Option<Callback>, BadField> {
         let Some(func_name) = self.text(name)? else {
             return Ok(None);
         };
-        let seconds = self
-            .number(timeout)?
-            .and_then(|seconds| u64::try_from(seconds).ok());
-        Ok(Some(Callback {
-            func_name,
-            timeout: seconds.map(Duration::from_secs),
-        }))
+        let seconds = self.number(timeout)?.and_then(|seconds| u64::try_from(seconds).ok());
+        Ok(Some(Callback { func_name, timeout: seconds.map(Duration::from_secs) }))
     }
 
     fn intervals(self) -> Result<Vec<Duration>, BadField> {
         let parse = |text: &str| serde_json::from_str::<Vec<u64>>(text).ok();
-        let seconds = self
-            .parse("retry_intervals", "a list of seconds", parse)?
-            .unwrap_or_default();
+        let seconds = self.parse("retry_intervals", "a list of seconds", parse)?.unwrap_or_default();
         Ok(seconds.into_iter().map(Duration::from_secs).collect())
     }
 
     /// Hashes of old producers have only the first.
     fn dependencies(self) -> Result<Vec<String>, BadField> {
-        let ids = self.parse("dependency_ids", "a list of job ids", |text| {
-            serde_json::from_str(text).ok()
-        })?;
+        let ids = self.parse("dependency_ids", "a list of job ids", |text| serde_json::from_str(text).ok())?;
         Ok(match ids {
             Some(ids) => ids,
             None => self.text("dependency_id")?.into_iter().collect(),
@@ -354,9 +302,5 @@ impl Fields<'_> {
 }
 
 fn bad(field: &'static str, found: &str, expected: &'static str) -> BadField {
-    BadField {
-        field,
-        found: found.chars().take(100).collect(),
-        expected,
-    }
+    BadField { field, found: found.chars().take(100).collect(), expected }
 }

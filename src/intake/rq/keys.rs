@@ -3,6 +3,9 @@
 /// What the keys of its queues start with.
 pub(crate) const QUEUE: &str = "rq:queue:";
 
+/// SET: the lists of all its queues, by their whole keys.
+pub(crate) const QUEUES: &str = "rq:queues";
+
 /// HASH: the job.
 pub(crate) fn job(id: &str) -> String {
     format!("rq:job:{id}")

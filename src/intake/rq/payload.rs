@@ -20,11 +20,7 @@ impl Serializer {
     /// Each payload shows its own: a pickle starts with 0x80 (protocols 0 and 1, which no RQ producer uses, with
     /// something else), a JSON list with a bracket.
     fn of(payload: &[u8]) -> Self {
-        if payload.trim_ascii_start().starts_with(b"[") {
-            Self::Json
-        } else {
-            Self::Pickle
-        }
+        if payload.trim_ascii_start().starts_with(b"[") { Self::Json } else { Self::Pickle }
     }
 }
 
@@ -37,13 +33,9 @@ pub(super) enum PayloadError {
     Pickle(#[from] pickle::DecodeError),
     #[error("the job's JSON cannot be used: {0}")]
     Json(#[from] pyjson::ReadError),
-    #[error(
-        "the job's data is not (function, instance, args, kwargs); enqueue it with an RQ client"
-    )]
+    #[error("the job's data is not (function, instance, args, kwargs); enqueue it with an RQ client")]
     Shape,
-    #[error(
-        "the job calls a method of an object, which cannot be run outside Python; enqueue a function instead"
-    )]
+    #[error("the job calls a method of an object, which cannot be run outside Python; enqueue a function instead")]
     Instance,
 }
 
@@ -76,24 +68,16 @@ impl Payload {
         let Value::Array(parts) = value else {
             return Err(PayloadError::Shape);
         };
-        let [func_name, instance, args, kwargs] =
-            <[Value; 4]>::try_from(parts).map_err(|_| PayloadError::Shape)?;
+        let [func_name, instance, args, kwargs] = <[Value; 4]>::try_from(parts).map_err(|_| PayloadError::Shape)?;
         if !instance.is_null() {
             return Err(PayloadError::Instance);
         }
         match (func_name, args, kwargs) {
-            (Value::String(func_name), Value::Array(args), kwargs @ Value::Object(_))
-                if tagged(&kwargs).is_none() =>
-            {
+            (Value::String(func_name), Value::Array(args), kwargs @ Value::Object(_)) if tagged(&kwargs).is_none() => {
                 let Value::Object(kwargs) = kwargs else {
                     return Err(PayloadError::Shape);
                 };
-                Ok(Self {
-                    serializer,
-                    func_name,
-                    args,
-                    kwargs,
-                })
+                Ok(Self { serializer, func_name, args, kwargs })
             }
             _ => Err(PayloadError::Shape),
         }

@@ -32,10 +32,7 @@ impl Enqueue<'_> {
     pub(crate) fn encode(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut fields = vec![
             ("created_at", iso::rq(self.created_at).into_bytes()),
-            (
-                "data",
-                deflate(&pickle::dumps_call(self.func_name, self.args, self.kwargs)),
-            ),
+            ("data", deflate(&pickle::dumps_call(self.func_name, self.args, self.kwargs))),
         ];
         fields.extend(EMPTY.map(|name| (name, Vec::new())));
         fields.push(("origin", self.origin.into()));
@@ -50,11 +47,8 @@ impl Enqueue<'_> {
 
     /// The call as Python would write it, keyword arguments sorted.
     fn description(&self) -> String {
-        let mut keywords: Vec<String> = self
-            .kwargs
-            .iter()
-            .map(|(name, value)| format!("{name}={}", described(value)))
-            .collect();
+        let mut keywords: Vec<String> =
+            self.kwargs.iter().map(|(name, value)| format!("{name}={}", described(value))).collect();
         keywords.sort();
         let args: Vec<String> = self.args.iter().map(described).chain(keywords).collect();
         format!("{}({})", self.func_name, args.join(", "))

@@ -21,18 +21,10 @@ fn fixtures() -> Vec<(String, String, Hash)> {
     let mut jobs = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the fixtures are there") {
         let path = entry.expect("a readable folder").path();
-        let name = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .expect("a plain name")
-            .to_owned();
-        let dump: Value =
-            serde_json::from_slice(&std::fs::read(&path).expect("a readable file")).expect("JSON");
+        let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a plain name").to_owned();
+        let dump: Value = serde_json::from_slice(&std::fs::read(&path).expect("a readable file")).expect("JSON");
         for key in dump["keys"].as_array().expect("keys") {
-            let Some(id) = key["key"]["text"]
-                .as_str()
-                .and_then(|text| text.strip_prefix("rq:job:"))
-            else {
+            let Some(id) = key["key"]["text"].as_str().and_then(|text| text.strip_prefix("rq:job:")) else {
                 continue;
             };
             if key["type"] == "hash" {
@@ -45,24 +37,13 @@ fn fixtures() -> Vec<(String, String, Hash)> {
 }
 
 fn hash(value: &Value) -> Hash {
-    let bytes = |value: &Value| {
-        STANDARD
-            .decode(value["b64"].as_str().expect("base64"))
-            .expect("base64")
-    };
-    value
-        .as_object()
-        .expect("a hash")
-        .iter()
-        .map(|(name, value)| (name.clone(), bytes(value)))
-        .collect()
+    let bytes = |value: &Value| STANDARD.decode(value["b64"].as_str().expect("base64")).expect("base64");
+    value.as_object().expect("a hash").iter().map(|(name, value)| (name.clone(), bytes(value))).collect()
 }
 
 fn fixture(wanted: &str) -> (String, Hash) {
     let found = fixtures().into_iter().find(|(name, ..)| name == wanted);
-    found
-        .map(|(_, id, hash)| (id, hash))
-        .unwrap_or_else(|| panic!("no fixture {wanted}"))
+    found.map(|(_, id, hash)| (id, hash)).unwrap_or_else(|| panic!("no fixture {wanted}"))
 }
 
 fn decode(hash: &Hash) -> Result<RqJob, Box<Refusal>> {
@@ -93,24 +74,13 @@ fn every_captured_job_is_read() {
         assert_eq!(job.id, id);
         assert_eq!(
             job.options.origin.as_deref(),
-            hash.get("origin")
-                .map(|text| std::str::from_utf8(text).expect("text"))
+            hash.get("origin").map(|text| std::str::from_utf8(text).expect("text"))
         );
         let created = iso::rq(job.options.created_at.expect("every job was created"));
         assert_eq!(created.as_bytes(), hash["created_at"], "{name}");
-        assert_eq!(
-            job.serializer,
-            if name.starts_with("json_") {
-                Serializer::Json
-            } else {
-                Serializer::Pickle
-            }
-        );
+        assert_eq!(job.serializer, if name.starts_with("json_") { Serializer::Json } else { Serializer::Pickle });
         let description = job.options.description.expect("every job is described");
-        assert!(
-            description.starts_with(&format!("{}(", job.func_name)),
-            "{name}: {description}"
-        );
+        assert!(description.starts_with(&format!("{}(", job.func_name)), "{name}: {description}");
     }
 }
 
@@ -123,40 +93,16 @@ fn values_arrive_as_documented() {
         ("val_bytes", tag("base64", json!("AP8="))),
         ("val_complex", tag("complex", json!([1.0, 2.0]))),
         ("val_date", tag("date", json!("2024-05-06"))),
-        (
-            "val_datetime_naive",
-            tag("datetime", json!("2024-05-06T07:08:09.123456")),
-        ),
-        (
-            "val_datetime_tz",
-            tag("datetime", json!("2024-05-06T07:08:09-05:00")),
-        ),
-        (
-            "val_datetime_utc",
-            tag("datetime", json!("2024-05-06T07:08:09+00:00")),
-        ),
+        ("val_datetime_naive", tag("datetime", json!("2024-05-06T07:08:09.123456"))),
+        ("val_datetime_tz", tag("datetime", json!("2024-05-06T07:08:09-05:00"))),
+        ("val_datetime_utc", tag("datetime", json!("2024-05-06T07:08:09+00:00"))),
         ("val_decimal", tag("decimal", json!("1.10"))),
         ("val_defaultdict", json!({"a": [1]})),
         ("val_ellipsis_str", json!("…")),
         ("val_empty", json!([[], [], {}, tag("set", json!([]))])),
         ("val_enum", json!(200)),
-        (
-            "val_exc",
-            tag(
-                "exception",
-                json!({"class": "ValueError", "args": ["x", 1]}),
-            ),
-        ),
-        (
-            "val_float",
-            json!([
-                1.5,
-                -0.0,
-                tag("float", json!("inf")),
-                tag("float", json!("nan")),
-                1e308
-            ]),
-        ),
+        ("val_exc", tag("exception", json!({"class": "ValueError", "args": ["x", 1]}))),
+        ("val_float", json!([1.5, -0.0, tag("float", json!("inf")), tag("float", json!("nan")), 1e308])),
         ("val_frozenset", tag("frozenset", json!([2]))),
         (
             "val_ints",
@@ -185,22 +131,12 @@ fn values_arrive_as_documented() {
         ("val_time", tag("time", json!("01:02:03"))),
         ("val_timedelta", tag("timedelta", json!("86402.000003"))),
         ("val_tuple4", json!([1, 2, 3, 4])),
-        (
-            "val_uuid",
-            tag("uuid", json!({"hex": "12345678123456781234567812345678"})),
-        ),
-        (
-            "val_zoneinfo",
-            tag("datetime", json!("2024-05-06T00:00:00-04:00")),
-        ),
+        ("val_uuid", tag("uuid", json!({"hex": "12345678123456781234567812345678"}))),
+        ("val_zoneinfo", tag("datetime", json!("2024-05-06T00:00:00-04:00"))),
     ];
     for (name, value) in cases {
         let job = decoded(name);
-        assert_eq!(
-            (job.func_name.as_str(), job.args, job.kwargs.len()),
-            ("rq_ref.echo", vec![value], 0),
-            "{name}"
-        );
+        assert_eq!((job.func_name.as_str(), job.args, job.kwargs.len()), ("rq_ref.echo", vec![value], 0), "{name}");
     }
 }
 
@@ -208,66 +144,30 @@ fn values_arrive_as_documented() {
 fn calls_arrive_as_they_were_made() {
     let cases = [
         ("hmb_aggregate_user_stats_job", json!([1]), json!({})),
-        (
-            "hmb_asis_enqueue_job_analytics",
-            json!([1, "page_view", {"p": 1}]),
-            json!({"timeout": 600}),
-        ),
+        ("hmb_asis_enqueue_job_analytics", json!([1, "page_view", {"p": 1}]), json!({"timeout": 600})),
         (
             "hmb_asis_enqueue_job_notifications",
             json!([]),
             json!({"timeout": 300, "user_id": 1, "title": "T", "body": "B", "notification_type": "follow"}),
         ),
-        (
-            "hmb_asis_enqueue_job_video",
-            json!([7, "/tmp/v.mp4", 1, {"q": "720p"}]),
-            json!({"timeout": 1800}),
-        ),
+        ("hmb_asis_enqueue_job_video", json!([7, "/tmp/v.mp4", 1, {"q": "720p"}]), json!({"timeout": 1800})),
         (
             "hmb_asis_queue_enqueue",
             json!([]),
             json!({"user_id": 1, "title": "New Follower", "body": "John started following you", "notification_type": "follow"}),
         ),
-        (
-            "hmb_generate_video_thumbnail_job",
-            json!([7, "/tmp/v.mp4"]),
-            json!({"timestamp": "00:00:02"}),
-        ),
-        (
-            "hmb_process_video_job",
-            json!([7, "/tmp/v.mp4", 1, {"q": "720p"}]),
-            json!({}),
-        ),
-        (
-            "hmb_send_new_comment_notification_job",
-            json!([1, "Ann", 2, 3, "nice ".repeat(20)]),
-            json!({}),
-        ),
-        (
-            "hmb_send_new_follower_notification_job",
-            json!([1, "Ann", 2]),
-            json!({}),
-        ),
-        (
-            "hmb_send_new_like_notification_job",
-            json!([1, "Ann", 2, 3]),
-            json!({}),
-        ),
-        (
-            "hmb_send_new_message_notification_job",
-            json!([1, "Ann", 2, "hey"]),
-            json!({}),
-        ),
+        ("hmb_generate_video_thumbnail_job", json!([7, "/tmp/v.mp4"]), json!({"timestamp": "00:00:02"})),
+        ("hmb_process_video_job", json!([7, "/tmp/v.mp4", 1, {"q": "720p"}]), json!({})),
+        ("hmb_send_new_comment_notification_job", json!([1, "Ann", 2, 3, "nice ".repeat(20)]), json!({})),
+        ("hmb_send_new_follower_notification_job", json!([1, "Ann", 2]), json!({})),
+        ("hmb_send_new_like_notification_job", json!([1, "Ann", 2, 3]), json!({})),
+        ("hmb_send_new_message_notification_job", json!([1, "Ann", 2, "hey"]), json!({})),
         (
             "hmb_send_push_notification_job",
             json!([]),
             json!({"user_id": 1, "title": "T", "body": "B", "notification_type": "follow", "data": {"a": 1}}),
         ),
-        (
-            "hmb_track_user_event_job",
-            json!([1, "click", {"x": 1.5, "y": null}]),
-            json!({}),
-        ),
+        ("hmb_track_user_event_job", json!([1, "click", {"x": 1.5, "y": null}]), json!({})),
         ("args_kwargs_explicit", json!([1]), json!({"timeout": 5})),
         ("builtin_func", json!([[1, 2]]), json!({})),
         ("unicode", json!(["ünï ☃ 😀"]), json!({"kéy": "väl"})),
@@ -276,17 +176,10 @@ fn calls_arrive_as_they_were_made() {
     ];
     for (name, args, kwargs) in cases {
         let job = decoded(name);
-        assert_eq!(
-            (json!(job.args), json!(job.kwargs)),
-            (args, kwargs),
-            "{name}"
-        );
+        assert_eq!((json!(job.args), json!(job.kwargs)), (args, kwargs), "{name}");
     }
     assert_eq!(decoded("builtin_func").func_name, "builtins.sum");
-    assert_eq!(
-        decoded("val_bound_method").func_name,
-        "None.timedelta.total_seconds"
-    );
+    assert_eq!(decoded("val_bound_method").func_name, "None.timedelta.total_seconds");
 }
 
 #[test]
@@ -303,71 +196,40 @@ fn options_arrive_as_they_were_given() {
         (Some(Lapse::After(DEFAULT_TIMEOUT)), None, None)
     );
     let endless = decoded("infinite").options;
-    assert_eq!(
-        (endless.timeout, endless.result_ttl),
-        (Some(Lapse::Never), Some(Lapse::Never))
-    );
+    assert_eq!((endless.timeout, endless.result_ttl), (Some(Lapse::Never), Some(Lapse::Never)));
     let retry = decoded("retry").options;
-    assert_eq!(
-        (retry.retries_left, retry.retry_intervals),
-        (Some(3), [10, 30, 60].map(Duration::from_secs).into())
-    );
+    assert_eq!((retry.retries_left, retry.retry_intervals), (Some(3), [10, 30, 60].map(Duration::from_secs).into()));
     let callbacks = decoded("callbacks").options;
     let callback = |func_name: &str, seconds| {
-        Some(Callback {
-            func_name: func_name.to_owned(),
-            timeout: Some(Duration::from_secs(seconds)),
-        })
+        Some(Callback { func_name: func_name.to_owned(), timeout: Some(Duration::from_secs(seconds)) })
     };
     assert_eq!(callbacks.on_success, callback("rq_ref.on_ok", 30));
     assert_eq!(callbacks.on_failure, callback("rq_ref.on_bad", 60));
     assert_eq!(callbacks.on_stopped, callback("x.y.stopped", 60));
-    assert_eq!(
-        decoded("cancel_queued").options.status,
-        Some(Status::Canceled)
-    );
-    assert_eq!(
-        decoded("commands").options.worker_name.as_deref(),
-        Some("w1")
-    );
+    assert_eq!(decoded("cancel_queued").options.status, Some(Status::Canceled));
+    assert_eq!(decoded("commands").options.worker_name.as_deref(), Some("w1"));
     assert_eq!(decoded("group").options.group_id.as_deref(), Some("g1"));
     assert_eq!(decoded("meta").options.meta.map(|meta| meta[0]), Some(0x80));
-    assert_eq!(
-        decoded("json_basic").options.meta.as_deref(),
-        Some(&b"{\"m\": 1}"[..])
-    );
-    let (.., dependent) = fixtures()
-        .into_iter()
-        .rfind(|(name, ..)| name == "depends_on_multi_allow_failure")
-        .expect("c");
+    assert_eq!(decoded("json_basic").options.meta.as_deref(), Some(&b"{\"m\": 1}"[..]));
+    let (.., dependent) =
+        fixtures().into_iter().rfind(|(name, ..)| name == "depends_on_multi_allow_failure").expect("c");
     let dependent = decode(&dependent).expect("it is read").options;
     assert_eq!(dependent.dependency_ids, ["a", "b"]);
     assert!(dependent.allow_dependency_failures && dependent.enqueue_at_front);
     let plain = decoded("noargs").options;
-    assert!(
-        !plain.allow_dependency_failures && !plain.enqueue_at_front && plain.enqueued_at.is_some()
-    );
-    assert_eq!(
-        (plain.started_at, plain.ended_at, plain.last_heartbeat),
-        (None, None, None)
-    );
+    assert!(!plain.allow_dependency_failures && !plain.enqueue_at_front && plain.enqueued_at.is_some());
+    assert_eq!((plain.started_at, plain.ended_at, plain.last_heartbeat), (None, None, None));
 }
 
 #[test]
 fn a_timeout_among_the_arguments_is_pointed_out() {
     let after = |seconds| Some(Lapse::After(Duration::from_secs(seconds)));
-    assert_eq!(
-        decoded("hmb_asis_enqueue_job_video").stray_timeout(),
-        after(1800)
-    );
+    assert_eq!(decoded("hmb_asis_enqueue_job_video").stray_timeout(), after(1800));
     assert_eq!(decoded("hmb_process_video_job").stray_timeout(), None);
     let mut job = decoded("hmb_process_video_job");
-    for (value, expected) in [
-        (json!(-1), Some(Lapse::Never)),
-        (json!("300"), None),
-        (json!(0), None),
-        (json!(1.5), None),
-    ] {
+    for (value, expected) in
+        [(json!(-1), Some(Lapse::Never)), (json!("300"), None), (json!(0), None), (json!(1.5), None)]
+    {
         job.kwargs.insert("timeout".to_owned(), value);
         assert_eq!(job.stray_timeout(), expected);
     }

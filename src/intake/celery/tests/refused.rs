@@ -24,19 +24,10 @@ fn altered(alter: impl FnOnce(&mut Value)) -> Vec<u8> {
 #[test]
 fn a_pickle_body_is_answered_with_content_disallowed() {
     let refusal = refused(&fixture("serializer_pickle"));
+    assert_eq!(refusal.id.as_deref(), Some("c2b79cf1-0a4a-4359-9420-99324df132c5"));
+    assert_eq!(refusal.task.as_deref(), Some("backend_app.core.celery_tasks.send_email_task"));
     assert_eq!(
-        refusal.id.as_deref(),
-        Some("c2b79cf1-0a4a-4359-9420-99324df132c5")
-    );
-    assert_eq!(
-        refusal.task.as_deref(),
-        Some("backend_app.core.celery_tasks.send_email_task")
-    );
-    assert_eq!(
-        (
-            refusal.exception.exc_module.as_str(),
-            refusal.exception.exc_type.as_str()
-        ),
+        (refusal.exception.exc_module.as_str(), refusal.exception.exc_type.as_str()),
         ("kombu.exceptions", "ContentDisallowed")
     );
     assert_eq!(
@@ -59,34 +50,13 @@ fn a_message_that_cannot_be_read_says_why() {
             altered(|message| message["body"] = Value::Null),
             "the message has no text body; send it with a Celery client",
         ),
-        (
-            body(b"[[], {}"),
-            "the body cannot be read: it is not JSON: ',' or ']' was expected at byte 7",
-        ),
-        (
-            body(b"\xff"),
-            "the body cannot be read: it is not UTF-8 text",
-        ),
-        (
-            body(b"{}"),
-            "the body is not [args, kwargs, embed]; send it with a Celery client",
-        ),
-        (
-            body(b"[1, {}, {}]"),
-            "the positional arguments are not a list; send it with a Celery client",
-        ),
-        (
-            body(b"[[], [], {}]"),
-            "the keyword arguments are not an object; send it with a Celery client",
-        ),
-        (
-            body(b"[[], {}, 1]"),
-            "the embedded signatures are not an object; send it with a Celery client",
-        ),
-        (
-            body(b"[[], {\"\\ud800\": 1}, {}]"),
-            "the keyword arguments have names that no Python function can have",
-        ),
+        (body(b"[[], {}"), "the body cannot be read: it is not JSON: ',' or ']' was expected at byte 7"),
+        (body(b"\xff"), "the body cannot be read: it is not UTF-8 text"),
+        (body(b"{}"), "the body is not [args, kwargs, embed]; send it with a Celery client"),
+        (body(b"[1, {}, {}]"), "the positional arguments are not a list; send it with a Celery client"),
+        (body(b"[[], [], {}]"), "the keyword arguments are not an object; send it with a Celery client"),
+        (body(b"[[], {}, 1]"), "the embedded signatures are not an object; send it with a Celery client"),
+        (body(b"[[], {\"\\ud800\": 1}, {}]"), "the keyword arguments have names that no Python function can have"),
         (
             body(&[b"[".repeat(300), b"]".repeat(300)].concat()),
             "the body cannot be read: it nests deeper than 100 levels; send a flatter value",
@@ -95,10 +65,7 @@ fn a_message_that_cannot_be_read_says_why() {
             header("compression", "application/x-bz2".into()),
             "the body is compressed as \"application/x-bz2\"; set the producer's compression to \"zlib\" or none",
         ),
-        (
-            header("compression", "application/x-gzip".into()),
-            "the body cannot be inflated: it is not a zlib stream",
-        ),
+        (header("compression", "application/x-gzip".into()), "the body cannot be inflated: it is not a zlib stream"),
         (
             altered(|message| {
                 message["headers"]["compression"] = "application/x-gzip".into();
@@ -126,17 +93,10 @@ fn a_message_that_cannot_be_read_says_why() {
     for (element, reason) in cases {
         let refusal = refused(&element);
         assert_eq!(refusal.reason, reason);
-        assert_eq!(
-            refusal.id.as_deref(),
-            Some("bad7a2d8-47f6-4a09-93d1-aeb3f8323183"),
-            "the client can be told"
-        );
+        assert_eq!(refusal.id.as_deref(), Some("bad7a2d8-47f6-4a09-93d1-aeb3f8323183"), "the client can be told");
         assert!(!refusal.ignore_result);
         assert_eq!(
-            (
-                refusal.exception.exc_type.as_str(),
-                &refusal.exception.exc_message[0]
-            ),
+            (refusal.exception.exc_type.as_str(), &refusal.exception.exc_message[0]),
             ("InvalidTaskError", &json!(reason))
         );
     }
@@ -146,32 +106,14 @@ fn a_message_that_cannot_be_read_says_why() {
 fn what_has_no_id_is_refused_all_the_same() {
     let nameless = |element: &[u8], reason: &str| {
         let refusal = refused(element);
-        assert_eq!(
-            (refusal.id.as_deref(), refusal.reason.as_str()),
-            (None, reason)
-        );
+        assert_eq!((refusal.id.as_deref(), refusal.reason.as_str()), (None, reason));
     };
-    nameless(
-        b"hello",
-        "the list element is not a Celery message: it is not JSON: a value was expected at byte 0",
-    );
-    nameless(
-        b"\x80\x04",
-        "the list element is not a Celery message: it is not UTF-8 text",
-    );
-    nameless(
-        b"[]",
-        "the list element is not a Celery message: it is JSON, but not an object",
-    );
-    nameless(
-        b"{}",
-        "the message names no task in its headers, so it is not a Celery task message",
-    );
+    nameless(b"hello", "the list element is not a Celery message: it is not JSON: a value was expected at byte 0");
+    nameless(b"\x80\x04", "the list element is not a Celery message: it is not UTF-8 text");
+    nameless(b"[]", "the list element is not a Celery message: it is JSON, but not an object");
+    nameless(b"{}", "the message names no task in its headers, so it is not a Celery task message");
     let no_id = altered(|message| message["headers"]["id"] = Value::Null);
-    nameless(
-        &no_id,
-        "the message has no id; send it with a Celery client",
-    );
+    nameless(&no_id, "the message has no id; send it with a Celery client");
     nameless(
         &vec![b' '; (16 << 20) + 1],
         "the list element is not a Celery message: it is larger than 16777216 bytes; pass a reference to the data, not the data",
@@ -182,15 +124,10 @@ fn what_has_no_id_is_refused_all_the_same() {
 fn protocol_1_is_refused_by_name() {
     let old = altered(|message| {
         message["headers"] = json!({});
-        message["body"] = STANDARD
-            .encode(r#"{"id": "i1", "task": "t1", "args": [], "kwargs": {}}"#)
-            .into();
+        message["body"] = STANDARD.encode(r#"{"id": "i1", "task": "t1", "args": [], "kwargs": {}}"#).into();
     });
     let refusal = refused(&old);
-    assert_eq!(
-        (refusal.id.as_deref(), refusal.task.as_deref()),
-        (Some("i1"), Some("t1"))
-    );
+    assert_eq!((refusal.id.as_deref(), refusal.task.as_deref()), (Some("i1"), Some("t1")));
     assert_eq!(
         refusal.reason,
         "the message is of protocol 1; set task_protocol = 2 in the producer, the default since Celery 4"
@@ -206,11 +143,7 @@ fn a_refusal_knows_whom_it_concerns() {
         message["headers"]["eta"] = "x".into();
     }));
     assert_eq!(
-        (
-            refusal.group.as_deref(),
-            refusal.parent_id.as_deref(),
-            refusal.ignore_result
-        ),
+        (refusal.group.as_deref(), refusal.parent_id.as_deref(), refusal.ignore_result),
         (Some("g"), Some("p"), true)
     );
 }

@@ -27,11 +27,7 @@ fn a_message_made_here_is_celerys_byte_for_byte() {
             reply_to: message.reply_to.as_deref().expect("a reply address"),
             delivery_tag: message.delivery_tag.as_deref().expect("a tag"),
         };
-        assert_eq!(
-            String::from_utf8(call.encode()),
-            String::from_utf8(element),
-            "{name}"
-        );
+        assert_eq!(String::from_utf8(call.encode()), String::from_utf8(element), "{name}");
         compared += 1;
     }
     assert_eq!(compared, 7);
@@ -53,22 +49,13 @@ fn a_large_argument_arrives_whole() {
     };
     let message = read(&call.encode());
     assert_eq!(message.args, args);
-    assert!(
-        message.argsrepr.expect("a print").len() < 1100,
-        "the print is cut"
-    );
+    assert!(message.argsrepr.expect("a print").len() < 1100, "the print is cut");
 }
 
 #[test]
 fn documents_are_those_of_a_real_worker() {
     let time = |text: &str| iso::parse_instant(text).expect("a time");
-    let document = |task_id, state| Document {
-        task_id,
-        group: None,
-        parent_id: None,
-        children: &[],
-        state,
-    };
+    let document = |task_id, state| Document { task_id, group: None, parent_id: None, children: &[], state };
     let text = |document: Document<'_>| String::from_utf8(document.encode()).expect("text");
     let success = json!({"args": [1, "ü"], "kwargs": {"k": null}});
     let key_error = Exception::new("builtins", "KeyError", vec!["boom ü".into()]);
@@ -76,23 +63,11 @@ fn documents_are_those_of_a_real_worker() {
     let missing = Exception::not_registered("no.such.task");
     let cases = [
         (
-            document(
-                "1e70",
-                State::Started {
-                    pid: 13188,
-                    hostname: "ref@vm",
-                },
-            ),
+            document("1e70", State::Started { pid: 13188, hostname: "ref@vm" }),
             r#"{"status": "STARTED", "result": {"pid": 13188, "hostname": "ref@vm"}, "traceback": null, "children": [], "date_done": null, "task_id": "1e70"}"#,
         ),
         (
-            document(
-                "1e70",
-                State::Success {
-                    result: &success,
-                    done: time("2026-11-23T10:34:57.158956Z"),
-                },
-            ),
+            document("1e70", State::Success { result: &success, done: time("2026-11-23T10:34:57.158956Z") }),
             r#"{"status": "SUCCESS", "result": {"args": [1, "\u00fc"], "kwargs": {"k": null}}, "traceback": null, "children": [], "date_done": "2026-11-23T10:34:57.158956+00:00", "task_id": "1e70"}"#,
         ),
         (
@@ -109,31 +84,18 @@ fn documents_are_those_of_a_real_worker() {
         (
             document(
                 "62ae",
-                State::Failure {
-                    exception: &missing,
-                    traceback: None,
-                    done: time("2026-11-23T10:35:00Z"),
-                },
+                State::Failure { exception: &missing, traceback: None, done: time("2026-11-23T10:35:00Z") },
             ),
             r#"{"status": "FAILURE", "result": {"exc_type": "NotRegistered", "exc_message": ["no.such.task"], "exc_module": "celery.exceptions"}, "traceback": null, "children": [], "date_done": "2026-11-23T10:35:00+00:00", "task_id": "62ae"}"#,
         ),
         (
-            document(
-                "4c96",
-                State::Retry {
-                    exception: &attempt,
-                    traceback: Some("t"),
-                },
-            ),
+            document("4c96", State::Retry { exception: &attempt, traceback: Some("t") }),
             r#"{"status": "RETRY", "result": {"exc_type": "RuntimeError", "exc_message": ["attempt 0"], "exc_module": "builtins"}, "traceback": "t", "children": [], "date_done": null, "task_id": "4c96"}"#,
         ),
         (
             document(
                 "f507",
-                State::Revoked {
-                    revocation: Revocation::Expired,
-                    done: time("2026-11-23T10:35:08.534538Z"),
-                },
+                State::Revoked { revocation: Revocation::Expired, done: time("2026-11-23T10:35:08.534538Z") },
             ),
             r#"{"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "celery.exceptions"}, "traceback": null, "children": [], "date_done": "2026-11-23T10:35:08.534538+00:00", "task_id": "f507"}"#,
         ),
@@ -147,10 +109,7 @@ fn documents_are_those_of_a_real_worker() {
         group: Some("g"),
         parent_id: Some("p"),
         children: &child,
-        state: State::Success {
-            result: &json!(0),
-            done: time("2026-11-23T10:35:17.785228Z"),
-        },
+        state: State::Success { result: &json!(0), done: time("2026-11-23T10:35:17.785228Z") },
     };
     assert_eq!(
         text(whole),
@@ -172,24 +131,11 @@ fn every_state_is_read_by_python_and_written_alike() {
     ];
     let mut states = vec![
         State::Success { result: &odd, done },
-        State::Success {
-            result: &echo.kwargs["context"],
-            done,
-        },
-        State::Revoked {
-            revocation: Revocation::Revoked,
-            done,
-        },
-        State::Revoked {
-            revocation: Revocation::Terminated,
-            done,
-        },
+        State::Success { result: &echo.kwargs["context"], done },
+        State::Revoked { revocation: Revocation::Revoked, done },
+        State::Revoked { revocation: Revocation::Terminated, done },
     ];
-    states.extend(errors.iter().map(|exception| State::Failure {
-        exception,
-        traceback: None,
-        done,
-    }));
+    states.extend(errors.iter().map(|exception| State::Failure { exception, traceback: None, done }));
     // Python writes what it has read: the same text means the same values and the same form.
     let script = "
 import sys, json
@@ -200,13 +146,7 @@ for line in sys.stdin:
 ";
     let mut input = String::new();
     for state in states {
-        let document = Document {
-            task_id: "t",
-            group: None,
-            parent_id: None,
-            children: &[],
-            state,
-        };
+        let document = Document { task_id: "t", group: None, parent_id: None, children: &[], state };
         input += &String::from_utf8(document.encode()).expect("text");
         input.push('\n');
     }

@@ -14,10 +14,7 @@ fn a_job_that_cannot_be_read_says_why() {
         *decode(&hash).expect_err("it is refused")
     };
     let cases = [
-        (
-            deflate(b"[1, 2"),
-            "the job's JSON cannot be used: it is not JSON: ',' or ']' was expected at byte 5",
-        ),
+        (deflate(b"[1, 2"), "the job's JSON cannot be used: it is not JSON: ',' or ']' was expected at byte 5"),
         (
             deflate(b"[\"f\", null, []]"),
             "the job's data is not (function, instance, args, kwargs); enqueue it with an RQ client",
@@ -30,14 +27,8 @@ fn a_job_that_cannot_be_read_says_why() {
             deflate(b"[\"f\", {}, [], {}]"),
             "the job calls a method of an object, which cannot be run outside Python; enqueue a function instead",
         ),
-        (
-            b"x\x9cgarbage".to_vec(),
-            "the job's data cannot be inflated: it is not a zlib stream",
-        ),
-        (
-            b"garbage".to_vec(),
-            "the job's pickle cannot be used: it is not a pickle: it is cut off at byte 1",
-        ),
+        (b"x\x9cgarbage".to_vec(), "the job's data cannot be inflated: it is not a zlib stream"),
+        (b"garbage".to_vec(), "the job's pickle cannot be used: it is not a pickle: it is cut off at byte 1"),
         (
             deflate(&vec![0; 17 << 20]),
             "the job's data cannot be inflated: it inflates to more than 16777216 bytes; pass a reference to the data, not the data",
@@ -46,18 +37,10 @@ fn a_job_that_cannot_be_read_says_why() {
     for (data, reason) in cases {
         let refusal = with_data(data);
         assert_eq!(refusal.reason, reason);
-        assert_eq!(
-            refusal.failure_ttl,
-            Some(Lapse::After(Duration::from_secs(3600)))
-        );
+        assert_eq!(refusal.failure_ttl, Some(Lapse::After(Duration::from_secs(3600))));
     }
     let undeflated = with_data(b"[\"f\", null, [], {}]x".to_vec());
-    assert!(
-        undeflated
-            .reason
-            .ends_with("the end was expected at byte 19"),
-        "data that was never deflated is read"
-    );
+    assert!(undeflated.reason.ends_with("the end was expected at byte 19"), "data that was never deflated is read");
     for (field, value, reason) in [
         (
             "timeout",
@@ -84,8 +67,5 @@ fn a_job_that_cannot_be_read_says_why() {
         hash.insert(field.to_owned(), value.as_bytes().to_vec());
         assert_eq!(decode(&hash).expect_err("it is refused").reason, reason);
     }
-    assert_eq!(
-        decode(&Hash::new()).expect_err("nothing").reason,
-        "the job has no data; enqueue it with an RQ client"
-    );
+    assert_eq!(decode(&Hash::new()).expect_err("nothing").reason, "the job has no data; enqueue it with an RQ client");
 }

@@ -13,10 +13,7 @@ use crate::intake::rq::result::{exc_string, return_value};
 #[test]
 fn a_hash_made_here_is_rqs_byte_for_byte() {
     let mut compared = 0;
-    for (name, _, hash) in fixtures()
-        .iter()
-        .filter(|(name, ..)| name.starts_with("hmb_"))
-    {
+    for (name, _, hash) in fixtures().iter().filter(|(name, ..)| name.starts_with("hmb_")) {
         let job = decode(hash).expect("it is read");
         let made = Enqueue {
             func_name: &job.func_name,
@@ -31,15 +28,8 @@ fn a_hash_made_here_is_rqs_byte_for_byte() {
         };
         let fields = made.encode();
         let data = |bytes: &[u8]| inflate(bytes, 1 << 20).expect("zlib");
-        let made: Hash = fields
-            .iter()
-            .map(|(field, value)| ((*field).to_owned(), value.clone()))
-            .collect();
-        assert_eq!(
-            data(&made["data"]),
-            data(&hash["data"]),
-            "{name}: the pickle"
-        );
+        let made: Hash = fields.iter().map(|(field, value)| ((*field).to_owned(), value.clone())).collect();
+        assert_eq!(data(&made["data"]), data(&hash["data"]), "{name}: the pickle");
         for (field, value) in hash.iter().filter(|(field, _)| *field != "data") {
             assert_eq!(made.get(field), Some(value), "{name}: {field}");
         }
@@ -86,10 +76,7 @@ fn a_client_reads_back_what_is_returned() {
             decoded("val_datetime_tz").args[0].clone(),
             "datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.timezone(datetime.timedelta(days=-1, seconds=68400)))",
         ),
-        (
-            decoded("val_float").args[0].clone(),
-            "[1.5, -0.0, inf, nan, 1e+308]",
-        ),
+        (decoded("val_float").args[0].clone(), "[1.5, -0.0, inf, nan, 1e+308]"),
     ];
     let script = "
 import sys, json, base64, pickle, zlib
@@ -100,21 +87,12 @@ for line in sys.stdin:
 ";
     let mut input = String::new();
     for (value, _) in &echo {
-        input += &format!(
-            "{}\n",
-            json!(["pickle", return_value(value, Serializer::Pickle)])
-        );
+        input += &format!("{}\n", json!(["pickle", return_value(value, Serializer::Pickle)]));
     }
     let plain = decoded("val_datetime_utc").args[0].clone();
     input += &format!(
         "{}\n",
-        json!([
-            "json",
-            return_value(
-                &json!([1, "ü", plain, decoded("val_float").args[0]]),
-                Serializer::Json
-            )
-        ])
+        json!(["json", return_value(&json!([1, "ü", plain, decoded("val_float").args[0]]), Serializer::Json)])
     );
     input += &format!("{}\n", json!(["error", exc_string("ValueError: bäd\n")]));
     let printed = run(script, &input);

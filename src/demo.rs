@@ -1,8 +1,0 @@
-//! `jobsd demo`.
-
-use std::path::PathBuf;
-use std::process::ExitCode;
-
-pub async fn run(_once: bool, _dir: Option<PathBuf>) -> ExitCode {
-    ExitCode::SUCCESS
-}
