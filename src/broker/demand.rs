@@ -20,6 +20,15 @@ impl Demand {
         self.0.send_if_modified(|current| std::mem::replace(current, free) != free);
     }
 
+    /// The intake's word: this many slots that it took messages for stay free, since those became no jobs. The pool,
+    /// which has heard nothing of them, would not say it.
+    pub(crate) fn give_back(&self, slots: usize) {
+        self.0.send_if_modified(|current| {
+            *current += slots;
+            slots > 0
+        });
+    }
+
     /// Waits until there is at least one free slot; says how many there are.
     pub(crate) async fn some(&self) -> usize {
         let mut receiver = self.0.subscribe();

@@ -104,16 +104,19 @@ impl Pump {
         }
         let taken = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
         if !taken.is_empty() {
-            self.demand.set(room.saturating_sub(taken.len()));
-            self.admit(taken, stop).await?;
+            let count = taken.len();
+            self.demand.set(room.saturating_sub(count));
+            let jobs = self.admit(taken, stop).await?;
+            self.demand.give_back(count - jobs);
             return Ok(Moved::Some);
         }
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
         Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
     }
 
-    /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
-    async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<(), BrokerError> {
+    /// Reads the messages and admits them, and does not give up on that: they are in our hands now. Says how many of
+    /// them became jobs.
+    async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<usize, BrokerError> {
         let hashes = self.job_hashes(&taken).await?;
         let config = self.config.load_full();
         let node = self.broker.node.clone();
@@ -131,7 +134,11 @@ impl Pump {
             match self.broker.admit(&self.queue, &admissions, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
-                    return self.show_started(&admissions, &admitted).await;
+                    self.show_started(&admissions, &admitted).await?;
+                    let is_job = |(admission, admitted): &(&Admission, &Admitted)| {
+                        matches!((&admission.verdict, admitted), (Verdict::Job(_), Admitted::Yes))
+                    };
+                    return Ok(admissions.iter().zip(&admitted).filter(is_job).count());
                 }
                 // Whoever stops now leaves them in flight, where the next start finds them.
                 Err(error) if stop.is_cancelled() => return Err(error),
