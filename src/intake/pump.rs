@@ -106,9 +106,9 @@ impl Pump {
         if !taken.is_empty() {
             let count = taken.len();
             self.demand.set(room.saturating_sub(count));
-            let jobs = self.admit(taken, stop).await?;
-            self.demand.give_back(count - jobs);
-            return Ok(Moved::Some);
+            let admitted = self.admit(taken, stop).await;
+            self.demand.give_back(count - admitted.as_ref().unwrap_or(&0));
+            return admitted.map(|_| Moved::Some);
         }
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
         Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
