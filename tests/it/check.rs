@@ -33,15 +33,18 @@ fn every_invalid_file_gets_its_message_and_78() {
     assert!(names.len() >= 40, "only {} files", names.len());
     let mut wrong = Vec::new();
     for name in &names {
-        let expected = fs::read_to_string(folder().join(name).with_extension("expected")).expect("its message is beside it");
+        let expected =
+            fs::read_to_string(folder().join(name).with_extension("expected")).expect("its message is beside it");
         let said = jobsd(&["check", "--config", name], &folder());
         if said.status.code() != CONFIG || text(&said.stderr) != expected || !said.stdout.is_empty() {
             wrong.push(format!("=== {name}: {}\n{}--- instead of\n{expected}", said.status, text(&said.stderr)));
         }
         let json = jobsd(&["check", "--json", "--config", name], &folder());
-        let answer: Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|_| panic!("{name}: {}", text(&json.stdout)));
+        let answer: Value =
+            serde_json::from_slice(&json.stdout).unwrap_or_else(|_| panic!("{name}: {}", text(&json.stdout)));
         let problems = expected.matches(": error: ").count();
-        let found = answer["diagnostics"].as_array().map_or(0, |all| all.iter().filter(|d| d["severity"] == "error").count());
+        let found =
+            answer["diagnostics"].as_array().map_or(0, |all| all.iter().filter(|d| d["severity"] == "error").count());
         if json.status.code() != CONFIG || answer["valid"] != false || found != problems {
             wrong.push(format!("=== {name} as JSON: {}, {problems} problems expected\n{answer:#}", json.status));
         }

@@ -114,7 +114,11 @@ fn check(path: &Path, jobs: &mut Jobs) {
     for state in ["pending", "active", "retry", "dead", "scheduled", "inflight"] {
         assert_eq!(jobs.count(state), 0, "{state}");
     }
-    println!("{} of {JOBS} jobs completed after kill -9, {} attempts", ends.len(), effects(path, "begin").values().sum::<usize>());
+    println!(
+        "{} of {JOBS} jobs completed after kill -9, {} attempts",
+        ends.len(),
+        effects(path, "begin").values().sum::<usize>()
+    );
 }
 
 /// A job that ends the process each time is dead in the end, and the others are not.

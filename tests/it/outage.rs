@@ -28,7 +28,9 @@ fn not_ready(daemon: &Daemon) -> String {
 #[track_caller]
 fn ready(daemon: &Daemon) -> Duration {
     let start = Instant::now();
-    crate::bench::until_within(BACK, "/readyz to say 200", || (get(daemon.admin, "/readyz").status == 200).then_some(()));
+    crate::bench::until_within(BACK, "/readyz to say 200", || {
+        (get(daemon.admin, "/readyz").status == 200).then_some(())
+    });
     start.elapsed()
 }
 
@@ -122,7 +124,8 @@ fn produce(redis: &Mutex<Redis>, stop: &AtomicBool, accepted: &Mutex<BTreeSet<i6
             return;
         }
         let message = celery_message("app.note", &random_id(), &json!({ "n": n }));
-        let taken = connect(&client, &mut connection).and_then(|connection| connection.lpush::<_, _, ()>("work", message));
+        let taken =
+            connect(&client, &mut connection).and_then(|connection| connection.lpush::<_, _, ()>("work", message));
         match taken {
             Ok(()) => drop(accepted.lock().expect("nobody panics with it").insert(n)),
             Err(_) => connection = None,
@@ -131,7 +134,10 @@ fn produce(redis: &Mutex<Redis>, stop: &AtomicBool, accepted: &Mutex<BTreeSet<i6
     }
 }
 
-fn connect<'a>(client: &redis::Client, slot: &'a mut Option<redis::Connection>) -> redis::RedisResult<&'a mut redis::Connection> {
+fn connect<'a>(
+    client: &redis::Client,
+    slot: &'a mut Option<redis::Connection>,
+) -> redis::RedisResult<&'a mut redis::Connection> {
     if slot.is_none() {
         *slot = Some(client.get_connection_with_timeout(Duration::from_secs(1))?);
     }

@@ -39,7 +39,11 @@ fn short_jobs_finish_and_long_ones_go_back() {
     assert_eq!((jobs.count("active"), jobs.count("pending"), jobs.count("completed")), (0, 4, 4));
     for id in &long {
         let history = jobs.history(id).expect("it was interrupted");
-        assert_eq!((&history["failures"], &history["crashes"], &history["interruptions"]), (&json!(null), &json!(null), &json!(1)), "{history:#}");
+        assert_eq!(
+            (&history["failures"], &history["crashes"], &history["interruptions"]),
+            (&json!(null), &json!(null), &json!(1)),
+            "{history:#}"
+        );
     }
     for pid in first {
         let there = std::path::Path::new(&format!("/proc/{pid}")).exists();

@@ -95,11 +95,15 @@ fn the_tasks_of_the_database_on_postgresql() {
     let stats = one(python.produce(&["app", "analytics", "aggregate_user_stats_job", "[1]", "--wait", "20"]));
     assert_eq!(stats["return_value"]["stats"], statistics(), "{stats:#}");
 
-    let kinds = "SELECT string_agg(notification_type, ' ' ORDER BY notification_type) FROM notifications WHERE user_id = 1";
+    let kinds =
+        "SELECT string_agg(notification_type, ' ' ORDER BY notification_type) FROM notifications WHERE user_id = 1";
     assert_eq!(postgres.sql(kinds), "comment follow like message welcome");
     assert_eq!(postgres.sql("SELECT count(*) FROM notifications WHERE user_id = 9"), "2");
     assert_eq!(postgres.sql("SELECT event_data->>'page' FROM user_events"), "/jobs");
-    assert_eq!(postgres.sql("SELECT count(*) FROM notifications WHERE user_id = 1 AND now() - created_at < '1 hour'"), "5");
+    assert_eq!(
+        postgres.sql("SELECT count(*) FROM notifications WHERE user_id = 1 AND now() - created_at < '1 hour'"),
+        "5"
+    );
 }
 
 fn home(redis: &Redis) -> Home {
@@ -211,7 +215,8 @@ fn check_videos(folder: &Path, clip: &Path) {
     let pictures = files(folder, "jpg");
     assert_eq!(pictures.len(), 1, "{pictures:?}");
     assert_eq!(probe(&pictures[0])["streams"][0]["codec_name"], "mjpeg");
-    let leftovers: Vec<_> = fs::read_dir(folder).expect("the folder").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    let leftovers: Vec<_> =
+        fs::read_dir(folder).expect("the folder").filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     assert_eq!(leftovers.len(), 3, "something else is left: {leftovers:?}");
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct Home {
 pub(crate) fn shipped(changes: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobsd.toml");
     let text = fs::read_to_string(path).expect("the shipped file is there");
-    let own = [("#listen = \"127.0.0.1:9180\"", "listen = \"127.0.0.1:0\""), ("#format = \"text\"", "format = \"json\"")];
+    let own =
+        [("#listen = \"127.0.0.1:9180\"", "listen = \"127.0.0.1:0\""), ("#format = \"text\"", "format = \"json\"")];
     own.iter().chain(changes).fold(text, |text, (from, to)| {
         assert!(text.contains(from), "jobsd.toml does not say {from}");
         text.replace(from, to)

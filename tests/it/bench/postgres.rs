@@ -23,7 +23,9 @@ impl Postgres {
         give_away(dir.path());
         let data = dir.path().join("data");
         let mut initdb = unprivileged("initdb");
-        initdb.args(["--auth=trust", "--username=jobsd", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]).arg(&data);
+        initdb
+            .args(["--auth=trust", "--username=jobsd", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
+            .arg(&data);
         let made = initdb.output().expect("initdb starts");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
