@@ -5,7 +5,7 @@
 //! demand that a slot is free, takes the message into the in-flight record, reads it, binds its arguments to the
 //! parameters that `jobsd.toml` declares ([`config`]), and admits it: it is a pending job now. The [`pool`] of the queue
 //! claims it under a fencing token, runs the task's steps by their [`handler`]s, and hands the outcome to
-//! [`job::decide`], which says what follows: completed, another attempt, or dead. The next round trip settles that in
+//! [`job::decide()`], which says what follows: completed, another attempt, or dead. The next round trip settles that in
 //! Redis and brings new claims. Because a foreign producer waits, the settle also wrote a debt into the outbox;
 //! [`intake`]'s reply pays it with the result document that `AsyncResult.get()` reads.
 //!

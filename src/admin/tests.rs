@@ -21,7 +21,7 @@ use super::*;
 use crate::broker::SCRIPTS;
 use crate::config::{NamePattern, Param, ParamType, Queue, Retention, Secret, Task};
 use crate::control::{Order, Phase};
-use crate::job::{NodeId, QueueName, RetryPolicy, TaskName, Wire};
+use crate::job::{Backoff, NodeId, QueueName, RetryPolicy, TaskName, Wire};
 use crate::store::Store;
 use crate::testing::fixture;
 use crate::testing::redis::RedisServer;
@@ -168,7 +168,12 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
         lists,
         concurrency: 4,
         timeout: Duration::from_secs(300),
-        retry: RetryPolicy::none(),
+        retry: RetryPolicy {
+            limit: 0,
+            backoff: Backoff::Fixed { delay: Duration::ZERO },
+            max_delay: Duration::ZERO,
+            jitter: 0.0,
+        },
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,

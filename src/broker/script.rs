@@ -15,7 +15,7 @@ macro_rules! scripts {
         pub(super) enum Script { $($name),* }
 
         /// The source of every script, for [`crate::store::Store::new`].
-        pub const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+        pub(crate) const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };

@@ -30,7 +30,7 @@ const BEHIND_NATIVE: Duration = Duration::from_millis(50);
 
 /// Everything that turning a message into a job takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     pub(super) config: &'a Config,
     pub(super) queue: &'a QueueName,
     pub(super) node: &'a NodeId,
@@ -106,9 +106,9 @@ impl Pump {
         if !taken.is_empty() {
             let count = taken.len();
             self.demand.set(room.saturating_sub(count));
-            let jobs = self.admit(taken, stop).await?;
-            self.demand.give_back(count - jobs);
-            return Ok(Moved::Some);
+            let admitted = self.admit(taken, stop).await;
+            self.demand.give_back(count - admitted.as_ref().unwrap_or(&0));
+            return admitted.map(|_| Moved::Some);
         }
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
         Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
@@ -184,7 +184,7 @@ impl Pump {
                 rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str(), clock::now());
             }
         }
-        if pipeline.len() > 0 {
+        if !pipeline.is_empty() {
             self.broker.store.link.send(&pipeline).await?;
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! How Python prints a value: `repr` as RQ uses it for a job's description, and Celery's bounded variant, which does
-//! not escape strings, for `argsrepr`, `kwargsrepr` and events. Both are for people; nothing parses them.
+//! not escape strings, for `argsrepr` and `kwargsrepr`. Both are for people; nothing parses them.
 
 use serde_json::{Map, Number, Value};
 
@@ -15,11 +15,6 @@ pub(crate) fn repr(value: &Value) -> String {
     let mut printer = Printer { out: String::new(), style: Style::Python };
     printer.value(value, 1);
     printer.out
-}
-
-/// Celery's print of a value, as in an event's `result`.
-pub(crate) fn celery(value: &Value) -> String {
-    celery_print(|printer| printer.value(value, 1))
 }
 
 /// Celery's print of positional arguments, a tuple.
@@ -213,11 +208,11 @@ mod tests {
         assert_eq!(celery_args(&[]), "()");
         assert_eq!(celery_args(&[json!("it's"), json!(1)]), r"('it\'s', 1)");
         assert_eq!(celery_args(&[json!({"a": {"b": {"c": 1}}})]), "({'a': {'b': {...}}},)");
-        assert_eq!(celery(&json!([1, null, true, 1.5])), "[1, None, True, 1.5]");
+        assert_eq!(celery_args(&[json!([1, null, true, 1.5])]), "([1, None, True, 1.5],)");
         let long: Vec<Value> = (0..2000).map(Value::from).collect();
         let printed = celery_args(&long);
         assert!(printed.len() < 1100 && printed.ends_with(", ...)"), "{printed}");
-        assert!(celery(&json!({"k": "x".repeat(5000)})).len() < 1100);
+        assert!(celery_args(&[json!({"k": "x".repeat(5000)})]).len() < 1100);
     }
 
     #[test]

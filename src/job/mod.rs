@@ -1,7 +1,7 @@
 //! The domain: what a job is, what one attempt said, and what follows from it.
 //!
 //! Pure values and pure functions: no runtime, no Redis, no clock. Everything that happens to a job
-//! is decided here, in [`decide`], from values; acting on the decision is the broker's work.
+//! is decided here, in [`decide()`], from values; acting on the decision is the broker's work.
 
 mod decide;
 mod history;

@@ -34,11 +34,6 @@ pub(crate) enum Backoff {
 }
 
 impl RetryPolicy {
-    /// The policy of a job that is tried once.
-    pub(crate) const fn none() -> Self {
-        Self { limit: 0, backoff: Backoff::Fixed { delay: Duration::ZERO }, max_delay: Duration::ZERO, jitter: 0.0 }
-    }
-
     /// The delay before retry number `n`, from 1. `random` lies in 0..1 and moves the delay inside its jitter.
     pub(crate) fn delay(&self, n: u32, random: f64) -> Duration {
         let plain = match &self.backoff {

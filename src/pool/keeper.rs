@@ -158,7 +158,7 @@ impl Rounds {
     /// Regularly where something runs, for lost answers; at once where a lease has ended.
     fn sweep_is_due(&self, survey: &Survey, now: Timestamp) -> bool {
         let ended = survey.earliest_lease.is_some_and(|end| end <= self.expired_before(now));
-        survey.active > 0 && (ended || now >= self.next_sweep) || ended
+        ended || survey.active > 0 && now >= self.next_sweep
     }
 
     fn swept(&mut self, now: Timestamp, lease: Duration) {

@@ -14,7 +14,6 @@ pub(crate) struct Keys {
 /// The keys of one queue.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueKeys {
-    pub queue: QueueName,
     /// HASH: job id → the job (JSON, see [`crate::job::Job`]). Every job that exists is in it.
     pub jobs: String,
     /// HASH: job id → its history (JSON, see [`crate::job::History`]). Absent until something has happened.
@@ -62,7 +61,6 @@ impl Keys {
     pub(crate) fn queue(&self, queue: &QueueName) -> QueueKeys {
         let key = |what: &str| format!("{}:{{{queue}}}:{what}", self.prefix);
         QueueKeys {
-            queue: queue.clone(),
             jobs: key("jobs"),
             history: key("history"),
             pending: key("pending"),

@@ -57,7 +57,8 @@ fn exception(note: &Value, mishap: Option<&Mishap>) -> Exception {
     let Some(mishap) = mishap else { return Exception::runtime_error("the job ended without a word") };
     let module = match mishap.name.as_str() {
         "TypeError" | "ValueError" | "RuntimeError" | "KeyError" | "NotImplementedError" | "OSError" => "builtins",
-        "TimeLimitExceeded" | "WorkerLostError" => "billiard.exceptions",
+        "WorkerLostError" => return Exception::worker_lost(&mishap.message),
+        "TimeLimitExceeded" => "billiard.exceptions",
         "NotRegistered" | "InvalidTaskError" => "celery.exceptions",
         _ => "jobsd",
     };

@@ -44,13 +44,6 @@ impl Exception {
         Self::new("kombu.exceptions", "ContentDisallowed", vec![message.into()])
     }
 
-    /// The hard time limit, in seconds; whole ones are told as an integer, as producers give them.
-    pub(crate) fn time_limit_exceeded(seconds: f64) -> Self {
-        let whole = seconds.fract() == 0.0 && seconds.abs() < 1e15;
-        let limit = if whole { Value::from(seconds as i64) } else { seconds.into() };
-        Self::new("billiard.exceptions", "TimeLimitExceeded", vec![limit])
-    }
-
     /// The process that ran the task is gone.
     pub(crate) fn worker_lost(message: &str) -> Self {
         Self::new("billiard.exceptions", "WorkerLostError", vec![message.into()])
@@ -71,7 +64,6 @@ impl Exception {
 pub(crate) enum Revocation {
     Revoked,
     Expired,
-    Terminated,
 }
 
 impl Revocation {
@@ -79,7 +71,6 @@ impl Revocation {
         match self {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
-            Self::Terminated => "terminated",
         }
     }
 }
@@ -87,10 +78,6 @@ impl Revocation {
 /// What is told of a task.
 #[derive(Debug, Clone)]
 pub(crate) enum State<'a> {
-    Started {
-        pid: u32,
-        hostname: &'a str,
-    },
     Success {
         result: &'a Value,
         done: DateTime<Utc>,
@@ -114,7 +101,6 @@ pub(crate) enum State<'a> {
 impl State<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Self::Started { .. } => "STARTED",
             Self::Success { .. } => "SUCCESS",
             Self::Failure { .. } => "FAILURE",
             Self::Retry { .. } => "RETRY",
@@ -124,7 +110,6 @@ impl State<'_> {
 
     fn result(&self) -> Value {
         match self {
-            Self::Started { pid, hostname } => json!({"pid": pid, "hostname": hostname}),
             Self::Success { result, .. } => (*result).clone(),
             Self::Failure { exception, .. } | Self::Retry { exception, .. } => exception.to_value(),
             Self::Revoked { revocation, .. } => Exception::revoked(*revocation).to_value(),
@@ -134,14 +119,14 @@ impl State<'_> {
     fn traceback(&self) -> Option<&str> {
         match self {
             Self::Failure { traceback, .. } | Self::Retry { traceback, .. } => *traceback,
-            Self::Started { .. } | Self::Success { .. } | Self::Revoked { .. } => None,
+            Self::Success { .. } | Self::Revoked { .. } => None,
         }
     }
 
     fn done(&self) -> Option<DateTime<Utc>> {
         match self {
             Self::Success { done, .. } | Self::Failure { done, .. } | Self::Revoked { done, .. } => Some(*done),
-            Self::Started { .. } | Self::Retry { .. } => None,
+            Self::Retry { .. } => None,
         }
     }
 }

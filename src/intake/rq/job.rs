@@ -146,13 +146,6 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
 }
 
-impl Refusal {
-    /// The text for `exc_info`, which ends as a traceback does.
-    pub(crate) fn exc_info(&self) -> String {
-        format!("{}: {}\n", self.class, self.reason)
-    }
-}
-
 /// A field of the hash that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the job's field {field} is {found:?}, which is not {expected}; enqueue it with an RQ client")]

@@ -63,10 +63,6 @@ fn documents_are_those_of_a_real_worker() {
     let missing = Exception::not_registered("no.such.task");
     let cases = [
         (
-            document("1e70", State::Started { pid: 13188, hostname: "ref@vm" }),
-            r#"{"status": "STARTED", "result": {"pid": 13188, "hostname": "ref@vm"}, "traceback": null, "children": [], "date_done": null, "task_id": "1e70"}"#,
-        ),
-        (
             document("1e70", State::Success { result: &success, done: time("2026-11-23T10:34:57.158956Z") }),
             r#"{"status": "SUCCESS", "result": {"args": [1, "\u00fc"], "kwargs": {"k": null}}, "traceback": null, "children": [], "date_done": "2026-11-23T10:34:57.158956+00:00", "task_id": "1e70"}"#,
         ),
@@ -124,7 +120,6 @@ fn every_state_is_read_by_python_and_written_alike() {
     let odd = json!([1e16, 1e-5, -0.0, 123456789012345680.0, {"__type__": "float", "__value__": "nan"}, "\u{7f}\u{1f600}\u{2028}"]);
     let errors = [
         Exception::runtime_error("no"),
-        Exception::time_limit_exceeded(20.0),
         Exception::worker_lost("Worker exited prematurely: signal 9 (SIGKILL)"),
         Exception::content_disallowed("pickle"),
         Exception::invalid_task("bad"),
@@ -133,7 +128,7 @@ fn every_state_is_read_by_python_and_written_alike() {
         State::Success { result: &odd, done },
         State::Success { result: &echo.kwargs["context"], done },
         State::Revoked { revocation: Revocation::Revoked, done },
-        State::Revoked { revocation: Revocation::Terminated, done },
+        State::Revoked { revocation: Revocation::Expired, done },
     ];
     states.extend(errors.iter().map(|exception| State::Failure { exception, traceback: None, done }));
     // Python writes what it has read: the same text means the same values and the same form.
