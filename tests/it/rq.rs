@@ -167,6 +167,28 @@ fn an_id_without_a_hash_stops_nothing() {
     assert_eq!(Jobs::of(&redis, "analytics").count("dead"), 0);
 }
 
+/// A node died with a message in flight, and the configuration no longer reads the list it came from: it is a job all
+/// the same.
+#[test]
+fn a_message_in_flight_outlives_its_list() {
+    let redis = Redis::start();
+    let python = Python::on(&redis.url());
+    let sent = one(python.produce(&["rq", "old", "app.noop"]));
+    let id = sent["id"].as_str().expect("an id");
+    let mut client = redis.client();
+    client.del::<_, ()>("rq:queue:old").expect("Redis answers");
+    let element = format!("rq:queue:old\0{id}");
+    client.hset::<_, _, _, ()>("jobsd:{quick}:inflight", "dead-node/1", element).expect("Redis takes it");
+    let home = Home::new(
+        &redis,
+        "[queues.quick]\nwires = [\"rq\"]\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"quick\"\nprobe = \"noop\"\n",
+    );
+    let _daemon = home.start();
+    Jobs::of(&redis, "quick").ended(id, "completed");
+    let mut status = || client.hget::<_, _, String>(format!("rq:job:{id}"), "status").ok();
+    until("its producer to be told", || status().filter(|status| status == "finished"));
+}
+
 /// Both wires into one queue, in one go.
 #[test]
 fn a_queue_may_read_both_wires() {
