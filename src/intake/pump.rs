@@ -154,7 +154,7 @@ impl Pump {
     async fn job_hashes(&self, taken: &[Taken]) -> Result<Vec<Option<HashMap<String, Vec<u8>>>>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut reads = 0;
-        let is_rq = |taken: &Taken| wire(&self.lists, &taken.list) == Some(Wire::Rq);
+        let is_rq = |taken: &Taken| wire(&self.lists, &taken.list) == Wire::Rq;
         for taken in taken.iter().filter(|taken| is_rq(taken)) {
             pipeline.hgetall(rq::keys::job(&String::from_utf8_lossy(&taken.element)));
             reads += 1;
@@ -179,7 +179,7 @@ impl Pump {
     async fn show_started(&self, admissions: &[Admission], admitted: &[Admitted]) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         for (admission, admitted) in admissions.iter().zip(admitted) {
-            let is_rq = wire(&self.lists, &admission.taken.list) == Some(Wire::Rq);
+            let is_rq = wire(&self.lists, &admission.taken.list) == Wire::Rq;
             if let (true, Verdict::Job(job), Admitted::Yes) = (is_rq, &admission.verdict, admitted) {
                 rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str(), clock::now());
             }
@@ -231,14 +231,14 @@ enum Moved {
     BehindNative,
 }
 
-fn wire(lists: &[ForeignList], key: &str) -> Option<Wire> {
-    lists.iter().find(|list| list.keys.iter().any(|own| own == key)).map(|list| list.wire)
+/// The wire of a list. An adopted message may come from one that this configuration reads no more: its name tells then.
+fn wire(lists: &[ForeignList], key: &str) -> Wire {
+    let by_name = if key.starts_with(rq::keys::QUEUE) { Wire::Rq } else { Wire::Celery };
+    lists.iter().find(|list| list.keys.iter().any(|own| own == key)).map_or(by_name, |list| list.wire)
 }
 
 fn verdict(desk: &Desk<'_>, lists: &[ForeignList], taken: &Taken, hash: Option<&HashMap<String, Vec<u8>>>) -> Verdict {
-    // An adopted message may come from a list that this configuration reads no more; its form tells the wire then.
-    let fallback = if taken.list.starts_with(rq::keys::QUEUE) { Wire::Rq } else { Wire::Celery };
-    match wire(lists, &taken.list).unwrap_or(fallback) {
+    match wire(lists, &taken.list) {
         Wire::Celery => celery::admission::verdict(desk, taken),
         Wire::Rq => match hash {
             Some(hash) => rq::admission::verdict(desk, taken, hash),

@@ -62,6 +62,26 @@ fn what_cannot_be_read_is_parked_and_the_queue_goes_on() {
     }
 }
 
+/// Refused messages take no slot for good: more of them in a row than the queue has slots, and nothing good in between.
+#[test]
+fn a_hundred_bad_messages_in_a_row_do_not_stop_a_queue_of_two_slots() {
+    const BAD: usize = 100;
+    let redis = Redis::start();
+    let home = Home::new(&redis, CONFIG);
+    let _daemon = home.start();
+    let (mut client, mut jobs) = (redis.client(), Jobs::of(&redis, "work"));
+    for n in 0..BAD {
+        client.lpush::<_, _, ()>("work", format!("bad {n}")).expect("Redis takes it");
+        // Ids without a hash: nothing to run, and nothing to park.
+        client.rpush::<_, _, ()>("rq:queue:work", random_id()).expect("Redis takes it");
+    }
+    let good = push(&mut client, "work", "app.noop", &json!({}));
+    jobs.ended(&good, "completed");
+    jobs.until("dead", BAD);
+    let left = || client.llen::<_, usize>("rq:queue:work").ok().filter(|&left| left == 0);
+    until("the other list to be empty", left);
+}
+
 #[test]
 fn bodies_that_are_refused_are_told_to_their_producer() {
     let redis = Redis::start();
@@ -153,6 +173,7 @@ fn an_rq_job_of_20_megabytes_is_failed_and_the_queue_goes_on() {
     let (cause, sentence) = reason(&jobs.ended(id(0), "dead"));
     assert_eq!(cause, "unreadable");
     assert!(sentence.contains("larger") || sentence.contains("more than"), "{sentence}");
-    let status: String = redis.client().hget(format!("rq:job:{}", id(0)), "status").expect("a status");
-    assert_eq!(status, "failed");
+    let mut client = redis.client();
+    let mut status = || client.hget::<_, _, String>(format!("rq:job:{}", id(0)), "status").ok();
+    until("its producer to be told", || status().filter(|status| status == "failed"));
 }

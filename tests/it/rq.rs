@@ -63,38 +63,35 @@ fn a_hundred_quick_jobs_are_all_finished_in_the_end() {
     }
 }
 
+/// A job whose argument is an object of a class of the application's own.
 const CUSTOM: &str = r#"
-import json
+import json, os, sys, types
 from redis import Redis
 from rq import Queue
-import os
 from backend_app.core import rq_tasks
 
-class Basket:
-    pass
-
-Basket.__module__ = "shop.models"
-import sys, types
+module = sys.modules["shop.models"] = types.ModuleType("shop.models")
 sys.modules["shop"] = types.ModuleType("shop")
-sys.modules["shop.models"] = module = types.ModuleType("shop.models")
-module.Basket = Basket
+module.Basket = type("Basket", (), {"__module__": "shop.models"})
 queue = Queue("analytics", connection=Redis.from_url(os.environ["REDIS_URL"]))
-print(json.dumps(queue.enqueue(rq_tasks.track_user_event_job, 1, "page_view", Basket()).id))
+print(json.dumps(queue.enqueue(rq_tasks.track_user_event_job, 1, "page_view", module.Basket()).id))
 "#;
 
-const FAILURE: &str = r#"
+/// What RQ's client reads of the jobs `IDS`. It goes past `Job.fetch`, which cannot read a broken pickle either.
+const OUTCOMES: &str = r#"
 import json, os, time
 from redis import Redis
 from rq.job import Job
+from rq.results import Result
+
 connection = Redis.from_url(os.environ["REDIS_URL"])
-for id in {ids}:
-    deadline = time.monotonic() + 20
-    while connection.hget("rq:job:" + id, "status") != b"failed" and time.monotonic() < deadline:
+deadline = time.monotonic() + 20
+for id in IDS:
+    job = Job(id, connection=connection)
+    while job.get_status() != "failed" and time.monotonic() < deadline:
         time.sleep(0.02)
-    result = connection.xrevrange("rq:results:" + id, count=1)
-    from rq.results import Result
-    latest = Result.fetch_latest(Job(id, connection=connection))
-    print(json.dumps({{"id": id, "status": connection.hget("rq:job:" + id, "status").decode(), "exc_info": latest and latest.exc_string}}))
+    latest = Result.fetch_latest(job)
+    print(json.dumps({"id": id, "status": job.get_status(), "exc_info": latest and latest.exc_string}))
 "#;
 
 #[test]
@@ -119,7 +116,7 @@ fn jobs_that_cannot_run_are_failed_with_a_reason() {
     let missing = missing["id"].as_str().expect("an id");
 
     let ids = json!([custom, broken, unknown, missing]).to_string();
-    let seen = python.run(&FAILURE.replace("{ids}", &ids).replace("{{", "{").replace("}}", "}"));
+    let seen = python.run(&OUTCOMES.replace("IDS", &ids));
     let words = [
         (custom, "shop.models.Basket"),
         (broken.as_str(), "pickle"),
@@ -157,7 +154,10 @@ fn an_id_without_a_hash_stops_nothing() {
     let home = home(&redis);
     let _daemon = home.start();
     let mut client = redis.client();
-    client.rpush::<_, _, ()>("rq:queue:analytics", random_id()).expect("Redis takes it");
+    // More of them than the queue has slots.
+    for _ in 0..20 {
+        client.rpush::<_, _, ()>("rq:queue:analytics", random_id()).expect("Redis takes it");
+    }
     let python = Python::on(&redis.url());
     let good =
         one(python.produce(&["app", "analytics", "track_user_event_job", r#"[1, "page_view"]"#, "--wait", "20"]));
@@ -165,6 +165,28 @@ fn an_id_without_a_hash_stops_nothing() {
     let waiting = || client.llen::<_, usize>("rq:queue:analytics").ok().filter(|&waiting| waiting == 0);
     until("the list to be empty", waiting);
     assert_eq!(Jobs::of(&redis, "analytics").count("dead"), 0);
+}
+
+/// A node died with a message in flight, and the configuration no longer reads the list it came from: it is a job all
+/// the same.
+#[test]
+fn a_message_in_flight_outlives_its_list() {
+    let redis = Redis::start();
+    let python = Python::on(&redis.url());
+    let sent = one(python.produce(&["rq", "old", "app.noop"]));
+    let id = sent["id"].as_str().expect("an id");
+    let mut client = redis.client();
+    client.del::<_, ()>("rq:queue:old").expect("Redis answers");
+    let element = format!("rq:queue:old\0{id}");
+    client.hset::<_, _, _, ()>("jobsd:{quick}:inflight", "dead-node/1", element).expect("Redis takes it");
+    let home = Home::new(
+        &redis,
+        "[queues.quick]\nwires = [\"rq\"]\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"quick\"\nprobe = \"noop\"\n",
+    );
+    let _daemon = home.start();
+    Jobs::of(&redis, "quick").ended(id, "completed");
+    let mut status = || client.hget::<_, _, String>(format!("rq:job:{id}"), "status").ok();
+    until("its producer to be told", || status().filter(|status| status == "finished"));
 }
 
 /// Both wires into one queue, in one go.

@@ -143,9 +143,8 @@ fn until_reloaded(daemon: &crate::bench::Daemon) {
 
 #[track_caller]
 fn not_in(what: &str, text: &str) {
-    if let Some(at) = text.find(MARK) {
-        let from = text.floor_char_boundary(at.saturating_sub(600));
-        let to = text.floor_char_boundary(at + 200);
-        panic!("{what} holds a secret: …{}…", &text[from..to]);
+    if let Some(line) = text.lines().find(|line| line.contains(MARK)) {
+        let shown: String = line.chars().take(2000).collect();
+        panic!("{what} holds a secret: {shown}");
     }
 }
