@@ -1,7 +1,7 @@
 //! The composition root: builds every part once, starts them, reloads, and stops them in order.
 //!
 //! ```text
-//! start   state folder ─► admin port ─► Redis (embedded) ─► broker ─► pools, intake, scheduler ─► READY
+//! start   signals ─► state folder ─► Redis (embedded) ─► broker ─► admin port ─► pools, intake, scheduler ─► READY
 //! stop    scheduler, intake (no new work) ─► pools drain ─► answers ─► leases end ─► admin port ─► Redis
 //! ```
 //! The order of the stop is the reverse of who needs whom: a job that drains needs Redis for its settle, its settle
@@ -31,8 +31,10 @@ use crate::pool::{Keeper, Live, Shared, Supervisor};
 use crate::scheduler::Scheduler;
 use crate::store::{Embedded, EmbeddedError, Store, StoreError};
 
-/// Pause before the embedded Redis is started again after it died.
-const REDIS_PAUSE: Duration = Duration::from_millis(200);
+/// What a stop takes besides the drain: the hand-back, the last answers, the embedded Redis.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// Pause before the embedded Redis is started again after it died; doubles up to the second.
+const REDIS_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +59,16 @@ pub(crate) enum StartError {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     source: Source,
+    /// What it was started with: some keys take effect at a start only.
+    started_with: Arc<Config>,
     config: Arc<ArcSwap<Config>>,
     shared: Arc<Shared>,
     supervisor: Supervisor,
     intake: Intake,
+    keeper: Arc<Keeper>,
     pub control: Control,
     orders: mpsc::Receiver<Order>,
+    signals: Signals,
     parts: Parts,
     pub admin_address: std::net::SocketAddr,
     /// Held until the end: it is our lock on the state folder.
@@ -126,6 +132,8 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]. A Redis that cannot be reached is none: the daemon runs and waits for it.
     pub(crate) async fn start(config: Config, source: Source) -> Result<Self, StartError> {
+        // First of all: a signal that nobody receives yet would end the process on the spot.
+        let signals = Signals::new().map_err(StartError::Signals)?;
         let node = Node::enter(&config.node.state_dir, &config.node.name)?;
         tracing::info!(node = %node.id, state = %config.node.state_dir.display(), "starting");
         let handlers = Arc::new(Handlers::new(&config)?);
@@ -156,22 +164,36 @@ impl Daemon {
 
         let scheduler = Scheduler::new(Arc::clone(&broker), Arc::clone(&config));
         supervisor.apply(&current.queues);
-        intake.apply(&current.queues).await;
-        let watched = Arc::clone(&broker);
+        intake.start_missing(&current.queues);
+        let (watched, beating) = (Arc::clone(&broker), Arc::clone(&keeper));
         let parts = Parts {
             scheduler: Part::start("scheduler", |stop| async move {
                 if let Err(error) = scheduler.run(stop).await {
                     tracing::error!("the scheduler ended: {error}");
                 }
             }),
-            keeper: Part::start("keeper", |stop| async move { keeper.run(stop).await }),
+            keeper: Part::start("keeper", |stop| async move { beating.run(stop).await }),
             watch: Part::start("watch", |stop| async move { watched.watch.run(stop).await }),
             admin: Part::start("admin port", |stop| admin.serve(stop)),
             redis,
         };
         control.enter(Phase::Running);
         tracing::info!(admin = %admin_address, queues = current.queues.len(), "running");
-        Ok(Self { source, config, shared, supervisor, intake, control, orders, parts, admin_address, _node: node })
+        Ok(Self {
+            source,
+            started_with: current,
+            config,
+            shared,
+            supervisor,
+            intake,
+            keeper,
+            control,
+            orders,
+            signals,
+            parts,
+            admin_address,
+            _node: node,
+        })
     }
 
     /// The broker, for who puts jobs in from inside the process.
@@ -180,16 +202,12 @@ impl Daemon {
     }
 
     /// Serves until it is told to stop, by SIGTERM, SIGINT or an order; reloads on SIGHUP.
-    ///
-    /// # Errors
-    /// [`StartError::Signals`] when the signals cannot be received.
-    pub(crate) async fn serve(mut self) -> Result<(), StartError> {
-        let mut signals = Signals::new().map_err(StartError::Signals)?;
+    pub(crate) async fn serve(mut self) {
         notify(&[NotifyState::Ready]);
-        let mut watchdog = watchdog();
+        let mut watchdog = Watchdog::new(Arc::clone(&self.keeper));
         loop {
             tokio::select! {
-                asked = signals.next() => match asked {
+                asked = self.signals.next() => match asked {
                     Asked::Stop => break,
                     // The outcome is logged; nobody waits for it.
                     Asked::Reload => drop(self.reload().await),
@@ -198,11 +216,13 @@ impl Daemon {
                     Order::Reload(answer) => self.reload_for(answer).await,
                     Order::Stop => break,
                 },
-                _ = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+                () = watchdog.pet() => {}
             }
         }
-        self.stop(signals).await;
-        Ok(())
+        tokio::select! {
+            () = self.stop() => {}
+            () = async { loop { watchdog.pet().await } } => {}
+        }
     }
 
     async fn reload_for(&mut self, answer: oneshot::Sender<Result<String, String>>) {
@@ -229,35 +249,41 @@ impl Daemon {
         };
         let loaded = load(path).map_err(|problems| problems.to_string())?;
         let new = Arc::new(loaded.config);
-        let changes = config::diff(&self.config.load(), &new);
+        let mut changes = config::diff(&self.config.load(), &new);
+        changes.restart = config::diff(&self.started_with, &new).restart;
         let handlers = Handlers::new(&new).map_err(|error| error.to_string())?;
         self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers: Arc::new(handlers) }));
         self.config.store(Arc::clone(&new));
+        self.intake.end_stale(&new.queues).await;
         self.supervisor.apply(&new.queues);
-        self.intake.apply(&new.queues).await;
+        self.intake.start_missing(&new.queues);
         Ok(changes.to_string())
     }
 
-    async fn stop(mut self, mut signals: Signals) {
-        let drain = self.config.load().node.drain;
+    async fn stop(self) {
+        let Self { mut supervisor, mut intake, mut signals, parts, orders, control, config, _node, .. } = self;
+        let drain = config.load().node.drain;
         tracing::info!("stopping: running jobs may finish within {drain:?}");
-        self.control.enter(Phase::Draining);
-        notify(&[NotifyState::Stopping]);
-        self.parts.scheduler.end().await;
-        self.intake.stop_taking().await;
+        control.enter(Phase::Draining);
+        // Whoever asks for a reload now is told that it is too late.
+        drop(orders);
+        let longest = u32::try_from((drain + HAND_OVER).as_micros()).unwrap_or(u32::MAX);
+        notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
+        parts.scheduler.end().await;
+        intake.stop_taking().await;
         tokio::select! {
-            () = self.supervisor.drain(drain) => {}
+            () = supervisor.drain(drain) => {}
             // Asked a second time: not even the deadline is waited for.
             () = signals.stop() => {
                 tracing::info!("asked to stop again: handing everything back now");
-                self.supervisor.drain(Duration::ZERO).await;
+                supervisor.drain(Duration::ZERO).await;
             }
         }
-        self.intake.finish().await;
-        self.parts.keeper.end().await;
-        self.parts.watch.end().await;
-        self.parts.admin.end().await;
-        if let Some(redis) = self.parts.redis {
+        intake.finish().await;
+        parts.keeper.end().await;
+        parts.watch.end().await;
+        parts.admin.end().await;
+        if let Some(redis) = parts.redis {
             redis.end().await;
         }
         tracing::info!("stopped");
@@ -304,16 +330,22 @@ async fn supervise(mut server: Embedded, folder: PathBuf, port: Option<u16>, sto
             status = server.ended() => status,
         };
         tracing::error!("the embedded Redis ended by itself ({status}), starting it again");
-        server = loop {
-            if stop.is_cancelled() {
-                return;
-            }
-            tokio::time::sleep(REDIS_PAUSE).await;
-            match Embedded::start(&folder, port).await {
-                Ok(server) => break server,
-                Err(error) => tracing::error!("{error}"),
-            }
+        server = tokio::select! {
+            () = stop.cancelled() => return,
+            server = start_again(&folder, port) => server,
         };
+    }
+}
+
+async fn start_again(folder: &Path, port: Option<u16>) -> Embedded {
+    let mut pause = REDIS_PAUSE.0;
+    loop {
+        tokio::time::sleep(pause).await;
+        match Embedded::start(folder, port).await {
+            Ok(server) => return server,
+            Err(error) => tracing::error!("failed to {error}"),
+        }
+        pause = (pause * 2).min(REDIS_PAUSE.1);
     }
 }
 
@@ -353,10 +385,33 @@ enum Asked {
     Reload,
 }
 
-/// Half of what systemd allows between two signs of life; a day where it does not ask for any.
-fn watchdog() -> tokio::time::Interval {
-    let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(86_400), |limit| limit / 2);
-    tokio::time::interval(period.max(Duration::from_millis(100)))
+/// What systemd's watchdog hears: that this process turns, and that its keeper does.
+#[derive(Debug)]
+struct Watchdog {
+    keeper: Arc<Keeper>,
+    interval: tokio::time::Interval,
+    limit: Duration,
+}
+
+impl Watchdog {
+    fn new(keeper: Arc<Keeper>) -> Self {
+        // A day where systemd does not ask for any.
+        let limit = sd_notify::watchdog_enabled().unwrap_or(Duration::from_secs(2 * 86_400));
+        Self { keeper, interval: tokio::time::interval((limit / 2).max(Duration::from_millis(100))), limit }
+    }
+
+    /// Waits for the next time and gives a sign of life, unless the keeper's rounds stand still.
+    async fn pet(&mut self) {
+        self.interval.tick().await;
+        let silence = self.keeper.since_last_round();
+        if silence < self.limit {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            tracing::error!(
+                "the keeper has not ended a round for {silence:?}: systemd's watchdog is not told that we live"
+            );
+        }
+    }
 }
 
 fn notify(state: &[NotifyState<'_>]) {

@@ -115,7 +115,10 @@ fn run(path: &Path) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let source = Source::File(path.to_owned());
-    let ended = runtime().block_on(async { Daemon::start(loaded.config, source).await?.serve().await });
+    let ended = runtime().block_on(async {
+        Daemon::start(loaded.config, source).await?.serve().await;
+        Ok(())
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

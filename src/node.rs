@@ -1,11 +1,12 @@
 //! Who this process is: its node id, and its hold on the state folder.
 //!
 //! The folder is locked for as long as the process lives, by a lock that the kernel releases with it. Whoever gets the
-//! lock therefore knows that the node named in it is dead, and may take over its jobs at once instead of waiting for
-//! its leases to end.
+//! lock on the same machine therefore knows that the node named in it is dead, and may take over its jobs at once instead
+//! of waiting for its leases to end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -37,7 +38,8 @@ impl Node {
     /// [`NodeError`] when the folder cannot be used or another process holds it.
     pub(crate) fn enter(state_dir: &Path, name: &str) -> Result<Self, NodeError> {
         let folder = |source| NodeError::Folder { path: state_dir.to_owned(), source };
-        std::fs::create_dir_all(state_dir).map_err(folder)?;
+        // What is in it (arguments, mails) is for nobody else.
+        DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(folder)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -53,12 +55,22 @@ impl Node {
             return Err(NodeError::Held { path: state_dir.to_owned(), holder: written });
         }
         let id = new_id(name);
-        lock.rewind()
-            .and_then(|()| lock.set_len(0))
-            .and_then(|()| lock.write_all(id.as_str().as_bytes()))
-            .map_err(folder)?;
-        Ok(Self { id, predecessor: NodeId::parse(&written).ok(), _lock: lock })
+        let machine = machine();
+        lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| write!(lock, "{id} {machine}")).map_err(folder)?;
+        Ok(Self { id, predecessor: predecessor(&written, &machine), _lock: lock })
     }
+}
+
+/// The node named in the lock, if it ran on this machine. In a folder that was copied from another machine it may be
+/// alive there.
+fn predecessor(written: &str, machine: &str) -> Option<NodeId> {
+    let (node, on) = written.split_once(' ')?;
+    if on == machine { NodeId::parse(node).ok() } else { None }
+}
+
+/// systemd's id of this machine (machine-id(5)); empty where there is none.
+fn machine() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }
 
 /// The name, cut to what a node id may hold, and eight hexadecimal digits that no other start has.
@@ -87,5 +99,12 @@ mod tests {
         let second = Node::enter(folder.path(), "vps").expect("it is free again");
         assert_eq!(second.predecessor, Some(first_id.clone()));
         assert_ne!(second.id, first_id, "every start is a node of its own");
+    }
+
+    #[test]
+    fn a_copied_folder_names_no_predecessor() {
+        assert_eq!(predecessor("vps-1234 here", "here"), NodeId::parse("vps-1234").ok());
+        assert_eq!(predecessor("vps-1234 elsewhere", "here"), None);
+        assert_eq!(predecessor("", ""), None);
     }
 }

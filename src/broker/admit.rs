@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::Pipeline;
 
 use super::enqueue::encode;
+use super::exchange::encode_history;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
 use crate::job::{History, Job, QueueName, Timestamp, Wire};
@@ -25,6 +26,17 @@ pub(crate) struct Taken {
 pub(crate) struct Admission {
     pub taken: Taken,
     pub verdict: Verdict,
+    pub mark: Option<Mark>,
+}
+
+/// The producer's own hash of a job, looked at and written in the same transition as the admission.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    pub key: String,
+    /// The field and its value that say that the producer has withdrawn the job.
+    pub withdrawn: (&'static str, &'static str),
+    /// Set if the hash exists: how clients see the job as taken.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -45,6 +57,8 @@ pub(crate) enum Admitted {
     LivesAlready,
     /// It had been admitted before; the answer to that was lost.
     DoneBefore,
+    /// Its producer has withdrawn it meanwhile.
+    Withdrawn,
 }
 
 impl Broker {
@@ -167,13 +181,20 @@ fn add(pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result
             pipeline.arg(job.id.as_str()).arg(encode(job)?).arg(set).arg(at.as_millis()).arg("");
         }
         Verdict::Refused(job, history) => {
-            let history = serde_json::to_string(history).map_err(|error| BrokerError::Encode(error.to_string()))?;
+            let history = encode_history(history)?;
             pipeline.arg(job.id.as_str()).arg(encode(job)?).arg("dead").arg(now.as_millis()).arg(history);
         }
         Verdict::Dropped => {
             pipeline.arg("").arg("").arg("drop").arg(0).arg("");
         }
     }
+    match &admission.mark {
+        None => pipeline.arg(0),
+        Some(mark) => {
+            pipeline.arg(3 + 2 * mark.fields.len()).arg(&mark.key).arg(mark.withdrawn.0).arg(mark.withdrawn.1);
+            mark.fields.iter().fold(pipeline, |call, (name, value)| call.arg(name).arg(value))
+        }
+    };
     Ok(())
 }
 
@@ -181,6 +202,7 @@ fn admitted(code: u8) -> Admitted {
     match code {
         1 => Admitted::Yes,
         2 => Admitted::LivesAlready,
+        3 => Admitted::Withdrawn,
         _ => Admitted::DoneBefore,
     }
 }

@@ -1,4 +1,7 @@
 //! How much a pool could take on: the pool says it, the intake waits for it.
+//!
+//! The pool is the only one who says a number. The intake takes messages for a number once; whatever it admits changes
+//! the queue, so the pool comes round and says the next one.
 
 use std::sync::Arc;
 
@@ -6,36 +9,34 @@ use tokio::sync::watch;
 
 /// The free slots of one pool. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Demand(Arc<watch::Sender<usize>>);
+pub(crate) struct Demand(Arc<watch::Sender<Told>>);
+
+/// What the pool said, and when: the count grows with every word, so that the same number said again is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub free: usize,
+    count: u64,
+}
 
 impl Default for Demand {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self(Arc::new(watch::Sender::new(Told { free: 0, count: 0 })))
     }
 }
 
 impl Demand {
     /// The pool's word: this many slots are free.
-    pub(crate) fn set(&self, free: usize) {
-        self.0.send_if_modified(|current| std::mem::replace(current, free) != free);
+    pub(crate) fn tell(&self, free: usize) {
+        self.0.send_modify(|told| *told = Told { free, count: told.count + 1 });
     }
 
-    /// The intake's word: this many slots that it took messages for stay free, since those became no jobs. The pool,
-    /// which has heard nothing of them, would not say it.
-    pub(crate) fn give_back(&self, slots: usize) {
-        self.0.send_if_modified(|current| {
-            *current += slots;
-            slots > 0
-        });
-    }
-
-    /// Waits until there is at least one free slot; says how many there are.
-    pub(crate) async fn some(&self) -> usize {
+    /// Waits until there is a free slot and the pool has said so after `known`.
+    pub(crate) async fn after(&self, known: Option<Told>) -> Told {
         let mut receiver = self.0.subscribe();
-        match receiver.wait_for(|&free| free > 0).await {
-            Ok(free) => *free,
+        match receiver.wait_for(|told| told.free > 0 && Some(*told) != known).await {
+            Ok(told) => *told,
             // The sender lives in `self`, so it cannot be gone.
-            Err(_) => 0,
+            Err(_) => Told { free: 0, count: 0 },
         }
     }
 }

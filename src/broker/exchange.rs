@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redis::{Pipeline, Value};
 
+use super::held::Hold;
 use super::script::Script;
 use super::{Broker, BrokerError, OwedJob};
 use crate::config::Queue;
@@ -19,6 +20,8 @@ pub(crate) struct Claim {
     /// Proof that the claim is ours; grows with every claim of the queue.
     pub token: u64,
     pub started: Timestamp,
+    /// Says that we know of it, for as long as it exists.
+    pub(super) _hold: Hold,
 }
 
 /// A claim and what follows from its attempt.
@@ -41,7 +44,16 @@ pub(crate) enum Settled {
 pub(crate) struct Exchange {
     /// For each settlement, in order. `Err` holds those that are not known to be applied: to be sent again.
     pub settled: Result<Vec<Settled>, (BrokerError, Vec<Settlement>)>,
+    pub promoted: Result<(), BrokerError>,
     pub claims: Result<Vec<Claim>, BrokerError>,
+}
+
+impl Exchange {
+    /// Nothing is known to have happened.
+    fn failed(error: BrokerError, settlements: Vec<Settlement>) -> Self {
+        let settled = if settlements.is_empty() { Ok(Vec::new()) } else { Err((error.clone(), settlements)) };
+        Self { settled, promoted: Ok(()), claims: Err(error) }
+    }
 }
 
 /// Jobs promoted in one call.
@@ -63,7 +75,7 @@ impl Broker {
         let keys = self.keys(&queue.name);
         let mut pipeline = Pipeline::new();
         if let Err(error) = add_settles(&mut pipeline, &keys, queue, &settlements) {
-            return Exchange { settled: Err((error.clone(), settlements)), claims: Err(error) };
+            return Exchange::failed(error, settlements);
         }
         if promote {
             Script::promote.call(&mut pipeline, &[&keys.scheduled, &keys.retry, &keys.pending]);
@@ -74,21 +86,18 @@ impl Broker {
         }
         let mut replies = match self.store.link.send(&pipeline).await {
             Ok(replies) => replies.into_iter(),
-            Err(error) => {
-                let error = BrokerError::from(error);
-                return Exchange { settled: Err((error.clone(), settlements)), claims: Err(error) };
-            }
+            Err(error) => return Exchange::failed(error.into(), settlements),
         };
-        let settled = self.read_settles(&queue.name, settlements, &mut replies);
-        if promote && let Some(Err(error)) = replies.next().map(|reply| Script::promote.reply::<u64>(reply, "a count"))
-        {
-            tracing::warn!(queue = %queue.name, "promoting due jobs failed: {error}");
-        }
+        let settled = self.read_settles(settlements, &mut replies);
+        let promoted = match promote.then(|| replies.next()).flatten() {
+            Some(reply) => Script::promote.reply::<u64>(reply, "a count").map(drop),
+            None => Ok(()),
+        };
         let claims = match replies.next() {
             Some(reply) if want > 0 => self.read_claims(&queue.name, reply, now),
             _ => Ok(Vec::new()),
         };
-        Exchange { settled, claims }
+        Exchange { settled, promoted, claims }
     }
 
     fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, want: usize, now: Timestamp) {
@@ -98,25 +107,43 @@ impl Broker {
     }
 
     fn read_claims(&self, queue: &QueueName, reply: Value, now: Timestamp) -> Result<Vec<Claim>, BrokerError> {
-        let flat: Vec<String> = Script::claim.reply(reply, "texts")?;
+        let flat: Vec<Vec<u8>> = Script::claim.reply(reply, "texts")?;
         let mut claims = Vec::with_capacity(flat.len() / 4);
         for claim in flat.chunks_exact(4) {
-            // A record that cannot be read stays active under our token; the sweep gives it back, and its owner can
-            // read it. It is written by this program alone, so this is a version from the future.
-            match read_claim(&claim[0], &claim[1], &claim[2], &claim[3], now) {
-                Ok(claim) => {
-                    self.held().insert((queue.clone(), claim.token));
-                    claims.push(claim);
+            match self.read_claim(queue, &claim[1], &claim[2], &claim[3], now) {
+                Ok(claim) => claims.push(claim),
+                // It stays active under a token that nobody holds: the next sweep finds it and buries it.
+                Err(error) => {
+                    let job = String::from_utf8_lossy(&claim[0]);
+                    tracing::error!(%queue, %job, "a claimed job is unreadable: {error}");
                 }
-                Err(error) => tracing::error!(%queue, job = %claim[0], "a claimed job is unreadable: {error}"),
             }
         }
         Ok(claims)
     }
 
-    fn read_settles(
+    /// A claim from the texts that a script gives; from here on it is held.
+    pub(super) fn read_claim(
         &self,
         queue: &QueueName,
+        token: &[u8],
+        record: &[u8],
+        history: &[u8],
+        started: Timestamp,
+    ) -> Result<Claim, BrokerError> {
+        let broken = |expected| BrokerError::Answer { script: "claim", expected };
+        let job: Job = serde_json::from_slice(record).map_err(|_| broken("a job's record"))?;
+        let history = match history {
+            b"" => History::default(),
+            text => serde_json::from_slice(text).map_err(|_| broken("a job's history"))?,
+        };
+        let token = std::str::from_utf8(token).ok().and_then(|token| token.parse().ok()).ok_or(broken("a token"))?;
+        let hold = self.held.hold(queue, token);
+        Ok(Claim { job: Arc::new(job), history, token, started, _hold: hold })
+    }
+
+    fn read_settles(
+        &self,
         settlements: Vec<Settlement>,
         replies: &mut impl Iterator<Item = Value>,
     ) -> Result<Vec<Settled>, (BrokerError, Vec<Settlement>)> {
@@ -132,14 +159,13 @@ impl Broker {
         if codes.len() != settlements.len() {
             return Err((BrokerError::Answer { script: "settle", expected }, settlements));
         }
-        let outcomes = settlements.into_iter().zip(codes).map(|(settlement, code)| self.close(queue, settlement, code));
+        let outcomes = settlements.into_iter().zip(codes).map(|(settlement, code)| self.close(settlement, code));
         Ok(outcomes.collect())
     }
 
     /// The settle is answered: the claim is no longer ours, and the producer is owed an answer.
-    fn close(&self, queue: &QueueName, settlement: Settlement, code: u8) -> Settled {
+    fn close(&self, settlement: Settlement, code: u8) -> Settled {
         let Settlement { claim, decision } = settlement;
-        self.held().remove(&(queue.clone(), claim.token));
         if code == 0 {
             return Settled::Refused;
         }
@@ -159,6 +185,18 @@ fn add_settles(
     if settlements.is_empty() {
         return Ok(());
     }
+    call_settle(pipeline, keys, queue.keep_completed.count, queue.keep_dead.count);
+    for Settlement { claim, decision } in settlements {
+        let (set, score) = destination(decision, claim);
+        pipeline.arg(claim.job.id.as_str()).arg(claim.token).arg(set).arg(score.as_millis());
+        pipeline.arg(encode_history(&decision.history)?);
+        pipeline.arg(counter(decision, &claim.history)).arg(u8::from(owes_reply(&claim.job, decision.next)));
+    }
+    Ok(())
+}
+
+/// Starts a call of `settle`; the settles follow as arguments.
+pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_completed: usize, keep_dead: usize) {
     let touched = [
         &keys.active,
         &keys.history,
@@ -172,15 +210,12 @@ fn add_settles(
         &keys.outbox,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
-    pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count);
-    for Settlement { claim, decision } in settlements {
-        let (set, score) = destination(decision, claim);
-        let history =
-            serde_json::to_string(&decision.history).map_err(|error| BrokerError::Encode(error.to_string()))?;
-        pipeline.arg(claim.job.id.as_str()).arg(claim.token).arg(set).arg(score.as_millis()).arg(history);
-        pipeline.arg(counter(decision, &claim.history)).arg(u8::from(owes_reply(&claim.job, decision.next)));
-    }
-    Ok(())
+    pipeline.arg(keep_completed).arg(keep_dead);
+}
+
+/// The history as it stands in the `history` hash.
+pub(super) fn encode_history(history: &History) -> Result<String, BrokerError> {
+    serde_json::to_string(history).map_err(|error| BrokerError::Encode(error.to_string()))
 }
 
 /// The set a job goes to, and its place in it. A released job gets its old place back, before what came later.
@@ -213,21 +248,4 @@ fn counter(decision: &Decision, before: &History) -> &'static str {
 /// Whether the producer is to be told: a foreign one, when the job has ended or waits for its next attempt.
 fn owes_reply(job: &Job, next: Next) -> bool {
     matches!(job.origin, Origin::Wire { .. }) && !matches!(next, Next::Release)
-}
-
-/// A claim from the texts that a script gives.
-pub(super) fn read_claim(
-    id: &str,
-    token: &str,
-    record: &str,
-    history: &str,
-    started: Timestamp,
-) -> Result<Claim, BrokerError> {
-    let broken = |_| BrokerError::Answer { script: "claim", expected: "a job's record" };
-    let job: Job = serde_json::from_str(record).map_err(broken)?;
-    debug_assert_eq!(job.id.as_str(), id);
-    let history =
-        if history.is_empty() { History::default() } else { serde_json::from_str(history).map_err(broken)? };
-    let token = token.parse().map_err(|_| BrokerError::Answer { script: "claim", expected: "a token" })?;
-    Ok(Claim { job: Arc::new(job), history, token, started })
 }

@@ -1,7 +1,5 @@
 //! One fire of a schedule becomes one job, over any number of nodes.
 
-use std::collections::HashMap;
-
 use redis::Pipeline;
 
 use super::enqueue::encode;
@@ -20,8 +18,8 @@ pub(crate) enum Fired {
 }
 
 impl Broker {
-    /// Enqueues `job` as the fire `fire` of `schedule`, unless it was done. `skip_overlap` holds what the ids of the
-    /// schedule's jobs start with when a fire is to be left out while the previous job has not ended.
+    /// Enqueues `job` as the fire `fire` of `schedule`, unless it was done; with `skip_overlap` also unless the job of an
+    /// earlier fire has not ended.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, a fire that was done is recognised.
@@ -30,14 +28,14 @@ impl Broker {
         schedule: &str,
         fire: Timestamp,
         job: &Job,
-        skip_overlap: Option<&str>,
+        skip_overlap: bool,
     ) -> Result<Fired, BrokerError> {
         let keys = self.keys(&job.queue);
         let touched = [&keys.fires, &keys.jobs, &keys.pending, &keys.scheduled, &keys.retry, &keys.active];
         let mut pipeline = Pipeline::new();
         Script::fire.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(schedule).arg(fire.as_millis()).arg(job.id.as_str()).arg(encode(job)?);
-        pipeline.arg(job.enqueued_at.as_millis()).arg(skip_overlap.unwrap_or_default());
+        pipeline.arg(job.enqueued_at.as_millis()).arg(if skip_overlap { "skip" } else { "" });
         let reply = only(self.store.link.send(&pipeline).await?)?;
         match Script::fire.reply::<u8>(reply, "0, 1 or 2")? {
             0 => Ok(Fired::DoneBefore),
@@ -47,16 +45,23 @@ impl Broker {
         }
     }
 
-    /// The last fire of each schedule that enqueues into `queue`.
+    /// The last fire of a schedule. One that has none yet is entered as if it had fired now, so that from here on no
+    /// fire of it is missed unnoticed.
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
-    pub(crate) async fn last_fires(&self, queue: &QueueName) -> Result<HashMap<String, Timestamp>, BrokerError> {
+    pub(crate) async fn last_fire(
+        &self,
+        queue: &QueueName,
+        schedule: &str,
+        now: Timestamp,
+    ) -> Result<Timestamp, BrokerError> {
+        let fires = self.keys(queue).fires;
         let mut pipeline = Pipeline::new();
-        pipeline.hgetall(&self.keys(queue).fires);
-        let reply = crate::store::accepted(only(self.store.link.send(&pipeline).await?)?)?;
-        let fires: HashMap<String, u64> = redis::FromRedisValue::from_redis_value(reply)
-            .map_err(|_| BrokerError::Answer { script: "HGETALL", expected: "the fires" })?;
-        Ok(fires.into_iter().map(|(name, at)| (name, Timestamp::from_millis(at))).collect())
+        pipeline.cmd("HSETNX").arg(&fires).arg(schedule).arg(now.as_millis()).cmd("HGET").arg(&fires).arg(schedule);
+        let reply = self.store.link.send(&pipeline).await?.pop().unwrap_or_default();
+        let last: u64 = redis::FromRedisValue::from_redis_value(crate::store::accepted(reply)?)
+            .map_err(|_| BrokerError::Answer { script: "HGET", expected: "a fire" })?;
+        Ok(Timestamp::from_millis(last))
     }
 }

@@ -13,6 +13,7 @@ mod demand;
 mod enqueue;
 mod exchange;
 mod fire;
+mod held;
 mod outbox;
 mod script;
 mod sweep;
@@ -20,22 +21,23 @@ mod sweep;
 mod tests;
 mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use admit::{Admission, Admitted, Taken, Verdict};
+pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
 pub(crate) use demand::Demand;
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Settled, Settlement};
 pub(crate) use fire::Fired;
-pub(crate) use outbox::{OwedJob, OwedReceiver};
+pub(crate) use outbox::{Answer, Guard, OwedJob, OwedReceiver};
 pub(crate) use script::SCRIPTS;
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::Watch;
 
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};
+use held::Held;
 
 /// The broker of one node.
 #[derive(Debug)]
@@ -46,9 +48,7 @@ pub(crate) struct Broker {
     /// Answers owed to foreign producers, as they arise; who cannot keep up finds them in the outbox.
     pub owed: outbox::OwedSender,
     lease: Duration,
-    /// Tokens of the claims this process knows it holds. A claim enters when its answer arrives and leaves when its
-    /// settle is answered; the sweep gives back what Redis says we hold and this set does not know.
-    held: Mutex<HashSet<(QueueName, u64)>>,
+    held: Held,
     /// Free slots of each pool, for the intake.
     demands: Mutex<HashMap<QueueName, Demand>>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
@@ -65,7 +65,7 @@ impl Broker {
             watch,
             owed,
             lease,
-            held: Mutex::default(),
+            held: Held::default(),
             demands: Mutex::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
@@ -90,11 +90,6 @@ impl Broker {
     /// The end of a lease that is renewed now.
     fn lease_until(&self, now: Timestamp) -> Timestamp {
         now.after(self.lease)
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<(QueueName, u64)>> {
-        // A panic while it was locked cannot have left it half-changed: every use is a single operation.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Answers owed to foreign producers.
 //!
-//! A settle writes the debt in the same transition as the end of the attempt, so it survives us; [`Broker::pay`]
-//! removes it in the same transaction that writes the foreign answer. In between it travels through a channel inside
+//! A settle writes the debt in the same transition as the end of the attempt, so it survives us; [`Broker::answer`]
+//! removes it in the same transition that writes the foreign answer. In between it travels through a channel inside
 //! the process; what does not fit there, or was left behind by a dead node, is found again by [`Broker::owed_jobs`].
 
 use std::sync::Arc;
@@ -85,23 +85,64 @@ impl Broker {
         Ok(owed)
     }
 
-    /// Adds the read of a debt: the reply is the token of the settle that owes it, or nil.
-    pub(crate) fn debt(&self, pipeline: &mut Pipeline, owed: &OwedJob) {
-        pipeline.hget(self.keys(&owed.job.queue).outbox, owed.job.id.as_str());
-    }
-
-    /// Adds the payment of a debt to a transaction that writes the foreign answer.
-    pub(crate) fn pay<'p>(&self, transaction: &'p mut Pipeline, owed: &OwedJob) -> &'p mut Pipeline {
-        let keys = self.keys(&owed.job.queue);
-        Script::done.call(transaction, &[&keys.outbox]).arg(owed.job.id.as_str()).arg(owed.token)
-    }
-
-    async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
-        let keys = self.keys(queue);
+    /// Answers, each in one transition with the payment of its debt. Says for each whether it was still owed.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: repeat it, what was answered is recognised.
+    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<bool>, BrokerError> {
+        if answers.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = Pipeline::new();
-        Script::done.call(&mut pipeline, &[&keys.outbox]).arg(id).arg(token);
-        only(self.store.link.send(&pipeline).await?)?;
+        for (owed, answer) in answers {
+            let (guard, key, text) = match &answer.guard {
+                Guard::None => ("", "", ""),
+                Guard::Exists(key) => ("exists", key.as_str(), ""),
+                Guard::Unless { key, begins } => ("unless", key.as_str(), *begins),
+            };
+            Script::answer.call(&mut pipeline, &[&self.keys(&owed.job.queue).outbox]);
+            pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(guard).arg(key).arg(text);
+            for command in &answer.commands {
+                pipeline.arg(command.len()).arg(command);
+            }
+        }
+        let replies = self.store.link.send(&pipeline).await?;
+        replies.into_iter().map(|reply| Script::answer.reply::<u8>(reply, "0 or 1").map(|paid| paid == 1)).collect()
+    }
+
+    /// Nobody can be answered any more: the job was deleted before.
+    async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
+        let mut pipeline = Pipeline::new();
+        Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
+        pipeline.arg(id).arg(token).arg("").arg("").arg("");
+        accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
+    }
+}
+
+/// What is written to answer a producer, in its own keys.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub guard: Guard,
+    /// Redis commands, each with its arguments.
+    pub commands: Vec<Vec<Vec<u8>>>,
+}
+
+/// When the commands of an answer are left out; the debt is paid all the same.
+#[derive(Debug, Default)]
+pub(crate) enum Guard {
+    #[default]
+    None,
+    /// Unless this key exists.
+    Exists(String),
+    /// When the value of this key begins with a text.
+    Unless { key: String, begins: &'static str },
+}
+
+impl Answer {
+    /// Adds a command.
+    pub(crate) fn command(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
+        self.commands.push(arguments.iter().map(|argument| (*argument).as_ref().to_vec()).collect());
     }
 }
 

@@ -21,7 +21,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(admit, adopt, claim, done, enqueue, fire, heartbeat, promote, prune, reap, retire, settle, take);
+scripts!(admit, adopt, answer, claim, enqueue, fire, heartbeat, promote, prune, reap, retire, settle, take);
 
 /// The SHA-1 of each script, by which Redis knows it once it is loaded.
 static HASHES: LazyLock<Vec<String>> =

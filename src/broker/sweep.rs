@@ -1,12 +1,15 @@
 //! Signs of life, and what the dead left behind.
 
-use redis::Pipeline;
+use redis::{FromRedisValue, Pipeline, Value};
+use serde_json::Value as Json;
 
-use super::exchange::read_claim;
+use super::exchange::{call_settle, encode_history};
 use super::script::{Script, only};
 use super::{Broker, BrokerError, Claim};
+use crate::clock;
 use crate::config::Queue;
-use crate::job::{NodeId, QueueName, Timestamp};
+use crate::job::{Cause, End, History, Mishap, MishapKind, NodeId, QueueName, State, Timestamp};
+use crate::store::accepted;
 
 /// What a heartbeat learned about one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +33,27 @@ pub(crate) struct Swept {
     pub crashed: bool,
 }
 
+/// A bound for sets that nothing reaches: burying trims nothing.
+const KEEP_ALL: usize = 1 << 40;
 /// Jobs deleted by one pass over one set.
 const PRUNE: usize = 1000;
 
 impl Broker {
+    /// Sets this process's clock by Redis's, so that all nodes on it reckon leases and due times by the same one. Says
+    /// whether it jumped by more than a lease bears.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the clock goes on as it was.
+    pub(crate) async fn set_clock(&self) -> Result<bool, BrokerError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("TIME");
+        let asked = clock::Reading::now();
+        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        let unexpected = |_| BrokerError::Answer { script: "TIME", expected: "seconds and microseconds" };
+        let (seconds, micros): (u64, u64) = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
+        Ok(asked.set_by(Timestamp::from_millis(seconds * 1000 + micros / 1000)) > self.lease / 3)
+    }
+
     /// Renews this node's leases, and publishes what it learned in [`Broker::surveys`].
     ///
     /// # Errors
@@ -46,7 +66,7 @@ impl Broker {
         let touched: Vec<&str> = keys.iter().flat_map(|k| [&*k.leases, &*k.active, &*k.inflight, &*k.outbox]).collect();
         let mut pipeline = Pipeline::new();
         Script::heartbeat.call(&mut pipeline, &touched);
-        pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis());
+        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let flat: Vec<String> = Script::heartbeat.reply(reply, "numbers")?;
         let surveys: Vec<Survey> = queues
@@ -81,30 +101,37 @@ impl Broker {
         Script::reap.call(&mut pipeline, &[&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters]);
         pipeline.arg(expired_before.as_millis()).arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let (mine, taken): (Vec<String>, Vec<String>) = Script::reap.reply(reply, "two lists")?;
+        let (mine, taken): (Vec<Vec<u8>>, Vec<Vec<u8>>) = Script::reap.reply(reply, "two lists")?;
         let mut swept = Vec::new();
+        let mut unreadable = Vec::new();
         for found in taken.chunks_exact(7) {
-            swept.push(self.taken_over(queue, found, now)?);
+            let started = number(&found[6]).map_or(now, Timestamp::from_millis);
+            match self.read_claim(queue, &found[1], &found[2], &found[3], started) {
+                Ok(claim) => {
+                    let reason = self.last_seen(&found[4], &found[5], started, now);
+                    swept.push(Swept { claim, reason, crashed: true });
+                }
+                Err(error) => unreadable.push((found[0].clone(), found[1].clone(), error)),
+            }
         }
-        swept.extend(self.lost_answers(queue, &mine, now).await?);
+        // What is in `swept` is held from here on: if the rest fails, it is dropped, and found by the next sweep.
+        self.lost_answers(queue, &mine, now, &mut swept, &mut unreadable).await?;
+        self.bury(queue, &unreadable, now).await?;
         Ok(swept)
     }
 
-    fn taken_over(&self, queue: &QueueName, found: &[String], now: Timestamp) -> Result<Swept, BrokerError> {
-        let started = found[6].parse().map_or(now, Timestamp::from_millis);
-        let claim = read_claim(&found[0], &found[1], &found[2], &found[3], started)?;
-        self.held().insert((queue.clone(), claim.token));
-        let node = if found[4].is_empty() { "an unknown node" } else { &found[4] };
-        let silent = match found[5].parse::<u64>() {
-            Ok(0) | Err(_) => "has ended without handing it back".to_owned(),
-            Ok(end) => {
+    /// When a node was last heard of, in words.
+    fn last_seen(&self, node: &[u8], lease: &[u8], started: Timestamp, now: Timestamp) -> String {
+        let node = if node.is_empty() { "unknown".into() } else { String::from_utf8_lossy(node) };
+        let ran = now.since(started).as_secs();
+        let silent = match number(lease) {
+            Some(0) | None => "has ended without handing it back".to_owned(),
+            Some(end) => {
                 let last = Timestamp::from_millis(end).before(self.lease);
                 format!("gave its last sign of life {} s ago", now.since(last).as_secs())
             }
         };
-        let ran = started_words(started, now);
-        let reason = format!("the node {node}, which ran it {ran}, {silent}");
-        Ok(Swept { claim, reason, crashed: true })
+        format!("the node {node}, which ran it for up to {ran} s, {silent}")
     }
 
     /// Claims that Redis says are ours and that this process does not know. Young ones are left alone: their answer
@@ -112,39 +139,72 @@ impl Broker {
     async fn lost_answers(
         &self,
         queue: &QueueName,
-        mine: &[String],
+        mine: &[Vec<u8>],
         now: Timestamp,
-    ) -> Result<Vec<Swept>, BrokerError> {
+        swept: &mut Vec<Swept>,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<(), BrokerError> {
         let old = now.before(2 * self.store.link.timeout());
-        let lost: Vec<(&str, u64, Timestamp)> = mine
+        let lost: Vec<(&[u8], &[u8], Timestamp)> = mine
             .chunks_exact(3)
-            .filter_map(|own| Some((own[0].as_str(), own[1].parse().ok()?, own[2].parse().ok()?)))
-            .map(|(id, token, started)| (id, token, Timestamp::from_millis(started)))
-            .filter(|(_, token, started)| *started < old && !self.held().contains(&(queue.clone(), *token)))
+            .filter_map(|own| Some((&*own[0], &*own[1], number(&own[1])?, Timestamp::from_millis(number(&own[2])?))))
+            .filter(|(_, _, token, started)| *started < old && !self.held.knows(queue, *token))
+            .map(|(id, token, _, started)| (id, token, started))
             .collect();
         if lost.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let keys = self.keys(queue);
-        let ids: Vec<&str> = lost.iter().map(|(id, ..)| *id).collect();
+        let ids: Vec<&[u8]> = lost.iter().map(|(id, ..)| *id).collect();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("HMGET").arg(&keys.jobs).arg(&ids).cmd("HMGET").arg(&keys.history).arg(&ids);
-        let replies = self.store.link.send(&pipeline).await?;
-        let unexpected = || BrokerError::Answer { script: "HMGET", expected: "records" };
-        let mut texts = replies.into_iter().map(|reply| {
-            redis::FromRedisValue::from_redis_value(crate::store::accepted(reply)?).map_err(|_| unexpected())
-        });
-        let records: Vec<Option<String>> = texts.next().ok_or_else(unexpected)??;
-        let histories: Vec<Option<String>> = texts.next().ok_or_else(unexpected)??;
-        let mut swept = Vec::new();
+        let mut replies = self.store.link.send(&pipeline).await?.into_iter();
+        let mut texts = || -> Result<Vec<Option<Vec<u8>>>, BrokerError> {
+            let reply = accepted(replies.next().unwrap_or(Value::Nil))?;
+            FromRedisValue::from_redis_value(reply)
+                .map_err(|_| BrokerError::Answer { script: "HMGET", expected: "records" })
+        };
+        let (records, histories) = (texts()?, texts()?);
         for (((id, token, started), record), history) in lost.into_iter().zip(records).zip(histories) {
             let Some(record) = record else { continue };
-            let claim = read_claim(id, &token.to_string(), &record, &history.unwrap_or_default(), started)?;
-            self.held().insert((queue.clone(), claim.token));
-            let reason = "Redis had given it to this node, but the answer was lost on the way".to_owned();
-            swept.push(Swept { claim, reason, crashed: false });
+            match self.read_claim(queue, token, &record, &history.unwrap_or_default(), started) {
+                Ok(claim) => {
+                    let reason = "Redis had given it to this node, but the answer was lost on the way".to_owned();
+                    swept.push(Swept { claim, reason, crashed: false });
+                }
+                Err(error) => unreadable.push((id.to_vec(), token.to_vec(), error)),
+            }
         }
-        Ok(swept)
+        Ok(())
+    }
+
+    /// Ends jobs whose record cannot be read: dead, with the reason. The record stays as it is, for whoever can read it.
+    async fn bury(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = Pipeline::new();
+        call_settle(&mut pipeline, &self.keys(queue), KEEP_ALL, KEEP_ALL);
+        for (id, token, error) in unreadable {
+            let job = String::from_utf8_lossy(id);
+            tracing::error!(%queue, %job, "its record cannot be read, it is dead: {error}");
+            let mut history = History::default();
+            history.note(Mishap {
+                at: now,
+                attempt: 0,
+                node: self.node.clone(),
+                kind: MishapKind::Failed,
+                name: "UnreadableRecord".to_owned(),
+                message: format!("this version of jobsd cannot read the job's record: {error}"),
+                detail: None,
+            });
+            let cause = Some(Cause::Unreadable);
+            let end = End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause };
+            history.end = Some(end);
+            pipeline.arg(id).arg(token).arg("dead").arg(now.as_millis()).arg(encode_history(&history)?).arg("").arg(0);
+        }
+        accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        Ok(())
     }
 
     /// Ends the leases of a node that is known to be dead or is this one, about to leave.
@@ -163,7 +223,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes ended jobs that are past their retention, a bounded number; says how many.
+    /// Deletes ended jobs that are past their retention, by age or by count, a bounded number; says how many.
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
@@ -173,12 +233,16 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(now.before(queue.keep_completed.age).as_millis());
-        pipeline.arg(now.before(queue.keep_dead.age).as_millis()).arg(PRUNE);
+        pipeline.arg(now.before(queue.keep_dead.age).as_millis());
+        pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         Script::prune.reply(reply, "a count")
     }
 }
 
-fn started_words(started: Timestamp, now: Timestamp) -> String {
-    format!("for up to {} s", now.since(started).as_secs())
+/// A job by id and token, and why its record cannot be read.
+type Unreadable = (Vec<u8>, Vec<u8>, BrokerError);
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

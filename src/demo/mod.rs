@@ -134,18 +134,17 @@ async fn start(config: &mut Config, report: &mut Report) -> Result<Daemon, DemoE
     }
 }
 
-type Ended = Result<Result<(), StartError>, JoinError>;
+type Ended = Result<(), JoinError>;
 
 fn early(ended: Ended) -> DemoError {
     match ended {
-        Ok(Ok(())) => DemoError::Interrupted,
-        Ok(Err(error)) => error.into(),
+        Ok(()) => DemoError::Interrupted,
         Err(panic) => panic.into(),
     }
 }
 
 fn closed(ended: Ended, report: &mut Report, stage: &Stage) -> Result<(), DemoError> {
-    ended??;
+    ended?;
     Ok(report.closing(&stage.place)?)
 }
 

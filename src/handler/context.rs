@@ -25,7 +25,7 @@ impl Context {
         }
         let mut values = args.clone();
         values.insert("vars".into(), vars.clone());
-        values.insert("steps".into(), Value::Array(attempt.steps.clone()));
+        values.insert("steps".into(), Value::Array(attempt.steps.results()));
         values.insert("now".into(), json!(now.to_string()));
         values.insert(
             "job".into(),
@@ -53,12 +53,5 @@ impl Context {
     /// Null before the first step has ended.
     pub(super) fn last_result(&self) -> Value {
         self.values["steps"].as_array().and_then(|steps| steps.last()).cloned().unwrap_or_default()
-    }
-
-    pub(super) fn into_steps(mut self) -> Vec<Value> {
-        match self.values["steps"].take() {
-            Value::Array(steps) => steps,
-            _ => Vec::new(),
-        }
     }
 }

@@ -16,6 +16,7 @@ mod push;
 mod redact;
 mod response;
 mod sql;
+mod steps;
 mod video;
 mod video_protocol;
 
@@ -26,6 +27,7 @@ use crate::config::{Config, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
+pub(crate) use steps::Steps;
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
 /// step first needs them.
@@ -61,8 +63,8 @@ pub(crate) struct Attempt<'a> {
     pub task: &'a Task,
     /// From 1.
     pub attempt: u32,
-    /// Results of the steps that earlier attempts have finished, in order.
-    pub steps: Vec<Value>,
+    /// Results of the finished steps; those of earlier attempts at first.
+    pub steps: Steps,
 }
 
 /// What one step sees of its attempt.
@@ -99,17 +101,16 @@ impl Handlers {
         let mut context = Context::new(attempt, &self.vars, clock::now());
         match self.steps(attempt, &mut context).await {
             Ok(result) => Outcome::Success(result),
-            Err(failure) => {
-                let failure = redact::without_secrets(failure, attempt.task, &attempt.job.args);
-                Outcome::Failure(Failure { steps: context.into_steps(), ..failure })
-            }
+            Err(failure) => Outcome::Failure(redact::without_secrets(failure, attempt.task, &attempt.job.args)),
         }
     }
 
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Failure> {
-        for (number, step) in attempt.task.steps.iter().enumerate().skip(attempt.steps.len()) {
+        let finished = attempt.steps.results().len();
+        for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
             let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
             let result = self.step(step, &run).await?;
+            attempt.steps.finish(result.clone());
             context.finish_step(result);
         }
         match &attempt.task.result {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Attempt, Handlers};
+use super::{Attempt, Handlers, Steps};
 use crate::config::{self, Config, Database, EmailProvider, PushProvider, Secret};
 use crate::job::{Outcome, TaskName};
 use crate::testing::{fixture, postgres};
@@ -27,7 +27,7 @@ async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> 
     let positional = args.as_array().expect("an array");
     let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
     let job = fixture::job(Value::Object(args));
-    match handlers.perform(&Attempt { job: &job, task, attempt: 1, steps: Vec::new() }).await {
+    match handlers.perform(&Attempt { job: &job, task, attempt: 1, steps: Steps::default() }).await {
         Outcome::Success(result) => result,
         other => panic!("{}: {other:?}", task.name),
     }

@@ -27,9 +27,9 @@ fn world() -> World {
     World { _dir: dir, handlers }
 }
 
-async fn perform(world: &World, task: &Task, args: Value, steps: Vec<Value>) -> Outcome {
+async fn perform(world: &World, task: &Task, args: Value, steps: &Steps) -> Outcome {
     let job = fixture::job(args);
-    world.handlers.perform(&Attempt { job: &job, task, attempt: 2, steps }).await
+    world.handlers.perform(&Attempt { job: &job, task, attempt: 2, steps: steps.clone() }).await
 }
 
 fn failure(outcome: Outcome) -> Failure {
@@ -53,7 +53,7 @@ async fn the_result_sees_arguments_vars_steps_and_the_job() {
         "job": "{{ job.id }}/{{ job.queue }}/{{ job.attempt }}",
         "dated": "{{ now is string }}",
     })));
-    let outcome = perform(&world, &task, json!({"name": "Ann"}), Vec::new()).await;
+    let outcome = perform(&world, &task, json!({"name": "Ann"}), &Steps::default()).await;
     let expected = json!({
         "name": "Ann",
         "count": 7,
@@ -72,20 +72,35 @@ async fn a_retry_goes_on_behind_the_finished_steps() {
     let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
     let mut task =
         fixture::task(vec![sql(insert), probe(ProbeOp::Fail), sql("SELECT count(*) AS n FROM notifications")]);
-    let failed = failure(perform(&world, &task, json!({"user_id": 1}), Vec::new()).await);
-    assert_eq!(failed.steps, [json!({"affected": 1, "rows": []})]);
+    let steps = Steps::default();
+    let failed = failure(perform(&world, &task, json!({"user_id": 1}), &steps).await);
+    assert_eq!(steps.results(), [json!({"affected": 1, "rows": []})]);
     assert_eq!((failed.kind.as_str(), failed.retry), ("ProbeFailure", Retryable::ByPolicy));
 
     task.steps[1] = probe(ProbeOp::Noop);
-    let outcome = perform(&world, &task, json!({"user_id": 1}), failed.steps).await;
+    let outcome = perform(&world, &task, json!({"user_id": 1}), &steps).await;
     assert_eq!(outcome, Outcome::Success(json!({"affected": 1, "rows": [{"n": 1}]})), "one row: the insert ran once");
+}
+
+#[tokio::test]
+async fn what_is_done_stays_done_when_the_attempt_is_stopped() {
+    let world = world();
+    let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
+    let task = fixture::task(vec![sql(insert), probe(ProbeOp::Sleep)]);
+    let steps = Steps::default();
+    let attempt = perform(&world, &task, json!({"user_id": 1, "seconds": 3600}), &steps);
+    tokio::select! {
+        outcome = attempt => panic!("it sleeps: {outcome:?}"),
+        () = crate::testing::wait::until("the first step is done", || (steps.results().len() == 1).then_some(())) => {}
+    }
+    assert_eq!(steps.results(), [json!({"affected": 1, "rows": []})]);
 }
 
 #[tokio::test]
 async fn a_job_whose_steps_are_all_done_only_renders_its_result() {
     let world = world();
     let task = fixture::task(vec![probe(ProbeOp::Fail)]);
-    let outcome = perform(&world, &task, Value::Null, vec![json!("done before")]).await;
+    let outcome = perform(&world, &task, Value::Null, &Steps::new(vec![json!("done before")])).await;
     assert_eq!(outcome, Outcome::Success(json!("done before")));
 }
 
@@ -94,10 +109,11 @@ async fn the_probe_fails_as_it_is_told() {
     let world = world();
     let task = fixture::task(vec![probe(ProbeOp::Fail)]);
     let args = json!({"message": "no luck", "kind": "Misfortune", "retry": false});
-    let failed = failure(perform(&world, &task, args, Vec::new()).await);
+    let failed = failure(perform(&world, &task, args, &Steps::default()).await);
     assert_eq!(failed, Failure::never("Misfortune", "no luck"));
-    let failed =
-        failure(perform(&world, &fixture::task(vec![probe(ProbeOp::Sleep)]), json!({"seconds": -1}), Vec::new()).await);
+    let failed = failure(
+        perform(&world, &fixture::task(vec![probe(ProbeOp::Sleep)]), json!({"seconds": -1}), &Steps::default()).await,
+    );
     assert_eq!((failed.kind.as_str(), failed.retry), ("BadArguments", Retryable::Never));
 }
 
@@ -107,7 +123,7 @@ async fn a_secret_argument_never_stands_in_a_failure() {
     let mut task = fixture::task(vec![probe(ProbeOp::Fail)]);
     task.params = vec![Param { secret: true, ..fixture::param("token") }, fixture::param("message")];
     let args = json!({"token": "s3cr3t-t0k3n", "message": "the server said: s3cr3t-t0k3n is unknown"});
-    let failed = failure(perform(&world, &task, args, Vec::new()).await);
+    let failed = failure(perform(&world, &task, args, &Steps::default()).await);
     assert_eq!(failed.message, "the server said: *** is unknown");
 }
 
@@ -116,6 +132,6 @@ async fn a_result_that_cannot_be_rendered_is_final() {
     let world = world();
     let mut task = fixture::task(vec![probe(ProbeOp::Noop)]);
     task.result = Some(fixture::value(json!("{{ nobody.knows }}")));
-    let failed = failure(perform(&world, &task, Value::Null, Vec::new()).await);
-    assert_eq!((failed.kind.as_str(), failed.retry, failed.steps.len()), ("TemplateError", Retryable::Never, 1));
+    let failed = failure(perform(&world, &task, Value::Null, &Steps::default()).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("TemplateError", Retryable::Never));
 }

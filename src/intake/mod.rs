@@ -24,16 +24,21 @@ mod python;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::{Broker, OwedReceiver};
 use crate::config::{Config, Queue};
 use crate::job::QueueName;
 use crate::metrics::Metrics;
 use pump::Pump;
+
+/// Pause before a pump that panicked starts again: a bug must not become a busy loop.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// The intake of one node: a pump for each queue that reads foreign lists, and one writer of answers.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ struct Running {
 }
 
 impl Intake {
-    /// Starts the writer of answers; pumps start with [`Intake::apply`].
+    /// Starts the writer of answers; pumps start with [`Intake::start_missing`].
     pub(crate) fn start(
         broker: Arc<Broker>,
         config: Arc<ArcSwap<Config>>,
@@ -67,8 +72,9 @@ impl Intake {
         Self { broker, config, metrics, pumps: HashMap::new(), reply }
     }
 
-    /// Makes the pumps equal to the queues: those whose lists changed are started anew.
-    pub(crate) async fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+    /// Ends the pumps whose queue is gone or reads other lists now. Comes before the pools change, so that no message is
+    /// taken into a queue that nobody serves any more.
+    pub(crate) async fn end_stale(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
         let same = |name: &QueueName, running: &Running| {
             running.queue.as_ref().map(|queue| &queue.lists) == queues.get(name).map(|queue| &queue.lists)
         };
@@ -79,12 +85,16 @@ impl Intake {
                 pump.end().await;
             }
         }
+    }
+
+    /// Starts the pumps that are missing.
+    pub(crate) fn start_missing(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
         for (name, queue) in queues {
             if !queue.lists.is_empty() && !self.pumps.contains_key(name) {
                 let stop = CancellationToken::new();
                 let (broker, config) = (Arc::clone(&self.broker), Arc::clone(&self.config));
-                let pump = Pump::new(broker, config, Arc::clone(&self.metrics), queue);
-                let task = tokio::spawn(pump.run(stop.clone()));
+                let make = Maker { broker, config, metrics: Arc::clone(&self.metrics), queue: Arc::clone(queue) };
+                let task = tokio::spawn(pump(make, stop.clone()));
                 self.pumps.insert(name.clone(), Running { queue: Some(Arc::clone(queue)), stop, task });
             }
         }
@@ -103,6 +113,31 @@ impl Intake {
     /// Writes the answers that are at hand and ends. What is owed beyond that stays in the outbox.
     pub(crate) async fn finish(self) {
         self.reply.end().await;
+    }
+}
+
+/// What a pump is made of.
+#[derive(Debug)]
+struct Maker {
+    broker: Arc<Broker>,
+    config: Arc<ArcSwap<Config>>,
+    metrics: Arc<Metrics>,
+    queue: Arc<Queue>,
+}
+
+/// Runs the pump of one queue to its end. One that panics, by a bug of ours, is started anew: what it had in hand is in
+/// flight, and the new one adopts it.
+async fn pump(make: Maker, stop: CancellationToken) {
+    loop {
+        let (broker, config) = (Arc::clone(&make.broker), Arc::clone(&make.config));
+        let pump = Pump::new(broker, config, Arc::clone(&make.metrics), &make.queue);
+        match AbortOnDropHandle::new(tokio::spawn(pump.run(stop.clone()))).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(queue = %make.queue.name, "its intake ended with a panic and starts again: {error}");
+            }
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
     }
 }
 

@@ -67,23 +67,34 @@ impl Pump {
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut surveys = self.broker.surveys.subscribe();
+        let mut known = None;
         while !stop.is_cancelled() {
-            let room = tokio::select! {
+            let told = tokio::select! {
                 () = stop.cancelled() => break,
-                room = self.demand.some() => room.min(BATCH),
+                told = self.demand.after(known) => told,
             };
-            let moved = self.pass(room, &stop).await;
-            match moved {
-                Ok(Moved::Some) => self.pause = PAUSE.0,
-                Ok(Moved::BehindNative) => tokio::time::sleep(BEHIND_NATIVE).await,
-                Ok(Moved::Nothing) => tokio::select! {
-                    () = stop.cancelled() => break,
-                    () = self.changed.notified() => {}
-                    () = next_abandoned(&mut surveys, &self.queue) => self.adopt = true,
-                },
+            if surveys.has_changed().unwrap_or(false) {
+                self.adopt |= abandoned(&surveys.borrow_and_update(), &self.queue);
+            }
+            match self.pass(told.free.min(BATCH), &stop).await {
+                Ok(moved) => {
+                    self.pause = PAUSE.0;
+                    // What became jobs changes the pool's number; it comes round and says the next one.
+                    known = (moved == Moved::Jobs).then_some(told);
+                    match moved {
+                        Moved::Jobs | Moved::Others => {}
+                        Moved::BehindNative => tokio::time::sleep(BEHIND_NATIVE).await,
+                        Moved::Nothing => tokio::select! {
+                            () = stop.cancelled() => break,
+                            () = self.changed.notified() => {}
+                            () = next_abandoned(&mut surveys, &self.queue) => self.adopt = true,
+                        },
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(queue = %self.queue, "taking foreign messages failed, trying again: {error}");
+                    tracing::debug!(queue = %self.queue, "taking foreign messages failed, trying again: {error}");
                     self.adopt = true;
+                    known = None;
                     self.rest(&stop).await;
                 }
             }
@@ -98,25 +109,19 @@ impl Pump {
             self.adopt = adopted.len() >= BATCH;
             if !adopted.is_empty() {
                 tracing::info!(queue = %self.queue, messages = adopted.len(), "adopted messages that were in flight");
-                self.admit(adopted, stop).await?;
-                return Ok(Moved::Some);
+                return self.admit(adopted, stop).await;
             }
         }
         let taken = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
         if !taken.is_empty() {
-            let count = taken.len();
-            self.demand.set(room.saturating_sub(count));
-            let admitted = self.admit(taken, stop).await;
-            self.demand.give_back(count - admitted.as_ref().unwrap_or(&0));
-            return admitted.map(|_| Moved::Some);
+            return self.admit(taken, stop).await;
         }
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
         Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
     }
 
-    /// Reads the messages and admits them, and does not give up on that: they are in our hands now. Says how many of
-    /// them became jobs.
-    async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<usize, BrokerError> {
+    /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
+    async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<Moved, BrokerError> {
         let hashes = self.job_hashes(&taken).await?;
         let config = self.config.load_full();
         let node = self.broker.node.clone();
@@ -126,24 +131,28 @@ impl Pump {
             .into_iter()
             .zip(hashes)
             .map(|(taken, hash)| {
-                let verdict = verdict(&desk, &self.lists, &taken, hash.as_ref());
-                Admission { taken, verdict }
+                let verdict = verdict(&desk, &taken, hash.as_ref());
+                let mark = match &verdict {
+                    Verdict::Job(job) if hash.is_some() => Some(rq::answer::started(job.id.as_str(), &node, now)),
+                    _ => None,
+                };
+                Admission { taken, verdict, mark }
             })
             .collect();
         loop {
             match self.broker.admit(&self.queue, &admissions, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
-                    self.show_started(&admissions, &admitted).await?;
-                    let is_job = |(admission, admitted): &(&Admission, &Admitted)| {
+                    let is_job = |(admission, admitted): (&Admission, &Admitted)| {
                         matches!((&admission.verdict, admitted), (Verdict::Job(_), Admitted::Yes))
                     };
-                    return Ok(admissions.iter().zip(&admitted).filter(is_job).count());
+                    let any = admissions.iter().zip(&admitted).any(is_job);
+                    return Ok(if any { Moved::Jobs } else { Moved::Others });
                 }
                 // Whoever stops now leaves them in flight, where the next start finds them.
                 Err(error) if stop.is_cancelled() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(queue = %self.queue, "admitting messages failed, trying again: {error}");
+                    tracing::debug!(queue = %self.queue, "admitting messages failed, trying again: {error}");
                     self.rest(stop).await;
                 }
             }
@@ -175,21 +184,6 @@ impl Pump {
             .collect()
     }
 
-    /// RQ's clients see a job as started from here on: it was taken because a slot is free.
-    async fn show_started(&self, admissions: &[Admission], admitted: &[Admitted]) -> Result<(), BrokerError> {
-        let mut pipeline = Pipeline::new();
-        for (admission, admitted) in admissions.iter().zip(admitted) {
-            let is_rq = wire(&self.lists, &admission.taken.list) == Wire::Rq;
-            if let (true, Verdict::Job(job), Admitted::Yes) = (is_rq, &admission.verdict, admitted) {
-                rq::answer::started(&mut pipeline, job.id.as_str(), self.broker.node.as_str(), clock::now());
-            }
-        }
-        if !pipeline.is_empty() {
-            self.broker.store.link.send(&pipeline).await?;
-        }
-        Ok(())
-    }
-
     fn count(&self, admissions: &[Admission], admitted: &[Admitted]) {
         for (admission, admitted) in admissions.iter().zip(admitted) {
             match (&admission.verdict, admitted) {
@@ -217,15 +211,23 @@ impl Pump {
 /// Waits for a heartbeat that saw messages of this queue in flight.
 async fn next_abandoned(surveys: &mut watch::Receiver<Vec<Survey>>, queue: &QueueName) {
     while surveys.changed().await.is_ok() {
-        if surveys.borrow_and_update().iter().any(|survey| survey.queue == *queue && survey.inflight > 0) {
+        if abandoned(&surveys.borrow_and_update(), queue) {
             return;
         }
     }
 }
 
+fn abandoned(surveys: &[Survey], queue: &QueueName) -> bool {
+    surveys.iter().any(|survey| survey.queue == *queue && survey.inflight > 0)
+}
+
 /// What a round has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moved {
-    Some,
+    /// At least one message became a job.
+    Jobs,
+    /// Messages that became none: refused, withdrawn, repeated.
+    Others,
     Nothing,
     /// There are messages, but native jobs wait already.
     BehindNative,
@@ -237,12 +239,10 @@ fn wire(lists: &[ForeignList], key: &str) -> Wire {
     lists.iter().find(|list| list.keys.iter().any(|own| own == key)).map_or(by_name, |list| list.wire)
 }
 
-fn verdict(desk: &Desk<'_>, lists: &[ForeignList], taken: &Taken, hash: Option<&HashMap<String, Vec<u8>>>) -> Verdict {
-    match wire(lists, &taken.list) {
-        Wire::Celery => celery::admission::verdict(desk, taken),
-        Wire::Rq => match hash {
-            Some(hash) => rq::admission::verdict(desk, taken, hash),
-            None => Verdict::Dropped,
-        },
+/// `hash` is there exactly for RQ jobs.
+fn verdict(desk: &Desk<'_>, taken: &Taken, hash: Option<&HashMap<String, Vec<u8>>>) -> Verdict {
+    match hash {
+        Some(hash) => rq::admission::verdict(desk, taken, hash),
+        None => celery::admission::verdict(desk, taken),
     }
 }

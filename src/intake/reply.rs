@@ -1,19 +1,16 @@
 //! Answers to foreign producers, from the broker's outbox to the keys that their clients read.
 //!
-//! Each answer is one transaction: the foreign keys and the payment of the debt. If we die before it, the debt stands
+//! Each answer is one transition: the foreign keys and the payment of the debt. If we die before it, the debt stands
 //! and the next sweep of any node pays it; after it, there is nothing left to do.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Pipeline, Value as Reply};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{celery, rq};
-use crate::broker::{Broker, BrokerError, OwedJob, OwedReceiver};
+use crate::broker::{Answer, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
 use crate::job::{Origin, QueueName, Wire};
-use crate::store::{LinkError, accepted};
 
 /// Answers in one round trip.
 const BATCH: usize = 200;
@@ -24,25 +21,34 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: CancellationToken) {
     let mut surveys = broker.surveys.subscribe();
     let mut batch = Vec::with_capacity(BATCH);
-    loop {
+    while !stop.is_cancelled() {
         tokio::select! {
-            biased;
+            () = stop.cancelled() => {}
             _ = owed.recv_many(&mut batch, BATCH) => answer_until_done(&broker, &mut batch, &stop).await,
-            () = stop.cancelled() => return,
             Ok(()) = surveys.changed() => {
                 let queues = owing(&surveys.borrow_and_update());
                 for queue in queues {
                     match broker.owed_jobs(&queue, BATCH).await {
                         Ok(mut found) => answer_until_done(&broker, &mut found, &stop).await,
-                        Err(error) => tracing::warn!(%queue, "reading the outbox failed: {error}"),
+                        Err(error) => tracing::debug!(%queue, "reading the outbox failed: {error}"),
                     }
                 }
             }
         }
     }
+    // What cannot be written now stays in the outbox for the next start, or for another node.
+    while let Ok(last) = owed.try_recv() {
+        batch.push(last);
+        if batch.len() == BATCH && answer(&broker, &std::mem::take(&mut batch)).await.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = answer(&broker, &batch).await {
+        tracing::debug!("the last answers stay in the outbox: {error}");
+    }
 }
 
-fn owing(surveys: &[crate::broker::Survey]) -> Vec<QueueName> {
+fn owing(surveys: &[Survey]) -> Vec<QueueName> {
     surveys.iter().filter(|survey| survey.owed > 0).map(|survey| survey.queue.clone()).collect()
 }
 
@@ -50,7 +56,7 @@ fn owing(surveys: &[crate::broker::Survey]) -> Vec<QueueName> {
 async fn answer_until_done(broker: &Broker, batch: &mut Vec<OwedJob>, stop: &CancellationToken) {
     let mut pause = PAUSE.0;
     while let Err(error) = answer(broker, batch).await {
-        tracing::warn!("answering producers failed, trying again: {error}");
+        tracing::debug!("answering producers failed, trying again: {error}");
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
@@ -61,79 +67,15 @@ async fn answer_until_done(broker: &Broker, batch: &mut Vec<OwedJob>, stop: &Can
 }
 
 async fn answer(broker: &Broker, batch: &[OwedJob]) -> Result<(), BrokerError> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    let known = look(broker, batch).await?;
-    let mut pipeline = Pipeline::new();
-    let mut replies = 0;
-    for (owed, known) in batch.iter().zip(&known).filter(|(_, known)| known.owes) {
-        let before = pipeline.len();
-        pipeline.cmd("MULTI");
-        write(&mut pipeline, owed, known);
-        broker.pay(&mut pipeline, owed);
-        pipeline.cmd("EXEC");
-        replies += pipeline.len() - before;
-    }
-    if replies == 0 {
-        return Ok(());
-    }
-    for reply in broker.store.link.send(&pipeline).await? {
-        accepted(reply)?;
-    }
-    Ok(())
+    let answers: Vec<(&OwedJob, Answer)> = batch.iter().map(|owed| (owed, written(owed))).collect();
+    broker.answer(&answers).await.map(drop)
 }
 
-fn write(transaction: &mut Pipeline, owed: &OwedJob, known: &Known) {
-    let Origin::Wire { wire, reply: note, .. } = &owed.job.origin else { return };
-    match wire {
-        Wire::Celery => celery::answer::write(transaction, owed, note, known.stored.as_deref()),
-        Wire::Rq => rq::answer::write(transaction, owed, note, known.exists),
+fn written(owed: &OwedJob) -> Answer {
+    match &owed.job.origin {
+        Origin::Wire { wire: Wire::Celery, reply: note, .. } => celery::answer::answer(owed, note),
+        Origin::Wire { wire: Wire::Rq, reply: note, .. } => rq::answer::answer(owed, note),
+        // Only foreign jobs owe an answer.
+        Origin::Api | Origin::Schedule { .. } => Answer::default(),
     }
-}
-
-/// What must be known before an answer can be written.
-struct Known {
-    /// The debt stands: nobody has paid it meanwhile.
-    owes: bool,
-    /// The stored result, for Celery.
-    stored: Option<Vec<u8>>,
-    /// Whether the job's hash is there, for RQ.
-    exists: bool,
-}
-
-async fn look(broker: &Broker, batch: &[OwedJob]) -> Result<Vec<Known>, BrokerError> {
-    let mut pipeline = Pipeline::new();
-    for owed in batch {
-        broker.debt(&mut pipeline, owed);
-        match &owed.job.origin {
-            Origin::Wire { wire: Wire::Rq, reply: note, .. } => {
-                pipeline.cmd("EXISTS").arg(rq::keys::job(note_id(note)));
-            }
-            Origin::Wire { reply: note, .. } => {
-                pipeline.cmd("GET").arg(celery::answer::result_key(note_id(note)));
-            }
-            // Only foreign jobs owe an answer.
-            Origin::Api | Origin::Schedule { .. } => {
-                pipeline.cmd("PING");
-            }
-        }
-    }
-    let replies = broker.store.link.send(&pipeline).await?;
-    let mut known = Vec::with_capacity(batch.len());
-    for (owed, pair) in batch.iter().zip(replies.chunks_exact(2)) {
-        let debt = Option::<String>::from_redis_value(accepted(pair[0].clone())?);
-        let debt = debt.map_err(|_| LinkError::Unexpected { what: "a debt" })?;
-        known.push(Known {
-            owes: debt == Some(owed.token.to_string()),
-            // A key of another type holds no result of ours to respect.
-            stored: Option::from_redis_value(pair[1].clone()).unwrap_or(None),
-            exists: matches!(pair[1], Reply::Int(n) if n > 0),
-        });
-    }
-    Ok(known)
-}
-
-fn note_id(note: &Value) -> &str {
-    note.get("id").and_then(Value::as_str).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! What follows from an outcome. The one place where retry, death and crash limits are decided.
 
+use std::time::Duration;
+
 use super::{
     Cause, End, Failure, History, Mishap, MishapKind, NodeId, Outcome, RetryPolicy, Retryable, State, Timestamp,
 };
@@ -36,7 +38,10 @@ pub(crate) struct AttemptFacts<'a> {
     pub random: f64,
 }
 
-/// Decides what follows from `outcome`.
+/// A wait that a provider asks for is honoured up to this: nobody parks a job for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+/// Decides what follows from `outcome`. `history` holds the finished steps, those of this attempt too.
 pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Outcome) -> Decision {
     let next = match outcome {
         Outcome::Success(result) => {
@@ -47,7 +52,6 @@ pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Ou
         Outcome::Failure(failure) => {
             history.failures += 1;
             let retryable = failure.retry;
-            history.steps.clone_from(&failure.steps);
             history.note(mishap(facts, MishapKind::Failed, failure));
             after_failure(facts, &mut history, retryable)
         }
@@ -78,8 +82,8 @@ pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Ou
 fn after_failure(facts: &AttemptFacts<'_>, history: &mut History, retryable: Retryable) -> Next {
     let floor = match retryable {
         Retryable::Never => return die(facts, history, Cause::NotRetryable),
-        Retryable::After(span) => span,
-        Retryable::ByPolicy => std::time::Duration::ZERO,
+        Retryable::After(span) => span.min(LONGEST_WAIT),
+        Retryable::ByPolicy => Duration::ZERO,
     };
     if history.failures > facts.retry.limit {
         return die(facts, history, Cause::RetriesExhausted);
@@ -118,8 +122,6 @@ fn mishap(facts: &AttemptFacts<'_>, kind: MishapKind, failure: Failure) -> Misha
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -211,5 +213,7 @@ mod tests {
         assert_eq!(path, [Next::Retry { at: Timestamp::from_millis(601_000) }]);
         let (path, _) = journey(9, vec![Failure::new("TooMany", "429").after(MINUTE).into()]);
         assert_eq!(path, [in_five_minutes()]);
+        let (path, _) = journey(9, vec![Failure::new("TooMany", "429").after(Duration::MAX).into()]);
+        assert_eq!(path, [Next::Retry { at: Timestamp::from_millis(86_401_000) }], "but not for ever");
     }
 }

@@ -32,8 +32,6 @@ pub(crate) struct Failure {
     pub retry: Retryable,
     /// More for the one who looks closer: output of a program, a response body. Bounded by who makes it.
     pub detail: Option<String>,
-    /// Results of the steps that had finished before this one failed.
-    pub steps: Vec<Value>,
 }
 
 /// Whether another attempt makes sense.
@@ -50,7 +48,7 @@ pub(crate) enum Retryable {
 impl Failure {
     /// A failure that another attempt may cure.
     pub(crate) fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), retry: Retryable::ByPolicy, detail: None, steps: Vec::new() }
+        Self { kind: kind.into(), message: message.into(), retry: Retryable::ByPolicy, detail: None }
     }
 
     /// A failure that no further attempt can cure.

@@ -3,14 +3,13 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Live;
 use crate::broker::Claim;
 use crate::config::Queue;
-use crate::handler::{Attempt, Handlers};
+use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Decision, Failure, Job, Next, Outcome, State};
 
 /// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
@@ -19,7 +18,7 @@ pub(super) async fn run(
     queue: Arc<Queue>,
     job: Arc<Job>,
     number: u32,
-    steps: Vec<Value>,
+    steps: Steps,
     abort: CancellationToken,
 ) -> Outcome {
     let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
@@ -31,7 +30,7 @@ async fn perform(
     queue: &Queue,
     job: &Job,
     number: u32,
-    steps: Vec<Value>,
+    steps: Steps,
     abort: CancellationToken,
 ) -> Outcome {
     let Some(task) = live.config.tasks.get(&job.task) else {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,8 @@ use crate::job::{NodeId, QueueName, Timestamp};
 
 /// Claims taken over in one pass of one queue; the rest follows in the next pass, at once.
 const REAP: usize = 500;
+/// Pause after a round that did not get through.
+const RETRY: Duration = Duration::from_millis(500);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Just after the end of a lease is early enough, and surely after it.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -32,11 +34,18 @@ pub(crate) struct Keeper {
     /// The node that ran on this state folder before and is surely dead: its leases are ended with the first round.
     predecessor: Mutex<Option<NodeId>>,
     queues: Mutex<HashMap<QueueName, Kept>>,
+    /// When the last round ended.
+    alive: watch::Sender<Instant>,
 }
 
 impl Keeper {
     pub(crate) fn new(broker: Arc<Broker>, predecessor: Option<NodeId>) -> Self {
-        Self { broker, predecessor: Mutex::new(predecessor), queues: Mutex::default() }
+        Self {
+            broker,
+            predecessor: Mutex::new(predecessor),
+            queues: Mutex::default(),
+            alive: watch::Sender::new(Instant::now()),
+        }
     }
 
     pub(super) fn keep(&self, kept: Kept) {
@@ -61,16 +70,17 @@ impl Keeper {
 
     /// Beats until it is told to stop. Heartbeats go on while jobs drain: the leases must hold as long as anything runs.
     pub(crate) async fn run(&self, stop: CancellationToken) {
-        let mut rounds = Rounds::new(clock::now());
+        let mut rounds = Rounds::new();
         let beat = self.broker.lease() / 3;
         loop {
             let next = match self.round(&mut rounds).await {
                 Ok(next) => next.min(beat),
                 Err(error) => {
-                    tracing::warn!("no sign of life could be given to Redis: {error}");
-                    Duration::from_millis(500)
+                    tracing::debug!("no sign of life could be given to Redis: {error}");
+                    RETRY
                 }
             };
+            self.alive.send_replace(Instant::now());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(next) => {}
@@ -78,23 +88,33 @@ impl Keeper {
         }
     }
 
-    /// One round; says after what time the next one has something to do.
+    /// How long ago a round ended, whatever came of it: what a watchdog asks.
+    pub(crate) fn since_last_round(&self) -> Duration {
+        self.alive.borrow().elapsed()
+    }
+
+    /// One round; says after what time the next one has something to do. A queue whose sweep fails does not keep the
+    /// others from theirs.
     async fn round(&self, rounds: &mut Rounds) -> Result<Duration, BrokerError> {
         let queues: Vec<Kept> = self.queues().values().cloned().collect();
         let names: Vec<QueueName> = queues.iter().map(|kept| kept.queue.name.clone()).collect();
-        let now = clock::now();
+        let lease = self.broker.lease();
+        let jumped = self.broker.set_clock().await?;
         self.retire_predecessor(&names).await?;
+        let now = clock::now();
         let surveys = self.broker.heartbeat(&names, now).await?;
-        rounds.beat(now, self.broker.lease());
+        rounds.beat(jumped, lease);
+        let expired_before = rounds.expired_before(now);
+        let sweep_all = rounds.sweep_is_due(lease);
+        let prune = rounds.prune_is_due();
         for (kept, survey) in queues.iter().zip(&surveys) {
-            if rounds.sweep_is_due(survey, now) {
-                self.sweep(kept, rounds.expired_before(now), now).await?;
+            if sweep_is_due(survey, sweep_all, expired_before)
+                && let Err(error) = self.sweep(kept, expired_before, now).await
+            {
+                tracing::warn!(queue = %kept.queue.name, "taking over what dead nodes left failed: {error}");
             }
-        }
-        rounds.swept(now, self.broker.lease());
-        if rounds.prune_is_due() {
-            for kept in &queues {
-                self.broker.prune(&kept.queue, now).await?;
+            if prune && let Err(error) = self.broker.prune(&kept.queue, now).await {
+                tracing::warn!(queue = %kept.queue.name, "deleting old jobs failed: {error}");
             }
         }
         Ok(rounds.next_end(&surveys, now))
@@ -114,7 +134,7 @@ impl Keeper {
             let swept = self.broker.sweep(&kept.queue.name, expired_before, now, REAP).await?;
             let more = swept.len() >= REAP;
             for claim in swept {
-                // The pool may have ended with its queue: then the claim is found again when our lease is over.
+                // The pool may have ended with its queue: the claim is dropped, and found again by a later sweep.
                 if kept.swept.send(claim).await.is_err() {
                     return Ok(());
                 }
@@ -130,61 +150,69 @@ impl Keeper {
     }
 }
 
-/// What the keeper remembers from round to round.
+/// Regularly where something runs, for lost answers; at once where a lease has ended.
+fn sweep_is_due(survey: &Survey, regular: bool, expired_before: Timestamp) -> bool {
+    survey.earliest_lease.is_some_and(|end| end <= expired_before) || regular && survey.active > 0
+}
+
+/// What the keeper remembers from round to round. Reckoned by the monotonic clock: the wall clock may be set.
 #[derive(Debug)]
 struct Rounds {
-    last_beat: Option<Timestamp>,
+    last_beat: Option<Instant>,
     /// Until then other nodes may only be silent because Redis was: their leases are not held against them.
-    grace: Timestamp,
-    next_sweep: Timestamp,
+    grace: Instant,
+    next_sweep: Instant,
     next_prune: Instant,
 }
 
 impl Rounds {
-    fn new(now: Timestamp) -> Self {
-        Self { last_beat: None, grace: now, next_sweep: now, next_prune: Instant::now() }
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { last_beat: None, grace: now, next_sweep: now, next_prune: now }
     }
 
-    /// A heartbeat got through. After a silence of our own, or at the start, every living node gets the time of one
-    /// lease to show itself again before it is taken for dead.
-    fn beat(&mut self, now: Timestamp, lease: Duration) {
-        if self.last_beat.is_none_or(|last| now.since(last) > lease / 2 + lease / 3) {
-            self.grace = now.after(lease);
+    /// A heartbeat got through. After a silence of our own, a jump of the clock, or at the start, every living node gets
+    /// the time of one lease to show itself again before it is taken for dead.
+    fn beat(&mut self, jumped: bool, lease: Duration) {
+        let now = Instant::now();
+        if jumped || self.last_beat.is_none_or(|last| now - last > lease / 2 + lease / 3) {
+            self.grace = now + lease;
             self.next_sweep = now;
         }
         self.last_beat = Some(now);
     }
 
-    /// Regularly where something runs, for lost answers; at once where a lease has ended.
-    fn sweep_is_due(&self, survey: &Survey, now: Timestamp) -> bool {
-        let ended = survey.earliest_lease.is_some_and(|end| end <= self.expired_before(now));
-        ended || survey.active > 0 && now >= self.next_sweep
-    }
-
-    fn swept(&mut self, now: Timestamp, lease: Duration) {
-        if now >= self.next_sweep {
-            self.next_sweep = now.after(lease);
-        }
-    }
-
     /// Leases that ended by this time are over. During the grace only those that were ended on purpose (at 0).
     fn expired_before(&self, now: Timestamp) -> Timestamp {
-        if now < self.grace { Timestamp::from_millis(0) } else { now }
+        if Instant::now() < self.grace { Timestamp::from_millis(0) } else { now }
+    }
+
+    fn sweep_is_due(&mut self, lease: Duration) -> bool {
+        due(&mut self.next_sweep, lease)
     }
 
     fn prune_is_due(&mut self) -> bool {
-        let due = Instant::now() >= self.next_prune;
-        if due {
-            self.next_prune = Instant::now() + PRUNE_EVERY;
-        }
-        due
+        due(&mut self.next_prune, PRUNE_EVERY)
     }
 
     /// Until the earliest other lease may be over.
     fn next_end(&self, surveys: &[Survey], now: Timestamp) -> Duration {
-        let earliest = surveys.iter().filter_map(|survey| survey.earliest_lease).min();
-        earliest.map_or(Duration::MAX, |end| end.max(self.grace).since(now).max(MARGIN) + MARGIN)
+        let Some(earliest) = surveys.iter().filter_map(|survey| survey.earliest_lease).min() else {
+            return Duration::MAX;
+        };
+        let grace = self.grace.saturating_duration_since(Instant::now());
+        earliest.since(now).max(grace).max(MARGIN) + MARGIN
     }
+}
+
+/// Whether the time has come; if so, it is set to come again.
+fn due(at: &mut Instant, every: Duration) -> bool {
+    let now = Instant::now();
+    let due = now >= *at;
+    if due {
+        *at = now + every;
+    }
+    due
 }
 
 #[cfg(test)]
@@ -202,31 +230,44 @@ mod tests {
         Survey { queue, earliest_lease, active: 1, inflight: 0, owed: 0 }
     }
 
-    #[test]
-    fn a_living_node_is_not_reaped_because_redis_was_away() {
-        let mut rounds = Rounds::new(at(0));
-        rounds.beat(at(0), LEASE);
-        rounds.beat(at(20), LEASE); // Redis was away from 5 to 20; the other's lease ran out meanwhile.
-        rounds.swept(at(20), LEASE);
+    #[tokio::test(start_paused = true)]
+    async fn a_living_node_is_not_reaped_because_redis_was_away() {
+        let mut rounds = Rounds::new();
+        rounds.beat(false, LEASE);
+        tokio::time::advance(Duration::from_secs(20)).await; // Redis was away; the other's lease ran out meanwhile.
+        rounds.beat(false, LEASE);
         let other = survey(Some(at(16)));
-        assert!(!rounds.sweep_is_due(&other, at(21)), "it has had no chance to renew");
-        rounds.beat(at(25), LEASE);
-        rounds.beat(at(30), LEASE);
-        rounds.beat(at(35), LEASE);
-        assert!(rounds.sweep_is_due(&other, at(35)), "it is really dead");
+        assert!(!sweep_is_due(&other, false, rounds.expired_before(at(21))), "it has had no chance to renew");
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            rounds.beat(false, LEASE);
+        }
+        assert!(sweep_is_due(&other, false, rounds.expired_before(at(36))), "it is really dead");
     }
 
-    #[test]
-    fn a_lease_that_was_ended_on_purpose_is_taken_over_at_once() {
-        let mut rounds = Rounds::new(at(0));
-        rounds.beat(at(0), LEASE);
-        assert!(rounds.sweep_is_due(&survey(Some(Timestamp::from_millis(0))), at(0)));
+    #[tokio::test(start_paused = true)]
+    async fn a_jump_of_the_clock_is_not_held_against_anybody() {
+        let mut rounds = Rounds::new();
+        rounds.beat(false, LEASE);
+        tokio::time::advance(Duration::from_secs(16)).await;
+        rounds.beat(false, LEASE);
+        tokio::time::advance(Duration::from_secs(16)).await;
+        rounds.beat(true, LEASE);
+        assert_eq!(rounds.expired_before(at(99)), Timestamp::from_millis(0));
     }
 
-    #[test]
-    fn the_next_round_waits_for_the_end_of_the_earliest_lease() {
-        let mut rounds = Rounds::new(at(0));
-        rounds.beat(at(0), LEASE);
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_ended_on_purpose_is_taken_over_at_once() {
+        let mut rounds = Rounds::new();
+        rounds.beat(false, LEASE);
+        assert!(sweep_is_due(&survey(Some(Timestamp::from_millis(0))), false, rounds.expired_before(at(0))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_round_waits_for_the_end_of_the_earliest_lease() {
+        let mut rounds = Rounds::new();
+        rounds.beat(false, LEASE);
+        tokio::time::advance(Duration::from_secs(10)).await;
         let next = rounds.next_end(&[survey(Some(at(20))), survey(None)], at(10));
         assert_eq!(next, Duration::from_secs(10) + MARGIN);
     }

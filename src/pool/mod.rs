@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use keeper::Keeper;
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{Broker, Claim, Settled, Settlement, Swept};
+use crate::broker::{Broker, Claim, Demand, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
-use crate::handler::Handlers;
+use crate::handler::{Handlers, Steps};
 use crate::job::{AttemptFacts, Outcome, Timestamp, decide};
 use crate::metrics::{AttemptLabels, Ending, Metrics, QueueLabels, TaskLabels};
 
@@ -69,9 +69,11 @@ struct Pool {
     swept: mpsc::Receiver<Swept>,
     stop: Stop,
     running: JoinSet<Outcome>,
-    claims: HashMap<Id, Claim>,
+    /// The claims of the running attempts, and what each has finished so far.
+    claims: HashMap<Id, (Claim, Steps)>,
     settlements: Vec<Settlement>,
     changed: Arc<Notify>,
+    demand: Demand,
     /// There may be something to claim.
     look: bool,
     /// When the next job becomes due, as of the last time the queue was found empty.
@@ -83,6 +85,7 @@ struct Pool {
 
 impl Pool {
     fn new(shared: Arc<Shared>, queue: watch::Receiver<Arc<Queue>>, swept: mpsc::Receiver<Swept>, stop: Stop) -> Self {
+        let demand = shared.broker.demand(&queue.borrow().name);
         Self {
             shared,
             queue,
@@ -92,6 +95,7 @@ impl Pool {
             claims: HashMap::new(),
             settlements: Vec::new(),
             changed: Arc::new(Notify::new()),
+            demand,
             look: true,
             due: None,
             promoted: Instant::now(),
@@ -111,7 +115,6 @@ impl Pool {
             }
         }
         self.shared.broker.watch.forget(&self.changed);
-        self.tell_demand();
     }
 
     fn finished(&self) -> bool {
@@ -176,11 +179,12 @@ impl Pool {
             }
             Err(error) => failed = Some(error),
         }
+        failed = failed.or(result.promoted.err());
         self.tell_demand();
         match failed {
             None => self.pause = RETRY_PAUSE.0,
             Some(error) => {
-                tracing::warn!(queue = %queue.name, "the round trip to Redis failed, trying again: {error}");
+                tracing::debug!(queue = %queue.name, "the round trip to Redis failed, trying again: {error}");
                 self.rest().await;
             }
         }
@@ -227,10 +231,10 @@ impl Pool {
         let live = self.shared.live.load_full();
         let queue = Arc::clone(&self.queue.borrow());
         self.observe_wait(&claim);
-        let (abort, steps) = (self.stop.abort.clone(), claim.history.steps.clone());
+        let (abort, steps) = (self.stop.abort.clone(), Steps::new(claim.history.steps.clone()));
         let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
-        let task = self.running.spawn(attempt::run(live, queue, job, number, steps, abort));
-        self.claims.insert(task.id(), claim);
+        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), abort));
+        self.claims.insert(task.id(), (claim, steps));
         self.running_gauge();
     }
 
@@ -239,7 +243,8 @@ impl Pool {
             Ok(ended) => ended,
             Err(error) => (error.id(), attempt::panicked(error)),
         };
-        let claim = self.claims.remove(&id).expect("every running attempt has its claim");
+        let (mut claim, steps) = self.claims.remove(&id).expect("every running attempt has its claim");
+        claim.history.steps = steps.results();
         self.running_gauge();
         self.settle(claim, outcome);
     }
@@ -277,9 +282,11 @@ impl Pool {
         self.settlements.push(Settlement { claim, decision });
     }
 
+    /// A draining pool says nothing: a new pool of the same queue may be speaking already.
     fn tell_demand(&self) {
-        let queue = self.queue.borrow().name.clone();
-        self.shared.broker.demand(&queue).set(self.free());
+        if !self.stop.drain.is_cancelled() {
+            self.demand.tell(self.free());
+        }
     }
 
     fn count_refused(&self, settled: &[Settled]) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
 use super::{Keeper, Pool, Shared, Stop};
@@ -14,6 +15,8 @@ use crate::job::QueueName;
 
 /// After the jobs were interrupted, their settles get this long to reach Redis; what does not is taken over by others.
 const HAND_BACK: Duration = Duration::from_secs(5);
+/// Pause before a pool that panicked starts again: a bug must not become a busy loop.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Claims of dead nodes on their way from the keeper to a pool.
 const SWEPT: usize = 500;
 
@@ -47,6 +50,7 @@ impl Supervisor {
         for name in gone {
             if let Some(pool) = self.pools.remove(&name) {
                 pool.stop.drain.cancel();
+                self.shared.broker.demand(&name).tell(0);
                 self.leaving.push(pool);
             }
         }
@@ -67,21 +71,9 @@ impl Supervisor {
 
     fn start(&mut self, queue: &Arc<Queue>) {
         let (sender, receiver) = watch::channel(Arc::clone(queue));
-        let (swept, taken_over) = mpsc::channel(SWEPT);
         let stop = Stop::default();
-        let pool = Pool::new(Arc::clone(&self.shared), receiver, taken_over, stop.clone());
-        self.keeper.keep(Kept { queue: Arc::clone(queue), swept });
-        let (keeper, name) = (Arc::clone(&self.keeper), queue.name.clone());
-        let shared = Arc::clone(&self.shared);
-        let task = tokio::spawn(async move {
-            pool.run().await;
-            // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
-            if keeper.release(&name)
-                && let Err(error) = shared.broker.retire(&shared.broker.node, std::slice::from_ref(&name)).await
-            {
-                tracing::debug!(queue = %name, "the lease ends by itself: {error}");
-            }
-        });
+        let (shared, keeper) = (Arc::clone(&self.shared), Arc::clone(&self.keeper));
+        let task = tokio::spawn(supervise(shared, keeper, receiver, stop.clone()));
         self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
     }
 
@@ -104,6 +96,30 @@ impl Supervisor {
         for pool in self.leaving.drain(..) {
             pool.task.abort();
         }
+    }
+}
+
+/// Runs the pool of one queue to its end. One that panics, by a bug of ours, is started anew: its claims were dropped,
+/// so the next sweep finds them.
+async fn supervise(shared: Arc<Shared>, keeper: Arc<Keeper>, queue: watch::Receiver<Arc<Queue>>, stop: Stop) {
+    let name = queue.borrow().name.clone();
+    loop {
+        let (swept, taken_over) = mpsc::channel(SWEPT);
+        let pool = Pool::new(Arc::clone(&shared), queue.clone(), taken_over, stop.clone());
+        let current = Arc::clone(&queue.borrow());
+        keeper.keep(Kept { queue: current, swept });
+        // If this task is aborted, the pool goes with it.
+        match AbortOnDropHandle::new(tokio::spawn(pool.run())).await {
+            Ok(()) => break,
+            Err(error) => tracing::error!(queue = %name, "its pool ended with a panic and starts again: {error}"),
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
+    }
+    // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
+    if keeper.release(&name)
+        && let Err(error) = shared.broker.retire(&shared.broker.node, std::slice::from_ref(&name)).await
+    {
+        tracing::debug!(queue = %name, "the lease ends by itself: {error}");
     }
 }
 

@@ -4,11 +4,14 @@
 //! Real Redis, with its append-only file on, so what was accepted survives a crash of both. Supervising it (starting
 //! it again when it dies) is the daemon's loop around [`Embedded::start`].
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -35,6 +38,8 @@ pub(crate) enum EmbeddedError {
     Ended { status: String, reason: String, log: PathBuf },
     #[error("start the embedded redis-server: it did not answer within {0:?}")]
     Silent(Duration),
+    #[error("start the embedded redis-server: one that a killed daemon left behind still runs after {0:?}")]
+    Busy(Duration),
     #[error(
         "start the embedded redis-server: the path of its socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir"
     )]
@@ -61,6 +66,9 @@ impl Embedded {
 
     /// Starts the server and waits until it answers. With a `port` it listens on the loopback address too.
     ///
+    /// A server that a killed daemon left behind is waited for: until it has written everything out and is gone, its
+    /// files and its socket are its own.
+    ///
     /// # Errors
     /// [`EmbeddedError`], with the remedy in its words.
     pub(crate) async fn start(state_dir: &Path, port: Option<u16>) -> Result<Self, EmbeddedError> {
@@ -71,7 +79,10 @@ impl Embedded {
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(EmbeddedError::SocketPath(socket.as_os_str().len()));
         }
-        let child = spawn(&folder, &socket, port)?;
+        let lock = lock(&folder).await?;
+        // Nobody listens on it any more; a client must not take it for the new server's.
+        let _ = std::fs::remove_file(&socket);
+        let child = spawn(&folder, &socket, port, &lock)?;
         let mut server = Self { child, socket };
         server.wait_until_it_answers(&folder).await?;
         Ok(server)
@@ -105,7 +116,7 @@ impl Embedded {
     }
 
     async fn wait_until_it_answers(&mut self, folder: &Path) -> Result<(), EmbeddedError> {
-        let deadline = Instant::now() + START_DEADLINE;
+        let mut deadline = Instant::now() + START_DEADLINE;
         let client = redis::Client::open(socket_url(&self.socket))
             .map_err(|error| EmbeddedError::Spawn(io::Error::other(error)))?;
         while Instant::now() < deadline {
@@ -113,15 +124,37 @@ impl Embedded {
                 let log = folder.join("redis.log");
                 return Err(EmbeddedError::Ended { status: status.to_string(), reason: last_warning(&log), log });
             }
-            if let Ok(mut connection) = client.get_multiplexed_async_connection().await
-                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
-            {
-                return Ok(());
+            match ping(&client).await {
+                Ok(()) => return Ok(()),
+                // It reads a large append-only file: it lives, and will answer.
+                Err(error) if error.code() == Some("LOADING") => deadline = Instant::now() + START_DEADLINE,
+                Err(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Err(EmbeddedError::Silent(START_DEADLINE))
     }
+}
+
+async fn ping(client: &redis::Client) -> redis::RedisResult<()> {
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    redis::cmd("PING").query_async(&mut connection).await
+}
+
+/// The lock on the server's files. The server inherits it, so it is held until the server itself is gone, however that
+/// comes about.
+async fn lock(folder: &Path) -> Result<File, EmbeddedError> {
+    let path = folder.join("redis.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|source| EmbeddedError::Folder { path, source })?;
+    let deadline = Instant::now() + STOP_DEADLINE;
+    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= deadline {
+            return Err(EmbeddedError::Busy(STOP_DEADLINE));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(file)
 }
 
 fn socket(state_dir: &Path) -> PathBuf {
@@ -142,7 +175,8 @@ fn last_warning(log: &Path) -> String {
     warning.unwrap_or_else(|| "it gave no reason".to_owned())
 }
 
-fn spawn(folder: &Path, socket: &Path, port: Option<u16>) -> Result<Child, EmbeddedError> {
+fn spawn(folder: &Path, socket: &Path, port: Option<u16>, lock: &File) -> Result<Child, EmbeddedError> {
+    let lock = lock.as_raw_fd();
     let mut command = Command::new("redis-server");
     command
         .args([
@@ -170,11 +204,12 @@ fn spawn(folder: &Path, socket: &Path, port: Option<u16>) -> Result<Child, Embed
         // A signal from the terminal is for the daemon, which stops its Redis last, when nothing needs it any more.
         .process_group(0)
         .kill_on_drop(true);
-    // SAFETY: prctl is async-signal-safe and takes no pointers here.
+    // SAFETY: prctl and fcntl are async-signal-safe and take no pointers here; the lock is open until after the spawn.
     unsafe {
-        command.pre_exec(|| {
-            // Nothing of ours outlives a killed daemon: a second server on the same files would refuse to start.
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+        command.pre_exec(move || {
+            // Nothing of ours outlives a killed daemon. The server writes everything out on SIGTERM; until it is gone,
+            // the lock that it inherits keeps the next one away.
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 && libc::fcntl(lock, libc::F_SETFD, 0) == 0 {
                 Ok(())
             } else {
                 Err(io::Error::last_os_error())
@@ -185,4 +220,49 @@ fn spawn(folder: &Path, socket: &Path, port: Option<u16>) -> Result<Child, Embed
         io::ErrorKind::NotFound => EmbeddedError::NotInstalled,
         _ => EmbeddedError::Spawn(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn call(url: &Secret, command: &[&str]) -> redis::RedisResult<String> {
+        let mut connection = redis::Client::open(url.expose())?.get_multiplexed_async_connection().await?;
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
+    }
+
+    /// What used to happen: the next server read the append-only file while the last one still wrote to it, and the last
+    /// one, going away, removed the next one's socket.
+    #[tokio::test]
+    async fn a_server_that_was_left_behind_is_waited_for() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let url = Embedded::url(state.path());
+        for round in 0..5 {
+            let left = Embedded::start(state.path(), None).await.expect("redis-server is installed");
+            let pid = rustix::process::Pid::from_raw(left.pid().expect("it runs").cast_signed()).expect("a pid");
+            // It hangs, as under load, and is told to end.
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is our child");
+            let next = tokio::spawn({
+                let folder = state.path().to_owned();
+                async move { Embedded::start(&folder, None).await }
+            });
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is our child");
+            let child = tokio::spawn(async move {
+                let mut left = left;
+                left.ended().await
+            });
+            tokio::task::yield_now().await;
+            assert!(!next.is_finished(), "its files are not free");
+            rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it is our child");
+            child.await.expect("it ends");
+            let next = next.await.expect("no panic").expect("it starts");
+            let key = format!("round-{round}");
+            call(&url, &["SET", &key, "kept"]).await.expect("the socket is the new server's");
+            for earlier in 0..=round {
+                let kept = call(&url, &["GET", &format!("round-{earlier}")]).await.expect("it answers");
+                assert_eq!(kept, "kept", "round {earlier} was lost by round {round}");
+            }
+            next.stop().await;
+        }
+    }
 }

@@ -4,12 +4,13 @@
 //! Not a library's reconnecting manager, because a call that timed out must also cost the connection: behind a network
 //! that drops packets silently, the old one would answer never.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, Value};
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 /// Where the pushes of a listening connection go.
 pub(crate) type PushSink = mpsc::UnboundedSender<PushInfo>;
@@ -48,7 +49,12 @@ pub(crate) struct Link {
     timeout: Duration,
     scripts: &'static [&'static str],
     sink: Option<PushSink>,
-    slot: Arc<Mutex<Slot>>,
+    slot: Mutex<Slot>,
+    /// The latest generation that is known to be broken. Beside the slot, because whoever finds out must not wait for
+    /// somebody who is connecting.
+    broken: AtomicU64,
+    /// Whether the last call failed: the loss and the return of Redis are each told once, by the shared link.
+    lost: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +65,27 @@ struct Slot {
 
 impl Link {
     pub(super) fn new(client: redis::Client, timeout: Duration, scripts: &'static [&'static str]) -> Self {
-        Self { client, timeout, scripts, sink: None, slot: Arc::default() }
+        Self {
+            client,
+            timeout,
+            scripts,
+            sink: None,
+            slot: Mutex::default(),
+            broken: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn listening(client: redis::Client, timeout: Duration, sink: PushSink) -> Self {
-        Self { client, timeout, scripts: &[], sink: Some(sink), slot: Arc::default() }
+        Self {
+            client,
+            timeout,
+            scripts: &[],
+            sink: Some(sink),
+            slot: Mutex::default(),
+            broken: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        }
     }
 
     /// The deadline of one call, connecting aside.
@@ -71,14 +93,36 @@ impl Link {
         self.timeout
     }
 
-    /// Sends the commands in one round trip. Each has its own reply; one that Redis refused stands as
-    /// [`Value::ServerError`] in its place.
+    /// Sends the commands in one round trip, within one deadline that covers connecting too: whoever waits for another's
+    /// attempt to connect does not come late with an old time in its arguments. Each command has its own reply; one that
+    /// Redis refused stands as [`Value::ServerError`] in its place.
     ///
     /// # Errors
     /// [`LinkError`] when no replies came. The commands may have run all the same.
     pub(crate) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
-        let mut connected = self.connected().await?;
-        self.send_on(&mut connected, commands).await
+        let deadline = Instant::now() + self.timeout;
+        let connected = tokio::time::timeout_at(deadline, self.connected()).await;
+        let result = match connected.unwrap_or(Err(LinkError::ConnectTimeout(self.timeout))) {
+            Ok(mut connected) => self.send_by(deadline, &mut connected, commands).await,
+            Err(error) => Err(error),
+        };
+        self.tell(&result);
+        result
+    }
+
+    fn tell(&self, result: &Result<Vec<Value>, LinkError>) {
+        match result {
+            Ok(_) => {
+                if self.lost.swap(false, Ordering::Relaxed) {
+                    tracing::info!("Redis is back");
+                }
+            }
+            Err(error) => {
+                if !self.lost.swap(true, Ordering::Relaxed) {
+                    tracing::error!("Redis is lost, waiting for it: failed to {error}");
+                }
+            }
+        }
     }
 
     /// As [`Link::send`], on a connection that the caller holds.
@@ -90,9 +134,17 @@ impl Link {
         connected: &mut Connected,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, LinkError> {
-        let count = commands.len();
-        let call = connected.connection.send_packed_commands(commands, 0, count);
-        let result = match tokio::time::timeout(self.timeout, call).await {
+        self.send_by(Instant::now() + self.timeout, connected, commands).await
+    }
+
+    async fn send_by(
+        &self,
+        deadline: Instant,
+        connected: &mut Connected,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, LinkError> {
+        let call = connected.connection.send_packed_commands(commands, 0, commands.len());
+        let result = match tokio::time::timeout_at(deadline, call).await {
             Err(_) => Err(LinkError::Timeout(self.timeout)),
             Ok(Err(error)) => Err(LinkError::Broken(error)),
             Ok(Ok(replies)) => Ok(replies),
@@ -104,7 +156,7 @@ impl Link {
             Ok(replies) => replies.iter().any(is_noscript),
         };
         if lost {
-            self.discard(connected.generation).await;
+            self.discard(connected.generation);
         }
         result
     }
@@ -115,7 +167,9 @@ impl Link {
     /// [`LinkError`] when Redis cannot be reached or refuses us.
     pub(crate) async fn connected(&self) -> Result<Connected, LinkError> {
         let mut slot = self.slot.lock().await;
-        if let Some(connection) = &slot.connection {
+        if let Some(connection) = &slot.connection
+            && slot.generation > self.broken.load(Ordering::Relaxed)
+        {
             return Ok(Connected { connection: connection.clone(), generation: slot.generation });
         }
         let connection = match tokio::time::timeout(self.timeout, self.open()).await {
@@ -127,12 +181,9 @@ impl Link {
         Ok(Connected { connection, generation: slot.generation })
     }
 
-    /// Forgets the connection of this generation, if it is still the current one.
-    pub(crate) async fn discard(&self, generation: u64) {
-        let mut slot = self.slot.lock().await;
-        if slot.generation == generation {
-            slot.connection = None;
-        }
+    /// The connection of this generation is not to be used again.
+    fn discard(&self, generation: u64) {
+        self.broken.fetch_max(generation, Ordering::Relaxed);
     }
 
     async fn open(&self) -> Result<MultiplexedConnection, LinkError> {

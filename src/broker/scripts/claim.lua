@@ -4,7 +4,8 @@
 -- ARGV  now (ms), node, end of lease (ms), how many at most
 -- Returns { id, token, record, history or '' } for each claim, flat.
 local now, node, lease, want = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-redis.call('ZADD', KEYS[5], lease, node)
+-- Only ever later: this call may have waited on its way while a heartbeat overtook it.
+redis.call('ZADD', KEYS[5], 'GT', lease, node)
 local popped = redis.call('ZPOPMIN', KEYS[1], want)
 if #popped == 0 then
   return {}

@@ -1,21 +1,27 @@
 -- Enqueues the job of one fire of a schedule, once over all nodes, and remembers the fire.
 --
 -- KEYS  fires, jobs, pending, scheduled, retry, active
--- ARGV  schedule, fire (ms), id, record (JSON), score (ms), what the ids of its jobs start with when overlaps are to
---       be left out (else '')
--- Returns 1 enqueued, 0 this fire or a later one was done before, 2 left out because the previous job has not ended.
-local last = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
-if last >= tonumber(ARGV[2]) then
+-- ARGV  schedule, fire (ms), id, record (JSON), now (ms), 'skip' to leave the fire out while the job of an earlier one
+--       has not ended (else '')
+-- Returns 1 enqueued, 0 this fire or a later one was done before, 2 left out because an earlier job has not ended.
+local schedule, fire, id, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[5])
+local last = tonumber(redis.call('HGET', KEYS[1], schedule) or 0)
+-- A fire from the future was written by a clock that was wrong: it must not silence the schedule until then.
+if last >= fire and last <= now + 60000 then
   return 0
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-if ARGV[6] ~= '' then
-  local previous = ARGV[6] .. string.format('%.0f', last)
-  if redis.call('HEXISTS', KEYS[6], previous) == 1 or redis.call('ZSCORE', KEYS[3], previous)
-    or redis.call('ZSCORE', KEYS[4], previous) or redis.call('ZSCORE', KEYS[5], previous) then
+redis.call('HSET', KEYS[1], schedule, ARGV[2])
+-- A schedule's name holds no space, so this field is nobody's name.
+local running = schedule .. ' job'
+if ARGV[6] == 'skip' then
+  local earlier = redis.call('HGET', KEYS[1], running)
+  if earlier and (redis.call('HEXISTS', KEYS[6], earlier) == 1 or redis.call('ZSCORE', KEYS[3], earlier)
+    or redis.call('ZSCORE', KEYS[4], earlier) or redis.call('ZSCORE', KEYS[5], earlier)) then
     return 2
   end
 end
-redis.call('HSETNX', KEYS[2], ARGV[3], ARGV[4])
-redis.call('ZADD', KEYS[3], ARGV[5], ARGV[3])
+redis.call('HSET', KEYS[1], running, id)
+if redis.call('HSETNX', KEYS[2], id, ARGV[4]) == 1 then
+  redis.call('ZADD', KEYS[3], ARGV[5], id)
+end
 return 1

@@ -1,10 +1,10 @@
 -- Renews a node's lease on all its queues and says where there is work for a sweep.
 --
 -- KEYS  for each queue: leases, active, inflight, outbox
--- ARGV  now (ms), node, end of lease (ms)
+-- ARGV  node, end of lease (ms)
 -- Returns for each queue: the end of the earliest other lease (ms, or ''), active jobs, messages in flight,
 -- answers owed; flat.
-local now, node, lease = ARGV[1], ARGV[2], ARGV[3]
+local node, lease = ARGV[1], ARGV[2]
 local out = {}
 for i = 1, #KEYS, 4 do
   redis.call('ZADD', KEYS[i], lease, node)

@@ -1,17 +1,25 @@
--- Deletes ended jobs that are older than their retention, oldest first, a bounded number at a time.
+-- Deletes ended jobs that are older than their retention or more than it keeps, oldest first, a bounded number at a
+-- time.
 --
 -- KEYS  completed, dead, cancelled, jobs, history
--- ARGV  completed before (ms), dead and cancelled before (ms), limit for each set
+-- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
+--       limit for each set
 -- Returns how many were deleted.
-local deleted = 0
+local limit, deleted = tonumber(ARGV[5]), 0
 for s = 1, 3 do
-  local before = s == 1 and ARGV[1] or ARGV[2]
-  local old = redis.call('ZRANGEBYSCORE', KEYS[s], '-inf', '(' .. before, 'LIMIT', 0, ARGV[3])
-  if #old > 0 then
-    redis.call('ZREM', KEYS[s], unpack(old))
-    redis.call('HDEL', KEYS[4], unpack(old))
-    redis.call('HDEL', KEYS[5], unpack(old))
-    deleted = deleted + #old
+  local before, keep = ARGV[2], tonumber(ARGV[4])
+  if s == 1 then
+    before, keep = ARGV[1], tonumber(ARGV[3])
+  end
+  local surplus = math.max(redis.call('ZCARD', KEYS[s]) - keep, redis.call('ZCOUNT', KEYS[s], '-inf', '(' .. before))
+  if surplus > 0 then
+    local old, ids = redis.call('ZPOPMIN', KEYS[s], math.min(surplus, limit)), {}
+    for i = 1, #old, 2 do
+      ids[#ids + 1] = old[i]
+    end
+    redis.call('HDEL', KEYS[4], unpack(ids))
+    redis.call('HDEL', KEYS[5], unpack(ids))
+    deleted = deleted + #ids
   end
 end
 return deleted

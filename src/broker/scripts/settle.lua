@@ -1,5 +1,5 @@
 -- Ends attempts: the only way out of active. A settle whose token is not the active one is refused.
--- Ended jobs beyond the number to keep are deleted here, so that no set ever outgrows its bound.
+-- Ended jobs beyond the number to keep are deleted here, so that the sets of a busy queue do not outgrow their bound.
 --
 -- KEYS  active, history, jobs, pending, retry, completed, dead, cancelled, counters, outbox
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
@@ -65,8 +65,8 @@ local function trim(set, keep)
   if not scores[set] then
     return
   end
-  -- Twice what came in: a set that is over its bound (it was lowered) shrinks with every settle.
-  local surplus = math.min(redis.call('ZCARD', sets[set]) - keep, 2 * #scores[set])
+  -- Twice what came in (the list holds a score for each id): a set whose bound was lowered shrinks with every settle.
+  local surplus = math.min(redis.call('ZCARD', sets[set]) - keep, #scores[set])
   if surplus > 0 then
     local old = redis.call('ZPOPMIN', sets[set], surplus)
     local gone = {}

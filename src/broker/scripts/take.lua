@@ -5,7 +5,7 @@
 -- ARGV  node, end of its lease (ms), room, then for each list: the side to take from ('L' | 'R')
 -- Returns { field in the in-flight record, list, element } for each message, flat.
 local node, room = ARGV[1], tonumber(ARGV[3]) - redis.call('ZCARD', KEYS[1])
-redis.call('ZADD', KEYS[4], ARGV[2], node)
+redis.call('ZADD', KEYS[4], 'GT', ARGV[2], node)
 local out = {}
 for l = 5, #KEYS do
   if room <= 0 then

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Admitted, Enqueued, Fired, Settled, Taken, Verdict};
+use crate::broker::{Admission, Admitted, Answer, Enqueued, Fired, Guard, Mark, Settled, Taken, Verdict};
 use crate::job::{Cause, Failure, History, State, Wire};
 use crate::store::{ForeignList, JobView};
 
@@ -72,8 +72,9 @@ async fn a_settle_whose_answer_was_lost_can_be_sent_again() {
     let (a, queue) = (node(&redis, "a"), queue());
     a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
     let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
+    let record = serde_json::to_vec(&*taken.job).expect("a job");
     let again =
-        Claim { job: taken.job.clone(), history: taken.history.clone(), token: taken.token, started: taken.started };
+        a.read_claim(&queue.name, taken.token.to_string().as_bytes(), &record, b"", taken.started).expect("a record");
     settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
     let answer = settle(&a, &queue, vec![settlement(&a, &queue, again, ok(), at(2))], at(3)).await;
     assert_eq!(answer, [Settled::Applied], "it is recognised, not refused");
@@ -204,7 +205,7 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
         .into_iter()
         .map(|taken| {
             let id = String::from_utf8_lossy(&taken.element).into_owned();
-            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(20)))) }
+            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(20)))), mark: None }
         })
         .collect();
     admissions[1].verdict = Verdict::Refused(Box::new(job("bad", at(20))), Box::new(dead(at(20))));
@@ -212,7 +213,7 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
     assert_eq!(answer, [Admitted::Yes, Admitted::Yes]);
     let again = b.admit(&queue.name, &admissions, at(21)).await.expect("Redis answers");
     assert_eq!(again, [Admitted::DoneBefore, Admitted::DoneBefore], "an admission can be repeated");
-    let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))) };
+    let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))), mark: None };
     assert_eq!(a.admit(&queue.name, &[late], at(21)).await.expect("Redis answers"), [Admitted::DoneBefore]);
     assert_eq!(state(&b, "bad").await, Some(State::Dead));
     let owed = b.owed_jobs(&queue.name, 10).await.expect("Redis answers");
@@ -241,7 +242,7 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
         raw(&a, &["LPUSH", "mails", "message"]).await;
         let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers");
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
-        let admission = Admission { taken: taken[0].clone(), verdict };
+        let admission = Admission { taken: taken[0].clone(), verdict, mark: None };
         answers.push(a.admit(&queue.name, &[admission], at(round)).await.expect("Redis answers")[0]);
         if round == 1 {
             let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
@@ -256,14 +257,134 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
 #[tokio::test]
 async fn a_fire_is_enqueued_once_over_all_nodes() {
     let redis = RedisServer::start();
-    let (a, b) = (node(&redis, "a"), node(&redis, "b"));
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
     let fire = |seconds: u64| job(&format!("cron:nightly:{}", at(seconds).as_millis()), at(seconds));
-    let skip = Some("cron:nightly:");
-    assert_eq!(a.fire("nightly", at(0), &fire(0), skip).await.expect("Redis answers"), Fired::Enqueued);
-    assert_eq!(b.fire("nightly", at(0), &fire(0), skip).await.expect("Redis answers"), Fired::DoneBefore);
-    assert_eq!(b.fire("nightly", at(60), &fire(60), skip).await.expect("Redis answers"), Fired::Overlaps);
-    assert_eq!(a.fire("nightly", at(120), &fire(120), None).await.expect("Redis answers"), Fired::Enqueued);
-    let queue = queue();
-    assert_eq!(a.last_fires(&queue.name).await.expect("Redis answers")["nightly"], at(120));
-    assert_eq!(claim(&a, &queue, 10, at(121)).await.len(), 2);
+    assert_eq!(a.last_fire(&queue.name, "nightly", at(0)).await.expect("Redis answers"), at(0), "it starts now");
+    assert_eq!(b.last_fire(&queue.name, "nightly", at(50)).await.expect("Redis answers"), at(0), "for everybody");
+    assert_eq!(a.fire("nightly", at(60), &fire(60), true).await.expect("Redis answers"), Fired::Enqueued);
+    assert_eq!(b.fire("nightly", at(60), &fire(60), true).await.expect("Redis answers"), Fired::DoneBefore);
+    assert_eq!(b.last_fire(&queue.name, "nightly", at(61)).await.expect("Redis answers"), at(60));
+    assert_eq!(claim(&a, &queue, 10, at(61)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn fires_are_left_out_for_as_long_as_the_job_runs() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let fire = |seconds: u64| job(&format!("cron:nightly:{}", at(seconds).as_millis()), at(seconds));
+    let mut answers = Vec::new();
+    for seconds in [60, 120, 180] {
+        answers.push(a.fire("nightly", at(seconds), &fire(seconds), true).await.expect("Redis answers"));
+    }
+    assert_eq!(answers, [Fired::Enqueued, Fired::Overlaps, Fired::Overlaps]);
+    assert_eq!(a.fire("nightly", at(240), &fire(240), false).await.expect("Redis answers"), Fired::Enqueued);
+    for taken in claim(&a, &queue, 10, at(241)).await {
+        settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(242))], at(242)).await;
+    }
+    assert_eq!(a.fire("nightly", at(300), &fire(300), true).await.expect("Redis answers"), Fired::Enqueued);
+}
+
+#[tokio::test]
+async fn a_fire_from_the_future_does_not_silence_a_schedule() {
+    let redis = RedisServer::start();
+    let a = node(&redis, "a");
+    let keys = a.keys(&queue().name);
+    raw(&a, &["HSET", &keys.fires, "nightly", &at(1_000_000).as_millis().to_string()]).await;
+    assert_eq!(
+        a.fire("nightly", at(60), &job("cron:nightly:60", at(60)), true).await.expect("Redis answers"),
+        Fired::Enqueued
+    );
+}
+
+#[tokio::test]
+async fn a_claim_that_is_dropped_is_found_by_the_next_sweep() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    drop(claim(&a, &queue, 1, at(1)).await);
+    let swept = a.sweep(&queue.name, at(12), at(12), 10).await.expect("Redis answers");
+    assert_eq!(swept.len(), 1, "as if a pool had panicked");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_buried_and_the_others_are_not() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    a.enqueue(&[job("bad", at(0)), job("good", at(1))]).await.expect("Redis answers");
+    let keys = a.keys(&queue.name);
+    raw(&a, &["HSET", &keys.jobs, "bad", "{\"from\":\"the future\"}"]).await;
+    let claims = claim(&a, &queue, 2, at(2)).await;
+    assert_eq!(ids(&claims), ["good"]);
+    drop(claims);
+    b.heartbeat(std::slice::from_ref(&queue.name), at(20)).await.expect("Redis answers");
+    let swept = b.sweep(&queue.name, at(20), at(20), 10).await.expect("Redis answers");
+    assert_eq!(swept.iter().map(|s| s.claim.job.id.as_str()).collect::<Vec<_>>(), ["good"]);
+    assert!(matches!(raw(&b, &["ZSCORE", &keys.dead, "bad"]).await, redis::Value::BulkString(_)), "dead, not stuck");
+    assert_eq!(raw(&b, &["HLEN", &keys.active]).await, redis::Value::Int(1), "only the good one is active");
+}
+
+#[tokio::test]
+async fn refused_messages_do_not_outgrow_the_bound_either() {
+    let redis = RedisServer::start();
+    let (a, mut queue) = (node(&redis, "a"), queue());
+    queue.keep_dead.count = 2;
+    let lists = [ForeignList::new(Wire::Celery, "mails")];
+    for n in 0..5 {
+        raw(&a, &["LPUSH", "mails", "message"]).await;
+        let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").remove(0);
+        let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
+        a.admit(&queue.name, &[Admission { taken, verdict, mark: None }], at(n)).await.expect("Redis answers");
+    }
+    assert_eq!(a.prune(&queue, at(10)).await.expect("Redis answers"), 3);
+    assert_eq!((state(&a, "bad2").await, state(&a, "bad3").await), (None, Some(State::Dead)));
+}
+
+#[tokio::test]
+async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [ForeignList::new(Wire::Rq, "mails")];
+    raw(&a, &["HSET", "rq:job:kept", "status", "queued"]).await;
+    raw(&a, &["EXPIRE", "rq:job:kept", "100"]).await;
+    raw(&a, &["HSET", "rq:job:cancelled", "status", "canceled"]).await;
+    raw(&a, &["RPUSH", "rq:queue:mails", "kept", "cancelled", "deleted"]).await;
+    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers");
+    let admissions: Vec<Admission> = taken
+        .into_iter()
+        .map(|taken| {
+            let id = String::from_utf8_lossy(&taken.element).into_owned();
+            let fields = vec![("status", "started".to_owned()), ("worker_name", "a".to_owned())];
+            let mark = Some(Mark { key: format!("rq:job:{id}"), withdrawn: ("status", "canceled"), fields });
+            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(0)))), mark }
+        })
+        .collect();
+    let answers = a.admit(&queue.name, &admissions, at(0)).await.expect("Redis answers");
+    assert_eq!(answers, [Admitted::Yes, Admitted::Withdrawn, Admitted::Yes]);
+    assert_eq!(raw(&a, &["HGET", "rq:job:kept", "status"]).await, redis::Value::BulkString(b"started".to_vec()));
+    assert_eq!(raw(&a, &["TTL", "rq:job:kept"]).await, redis::Value::Int(-1), "it cannot vanish while it runs");
+    assert_eq!(raw(&a, &["EXISTS", "rq:job:deleted"]).await, redis::Value::Int(0), "and what is gone stays gone");
+    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["deleted", "kept"]);
+}
+
+#[tokio::test]
+async fn an_answer_is_written_once_and_only_under_its_guard() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let mut foreign = job("x", at(0));
+    foreign.origin = Origin::Wire { wire: Wire::Celery, list: "mails".to_owned(), reply: Value::Null };
+    a.enqueue(&[foreign]).await.expect("Redis answers");
+    let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
+    settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
+    let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers").remove(0);
+    let answer = || {
+        let mut answer = Answer { guard: Guard::Unless { key: "result".into(), begins: "done" }, ..Answer::default() };
+        answer.command(&[&"APPEND", &"result", &"done"]);
+        answer
+    };
+    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [true]);
+    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [false], "the debt is paid");
+    assert_eq!(raw(&a, &["GET", "result"]).await, redis::Value::BulkString(b"done".to_vec()));
+    raw(&a, &["HSET", &a.keys(&queue.name).outbox, "x", &owed.token.to_string()]).await;
+    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [true], "paid, but not written again");
+    assert_eq!(raw(&a, &["GET", "result"]).await, redis::Value::BulkString(b"done".to_vec()));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Step;
-use crate::handler::{Attempt, Handlers};
+use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
 
@@ -27,7 +27,7 @@ async fn perform(step: ExecStep, args: Value) -> Outcome {
     let dir = tempfile::tempdir().expect("a temp dir");
     let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
     let task = fixture::task(vec![Step::Exec(step)]);
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 3, steps: Vec::new() }).await
+    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 3, steps: Steps::default() }).await
 }
 
 fn failure(outcome: Outcome) -> Failure {

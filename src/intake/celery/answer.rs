@@ -1,24 +1,23 @@
 //! What became of a job, as the result document that `AsyncResult` reads: stored for the late reader and published for
 //! the one who waits.
 
-use redis::Pipeline;
 use serde_json::Value;
 
 use super::result::{Document, Exception, Revocation, State};
-use crate::broker::OwedJob;
+use crate::broker::{Answer, Guard, OwedJob};
 use crate::job::{Cause, End, Mishap, State as JobState};
 
 /// How long a result stays: Celery's own default for `result_expires`, in seconds.
-const RESULT_EXPIRES: u64 = 86_400;
+const RESULT_EXPIRES: &str = "86400";
 
-/// Adds the commands that write the answer. `stored` is what the result key holds already.
-pub(crate) fn write(transaction: &mut Pipeline, owed: &OwedJob, note: &Value, stored: Option<&[u8]>) {
+/// How the document of a success begins; see [`super::result::Document`].
+const SUCCESS: &str = "{\"status\": \"SUCCESS\"";
+
+/// The answer to the producer of a job. `note` is what admission left for it.
+pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
     let text = |name: &str| note.get(name).and_then(Value::as_str);
-    let Some(id) = text("id").filter(|_| note.get("silent") != Some(&Value::Bool(true))) else { return };
-    // As the real backend: a stored success stands, whatever comes later.
-    if stored.is_some_and(is_success) {
-        return;
-    }
+    let mut answer = Answer::default();
+    let Some(id) = text("id").filter(|_| note.get("silent") != Some(&Value::Bool(true))) else { return answer };
     let last = owed.history.mishaps.last();
     let exception = exception(note, last);
     let traceback = last.and_then(|mishap| mishap.detail.as_deref());
@@ -27,9 +26,12 @@ pub(crate) fn write(transaction: &mut Pipeline, owed: &OwedJob, note: &Value, st
         Some(end) => ended(end, &exception, traceback),
     };
     let document = Document { task_id: id, group: text("group"), parent_id: text("parent"), children: &[], state };
-    let bytes = document.encode();
-    let key = result_key(id);
-    transaction.cmd("SETEX").arg(&key).arg(RESULT_EXPIRES).arg(&bytes).cmd("PUBLISH").arg(&key).arg(&bytes);
+    let (key, bytes) = (result_key(id), document.encode());
+    answer.command(&[&"SETEX", &key, &RESULT_EXPIRES, &bytes]);
+    answer.command(&[&"PUBLISH", &key, &bytes]);
+    // As the real backend: a stored success stands, whatever comes later.
+    answer.guard = Guard::Unless { key, begins: SUCCESS };
+    answer
 }
 
 /// The key of a result, and the channel it is published on.
@@ -65,7 +67,14 @@ fn exception(note: &Value, mishap: Option<&Mishap>) -> Exception {
     Exception::new(module, &mishap.name, vec![mishap.message.as_str().into()])
 }
 
-fn is_success(document: &[u8]) -> bool {
-    let status = serde_json::from_slice::<Value>(document).ok();
-    status.is_some_and(|document| document.get("status").and_then(Value::as_str) == Some("SUCCESS"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_knows_a_success_by_its_beginning() {
+        let state = State::Success { result: &Value::Null, done: chrono::DateTime::UNIX_EPOCH };
+        let document = Document { task_id: "t", group: None, parent_id: None, children: &[], state };
+        assert!(document.encode().starts_with(SUCCESS.as_bytes()));
+    }
 }

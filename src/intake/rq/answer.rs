@@ -1,79 +1,141 @@
 //! What became of a job, as RQ's clients read it: the status in the job's hash, the results stream, the registry.
 
-use redis::Pipeline;
 use serde_json::Value;
 
 use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
 use super::{keys, result};
-use crate::broker::OwedJob;
+use crate::broker::{Answer, Guard, Mark, OwedJob};
 use crate::intake::iso;
-use crate::job::{End, Mishap, State, Timestamp};
+use crate::job::{End, Mishap, NodeId, State, Timestamp};
 
 /// Entries that RQ keeps in a results stream.
-const RESULTS_KEPT: usize = 10;
+const RESULTS_KEPT: &str = "10";
 
-/// Adds the commands that write the answer. `exists` says whether the job's hash is still there: one that was deleted
-/// while it ran stays deleted.
-pub(crate) fn write(transaction: &mut Pipeline, owed: &OwedJob, note: &Value, exists: bool) {
-    let Some(id) = note.get("id").and_then(Value::as_str).filter(|_| exists) else { return };
-    let origin = note.get("origin").and_then(Value::as_str).unwrap_or_default();
+/// The answer to the producer of a job. `note` is what admission left for it. A job whose hash was deleted while it ran
+/// stays deleted.
+pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
+    let mut answer = Answer::default();
+    let Some(id) = note.get("id").and_then(Value::as_str) else { return answer };
+    let foreign = Foreign { id, queue: note.get("origin").and_then(Value::as_str).unwrap_or_default() };
     let ttl = |name: &str, default: u64| note.get(name).and_then(Value::as_i64).unwrap_or(default.cast_signed());
     match &owed.history.end {
         // It runs again by itself; RQ's own scheduler must not hear of it, or it would run twice.
-        None => {
-            transaction.cmd("HSET").arg(keys::job(id)).arg("status").arg("scheduled");
-        }
+        None => answer.command(&[&"HSET", &keys::job(id), &"status", &"scheduled"]),
         Some(end) if end.state == State::Completed => {
             let ttl = ttl("result_ttl", DEFAULT_RESULT_TTL.as_secs());
             let serializer =
                 if note.get("json") == Some(&Value::Bool(true)) { Serializer::Json } else { Serializer::Pickle };
-            finished(transaction, id, origin, end, ttl, result::return_value(&end.result, serializer));
+            foreign.finished(&mut answer, end, ttl, result::return_value(&end.result, serializer));
         }
         Some(end) => {
             let ttl = ttl("failure_ttl", DEFAULT_FAILURE_TTL.as_secs());
-            failed(transaction, id, origin, end, ttl, owed.history.mishaps.last());
+            foreign.failed(&mut answer, end, ttl, owed.history.mishaps.last());
         }
     }
+    answer.guard = Guard::Exists(keys::job(id));
+    answer
 }
 
-/// A result of no life deletes the job, as RQ does.
-fn finished(to: &mut Pipeline, id: &str, origin: &str, end: &End, ttl: i64, value: Option<String>) {
-    if ttl == 0 {
-        to.cmd("DEL").arg(keys::job(id)).cmd("DEL").arg(keys::results(id));
-        return;
+/// How clients see a job as running, and how a cancelled one is known.
+pub(crate) fn started(id: &str, node: &NodeId, now: Timestamp) -> Mark {
+    let now = iso::rq(now.to_utc());
+    Mark {
+        key: keys::job(id),
+        withdrawn: ("status", "canceled"),
+        fields: vec![
+            ("status", "started".to_owned()),
+            ("started_at", now.clone()),
+            ("last_heartbeat", now),
+            ("worker_name", node.to_string()),
+        ],
     }
-    status(to, id, "finished", end);
-    to.cmd("XADD").arg(keys::results(id)).arg("MAXLEN").arg("~").arg(RESULTS_KEPT).arg("*").arg("type").arg(1);
-    if let Some(value) = value {
-        to.arg("return_value").arg(value);
+}
+
+/// A job in RQ's keys.
+struct Foreign<'a> {
+    id: &'a str,
+    queue: &'a str,
+}
+
+impl Foreign<'_> {
+    /// A result of no life deletes the job, as RQ does.
+    fn finished(&self, to: &mut Answer, end: &End, ttl: i64, value: Option<String>) {
+        if ttl == 0 {
+            return to.command(&[&"DEL", &keys::job(self.id), &keys::results(self.id)]);
+        }
+        self.status(to, "finished", end);
+        let stream = keys::results(self.id);
+        match value {
+            Some(value) => to.command(&[
+                &"XADD",
+                &stream,
+                &"MAXLEN",
+                &"~",
+                &RESULTS_KEPT,
+                &"*",
+                &"type",
+                &"1",
+                &"return_value",
+                &value,
+            ]),
+            None => to.command(&[&"XADD", &stream, &"MAXLEN", &"~", &RESULTS_KEPT, &"*", &"type", &"1"]),
+        }
+        self.keep(to, "finished", end, ttl, "+inf");
     }
-    keep(to, id, "finished", origin, end, ttl);
-}
 
-fn failed(to: &mut Pipeline, id: &str, origin: &str, end: &End, ttl: i64, mishap: Option<&Mishap>) {
-    status(to, id, "failed", end);
-    to.cmd("XADD").arg(keys::results(id)).arg("MAXLEN").arg("~").arg(RESULTS_KEPT).arg("*").arg("type").arg(2);
-    to.arg("exc_string").arg(result::exc_string(&exc_info(mishap)));
-    keep(to, id, "failed", origin, end, ttl);
-}
+    fn failed(&self, to: &mut Answer, end: &End, ttl: i64, mishap: Option<&Mishap>) {
+        self.status(to, "failed", end);
+        let exception = result::exc_string(&exc_info(mishap));
+        to.command(&[
+            &"XADD",
+            &keys::results(self.id),
+            &"MAXLEN",
+            &"~",
+            &RESULTS_KEPT,
+            &"*",
+            &"type",
+            &"2",
+            &"exc_string",
+            &exception,
+        ]);
+        // RQ's own registry of failed jobs holds the -1 of "for ever" as it is.
+        self.keep(to, "failed", end, ttl, "-1");
+    }
 
-fn status(to: &mut Pipeline, id: &str, status: &str, end: &End) {
-    let at = iso::rq(end.at.to_utc());
-    let started = end.started.map_or_else(String::new, |started| iso::rq(started.to_utc()));
-    let worker = end.node.as_ref().map_or("", |node| node.as_str());
-    to.cmd("HSET").arg(keys::job(id)).arg("status").arg(status).arg("started_at").arg(started);
-    to.arg("ended_at").arg(&at).arg("last_heartbeat").arg(&at).arg("worker_name").arg(worker);
-}
+    fn status(&self, to: &mut Answer, status: &str, end: &End) {
+        let at = iso::rq(end.at.to_utc());
+        let started = end.started.map_or_else(String::new, |started| iso::rq(started.to_utc()));
+        let worker = end.node.as_ref().map_or("", |node| node.as_str());
+        to.command(&[
+            &"HSET",
+            &keys::job(self.id),
+            &"status",
+            &status,
+            &"started_at",
+            &started,
+            &"ended_at",
+            &at,
+            &"last_heartbeat",
+            &at,
+            &"worker_name",
+            &worker,
+        ]);
+    }
 
-/// Bounds the life of the hash and the stream and enters the job in its registry; -1 is for ever.
-fn keep(to: &mut Pipeline, id: &str, registry: &str, origin: &str, end: &End, ttl: i64) {
-    let until = if ttl < 0 { "+inf".to_owned() } else { (end.at.to_utc().timestamp() + ttl).to_string() };
-    to.cmd("ZADD").arg(keys::registry(registry, origin)).arg(until).arg(id);
-    for key in [keys::job(id), keys::results(id)] {
-        if ttl < 0 {
-            to.cmd("PERSIST").arg(key);
-        } else {
-            to.cmd("EXPIRE").arg(key).arg(ttl);
+    /// Bounds the life of the hash and the stream and enters the job in its registry; a negative life has no end.
+    /// RQ's workers clear what is past its time out of the registries now and then; so do we, with every entry.
+    fn keep(&self, to: &mut Answer, registry: &str, end: &End, ttl: i64, for_ever: &str) {
+        let registry = keys::registry(registry, self.queue);
+        let now = end.at.to_utc().timestamp();
+        let until = if ttl < 0 { for_ever.to_owned() } else { (now + ttl).to_string() };
+        to.command(&[&"ZREMRANGEBYSCORE", &registry, &"0", &now.to_string()]);
+        to.command(&[&"ZADD", &registry, &until, &self.id]);
+        for key in [keys::job(self.id), keys::results(self.id)] {
+            if ttl < 0 {
+                to.command(&[&"PERSIST", &key]);
+            } else {
+                to.command(&[&"EXPIRE", &key, &ttl.to_string()]);
+            }
         }
     }
 }
@@ -83,11 +145,4 @@ fn exc_info(mishap: Option<&Mishap>) -> String {
     let Some(mishap) = mishap else { return "RuntimeError: the job ended without a word\n".to_owned() };
     let detail = mishap.detail.as_deref().map(|detail| format!("  {}\n", detail.trim_end().replace('\n', "\n  ")));
     format!("Traceback (most recent call last):\n{}{}: {}\n", detail.unwrap_or_default(), mishap.name, mishap.message)
-}
-
-/// Adds the commands that show a job as running.
-pub(crate) fn started(pipeline: &mut Pipeline, id: &str, node: &str, now: Timestamp) {
-    let now = iso::rq(now.to_utc());
-    pipeline.cmd("HSET").arg(keys::job(id)).arg("status").arg("started").arg("started_at").arg(&now);
-    pipeline.arg("last_heartbeat").arg(&now).arg("worker_name").arg(node);
 }
