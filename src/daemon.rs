@@ -285,19 +285,19 @@ async fn bind(
 async fn redis(config: &Config) -> Result<(Secret, Option<Part>), StartError> {
     match &config.redis.url {
         RedisUrl::Url(url) => Ok((url.clone(), None)),
-        RedisUrl::Embedded => {
-            let folder = config.node.state_dir.clone();
-            let server = Embedded::start(&folder).await?;
+        RedisUrl::Embedded { port } => {
+            let (folder, port) = (config.node.state_dir.clone(), *port);
+            let server = Embedded::start(&folder, port).await?;
             let url = Embedded::url(&folder);
-            tracing::info!(url = url.expose(), pid = server.pid(), "the embedded Redis runs");
-            let part = Part::start("embedded Redis", |stop| supervise(server, folder, stop));
+            tracing::info!(url = url.expose(), port, pid = server.pid(), "the embedded Redis runs");
+            let part = Part::start("embedded Redis", |stop| supervise(server, folder, port, stop));
             Ok((url, Some(part)))
         }
     }
 }
 
 /// Starts the embedded Redis again whenever it dies; its append-only file brings everything back.
-async fn supervise(mut server: Embedded, folder: PathBuf, stop: CancellationToken) {
+async fn supervise(mut server: Embedded, folder: PathBuf, port: Option<u16>, stop: CancellationToken) {
     loop {
         let status = tokio::select! {
             () = stop.cancelled() => return server.stop().await,
@@ -309,7 +309,7 @@ async fn supervise(mut server: Embedded, folder: PathBuf, stop: CancellationToke
                 return;
             }
             tokio::time::sleep(REDIS_PAUSE).await;
-            match Embedded::start(&folder).await {
+            match Embedded::start(&folder, port).await {
                 Ok(server) => break server,
                 Err(error) => tracing::error!("{error}"),
             }

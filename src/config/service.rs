@@ -18,8 +18,9 @@ pub(crate) struct Redis {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RedisUrl {
-    /// A private `redis-server`, started and supervised by the daemon in its state folder.
-    Embedded,
+    /// A private `redis-server`, started and supervised by the daemon in its state folder. It listens on a socket
+    /// there, and on this port of the loopback address for producers that need one.
+    Embedded { port: Option<u16> },
     /// `redis://`, `rediss://` or `redis+unix://`; it may hold a password.
     Url(Secret),
 }

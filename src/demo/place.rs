@@ -90,7 +90,7 @@ impl Place {
         };
         config.admin.listen.set_ip(Ipv4Addr::LOCALHOST.into());
         config.admin.token = None;
-        config.redis.url = RedisUrl::Embedded;
+        config.redis.url = RedisUrl::Embedded { port: None };
         config.node.state_dir = self.folder.clone();
         config.database = Database::Sqlite { path: self.database(), timeout };
         config.email.provider = EmailProvider::Outbox { folder: self.mails() };

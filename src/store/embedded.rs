@@ -31,12 +31,12 @@ pub(crate) enum EmbeddedError {
     NotInstalled,
     #[error("start redis-server: {0}")]
     Spawn(io::Error),
-    #[error("the embedded redis-server ended at its start ({status}); its log is {log}")]
-    Ended { status: String, log: PathBuf },
-    #[error("the embedded redis-server did not answer within {0:?}")]
+    #[error("start the embedded redis-server: it ended at once ({status}): {reason}; its log is {log}")]
+    Ended { status: String, reason: String, log: PathBuf },
+    #[error("start the embedded redis-server: it did not answer within {0:?}")]
     Silent(Duration),
     #[error(
-        "the path of the embedded Redis's socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir"
+        "start the embedded redis-server: the path of its socket has {0} bytes, at most {MAX_SOCKET_PATH} work; choose a shorter node.state_dir"
     )]
     SocketPath(usize),
 }
@@ -56,14 +56,14 @@ impl Embedded {
 
     /// The URL under which clients on this machine reach it.
     pub(crate) fn url(state_dir: &Path) -> Secret {
-        Secret::new(format!("redis+unix://{}", socket(state_dir).display()))
+        Secret::new(socket_url(&socket(state_dir)))
     }
 
-    /// Starts the server and waits until it answers.
+    /// Starts the server and waits until it answers. With a `port` it listens on the loopback address too.
     ///
     /// # Errors
     /// [`EmbeddedError`], with the remedy in its words.
-    pub(crate) async fn start(state_dir: &Path) -> Result<Self, EmbeddedError> {
+    pub(crate) async fn start(state_dir: &Path, port: Option<u16>) -> Result<Self, EmbeddedError> {
         let folder = Self::folder(state_dir);
         std::fs::create_dir_all(&folder).map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
         let folder = folder.canonicalize().map_err(|source| EmbeddedError::Folder { path: folder.clone(), source })?;
@@ -71,7 +71,7 @@ impl Embedded {
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(EmbeddedError::SocketPath(socket.as_os_str().len()));
         }
-        let child = spawn(&folder, &socket)?;
+        let child = spawn(&folder, &socket, port)?;
         let mut server = Self { child, socket };
         server.wait_until_it_answers(&folder).await?;
         Ok(server)
@@ -106,11 +106,12 @@ impl Embedded {
 
     async fn wait_until_it_answers(&mut self, folder: &Path) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + START_DEADLINE;
-        let client = redis::Client::open(format!("redis+unix://{}", self.socket.display()))
+        let client = redis::Client::open(socket_url(&self.socket))
             .map_err(|error| EmbeddedError::Spawn(io::Error::other(error)))?;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(EmbeddedError::Ended { status: status.to_string(), log: folder.join("redis.log") });
+                let log = folder.join("redis.log");
+                return Err(EmbeddedError::Ended { status: status.to_string(), reason: last_warning(&log), log });
             }
             if let Ok(mut connection) = client.get_multiplexed_async_connection().await
                 && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
@@ -128,10 +129,34 @@ fn socket(state_dir: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or(folder).join("redis.sock")
 }
 
-fn spawn(folder: &Path, socket: &Path) -> Result<Child, EmbeddedError> {
+/// The socket as a URL; what has a meaning in URLs is escaped.
+fn socket_url(socket: &Path) -> String {
+    let path = socket.display().to_string().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+    format!("redis+unix://{path}")
+}
+
+/// The last line of a server's log that is a warning, which is where Redis says why it cannot start.
+fn last_warning(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let warning = text.lines().rev().find_map(|line| line.split_once(" # ").map(|(_, words)| words.to_owned()));
+    warning.unwrap_or_else(|| "it gave no reason".to_owned())
+}
+
+fn spawn(folder: &Path, socket: &Path, port: Option<u16>) -> Result<Child, EmbeddedError> {
     let mut command = Command::new("redis-server");
     command
-        .args(["--port", "0", "--unixsocketperm", "700", "--daemonize", "no", "--save", ""])
+        .args([
+            "--port",
+            &port.unwrap_or(0).to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--unixsocketperm",
+            "700",
+            "--daemonize",
+            "no",
+            "--save",
+            "",
+        ])
         .args(["--appendonly", "yes", "--appendfsync", "everysec", "--aof-use-rdb-preamble", "yes"])
         .args(["--maxmemory-policy", "noeviction", "--loglevel", "notice", "--logfile", "redis.log"])
         .arg("--unixsocket")

@@ -60,7 +60,11 @@ pub(crate) fn value(value: Value) -> ValueTemplate {
 /// Everything stays below `dir`: SQLite, outboxes, videos.
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
-        redis: Redis { url: RedisUrl::Embedded, prefix: "jobsd".into(), timeout: Duration::from_secs(5) },
+        redis: Redis {
+            url: RedisUrl::Embedded { port: None },
+            prefix: "jobsd".into(),
+            timeout: Duration::from_secs(5),
+        },
         node: Node {
             name: "test".into(),
             state_dir: dir.join("state"),

@@ -19,7 +19,7 @@ const TOKEN_LENGTH: usize = 16;
 pub(super) fn redis(table: &Table<'_>) -> Redis {
     let url = match table.secret_url("url", "url_file") {
         Some((url, item)) => redis_url(url, &item),
-        None => RedisUrl::Embedded,
+        None => RedisUrl::Embedded { port: None },
     };
     let redis = Redis { url, prefix: prefix(table), timeout: table.duration("timeout", 5 * SECOND, ANSWER) };
     table.close();
@@ -30,7 +30,10 @@ fn redis_url(url: Secret, item: &Item<'_>) -> RedisUrl {
     const SCHEMES: [&str; 5] = ["redis://", "rediss://", "redis+unix://", "unix://", "valkey://"];
     let text = url.expose();
     if text == "embedded" {
-        return RedisUrl::Embedded;
+        return RedisUrl::Embedded { port: None };
+    }
+    if let Some(port) = text.strip_prefix("embedded:") {
+        return embedded_port(port, item);
     }
     if !SCHEMES.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
         item.error(
@@ -39,6 +42,17 @@ fn redis_url(url: Secret, item: &Item<'_>) -> RedisUrl {
         );
     }
     RedisUrl::Url(url)
+}
+
+fn embedded_port(port: &str, item: &Item<'_>) -> RedisUrl {
+    let number = port.parse().ok().filter(|port| *port != 0);
+    if number.is_none() {
+        item.error(
+            "this is not a port for the embedded Redis",
+            "write a number from 1 to 65535, as in \"embedded:6379\"",
+        );
+    }
+    RedisUrl::Embedded { port: number }
 }
 
 fn prefix(table: &Table<'_>) -> String {

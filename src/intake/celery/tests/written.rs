@@ -145,7 +145,6 @@ for line in sys.stdin:
         input += &String::from_utf8(document.encode()).expect("text");
         input.push('\n');
     }
-    assert_eq!(errors[1].exc_message, [json!(20)]);
     assert!(input.contains("\"big\": 1180591620717411303424") && input.contains("NaN"));
     assert_eq!(run(script, &input), "");
 }
