@@ -59,8 +59,9 @@ impl Home {
     }
 
     pub(crate) fn rewrite(&self, redis_url: &str, config: &str) {
+        let lease = if config.contains("node.lease") { "" } else { "node.lease = \"3s\"\n" };
         let text = format!(
-            "redis.url = \"{redis_url}\"\nnode.state_dir = \"state\"\nnode.lease = \"3s\"\n\
+            "redis.url = \"{redis_url}\"\nnode.state_dir = \"state\"\n{lease}\
              admin.listen = \"127.0.0.1:0\"\nlog.format = \"json\"\n{config}"
         );
         fs::write(self.config(), text).expect("it can be written");
