@@ -117,10 +117,6 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -164,10 +160,15 @@ impl Daemon {
         self.process.signal(Signal::HUP);
     }
 
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
     /// SIGTERM, and how it ended.
     #[track_caller]
     pub(crate) fn stop(mut self) -> ExitStatus {
-        self.process.signal(Signal::TERM);
+        self.terminate();
         self.wait()
     }
 
