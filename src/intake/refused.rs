@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::Verdict;
-use crate::config::Task;
+use crate::config::{Config, Task};
 use crate::job::{
     Args, Cause, End, History, Job, JobId, Mishap, MishapKind, NodeId, Origin, QueueName, State, TaskName, Timestamp,
     Wire,
@@ -65,8 +65,19 @@ impl Refused<'_> {
     }
 }
 
-/// Bytes that could not be read, whole: as text where they are text.
-pub(super) fn raw(bytes: &[u8]) -> Value {
+/// A message that could not be read. Nothing says what in it is a secret, so it stays unseen when its task has one or,
+/// where its task is not known, when any task has; it is kept whole all the same.
+pub(super) fn unread(config: &Config, task: Option<&str>, bytes: &[u8]) -> Value {
+    let has_secret = |task: &Task| task.params.iter().any(|param| param.secret);
+    let hidden = match task.and_then(|name| config.task_named(name)) {
+        Some(task) => has_secret(task),
+        None => config.tasks.values().any(|task| has_secret(task)),
+    };
+    if hidden { json!({"secret": raw(bytes)}) } else { raw(bytes) }
+}
+
+/// Bytes, whole: as text where they are text.
+fn raw(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::String(text.to_owned()),
         Err(_) => json!({"__type__": "base64", "__value__": STANDARD.encode(bytes)}),

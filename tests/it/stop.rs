@@ -68,15 +68,10 @@ fn messages_that_come_while_it_drains_stay_where_they_are() {
     let mut jobs = Jobs::of(&redis, "work");
     let mut daemon = home.start();
     jobs.until("active", 1);
-    let stopped = std::thread::scope(|scope| {
-        let pid = rustix::process::Pid::from_raw(daemon.pid().cast_signed()).expect("positive");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        daemon.wait_for_log("stopping: running jobs");
-        let late = push(&mut client, "work", "app.sleep", &json!({"seconds": 0}));
-        let status = scope.spawn(|| daemon.wait()).join().expect("it ends");
-        (status, late)
-    });
-    let (status, late) = stopped;
+    daemon.terminate();
+    daemon.wait_for_log("stopping: running jobs");
+    let late = push(&mut client, "work", "app.sleep", &json!({"seconds": 0}));
+    let status = daemon.wait();
     assert!(status.success(), "{status}");
     jobs.ended(&running, "completed");
     assert_eq!(client.llen::<_, usize>("work").expect("Redis answers"), 1, "it was taken after the stop");

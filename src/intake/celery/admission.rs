@@ -10,7 +10,7 @@ use super::result::Exception;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::pump::Desk;
-use crate::intake::refused::{Refused, call, raw};
+use crate::intake::refused::{Refused, call, unread};
 use crate::job::{Cause, Job, JobId, Origin, Timestamp, Wire};
 
 /// Reads the message and decides what it becomes.
@@ -80,7 +80,7 @@ fn unreadable(desk: &Desk<'_>, taken: &Taken, refusal: &Refusal) -> Verdict {
         list: &taken.list,
         id: refusal.id.as_deref().and_then(|id| JobId::parse(id).ok()),
         task: refusal.task.as_deref(),
-        message: raw(&taken.element),
+        message: unread(desk.config, refusal.task.as_deref(), &taken.element),
         cause: Cause::Unreadable,
         class: refusal.exception.exc_type.clone(),
         reason: refusal.reason.clone(),

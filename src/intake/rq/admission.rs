@@ -10,7 +10,7 @@ use super::keys;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::pump::Desk;
-use crate::intake::refused::{Refused, call, raw};
+use crate::intake::refused::{Refused, call, unread};
 use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
 
 /// Reads the job's hash and decides what it becomes.
@@ -23,7 +23,7 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
     let mut job = match RqJob::decode(&rq_id, hash, desk.limits) {
         Ok(job) => job,
         Err(refusal) => {
-            let data = hash.get("data").map_or(Value::Null, |data| raw(data));
+            let data = hash.get("data").map_or(Value::Null, |data| unread(desk.config, None, data));
             let (class, reason) = (refusal.class.to_owned(), refusal.reason.clone());
             let note =
                 json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)});

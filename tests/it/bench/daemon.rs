@@ -59,8 +59,9 @@ impl Home {
     }
 
     pub(crate) fn rewrite(&self, redis_url: &str, config: &str) {
+        let lease = if config.contains("node.lease") { "" } else { "node.lease = \"3s\"\n" };
         let text = format!(
-            "redis.url = \"{redis_url}\"\nnode.state_dir = \"state\"\nnode.lease = \"3s\"\n\
+            "redis.url = \"{redis_url}\"\nnode.state_dir = \"state\"\n{lease}\
              admin.listen = \"127.0.0.1:0\"\nlog.format = \"json\"\n{config}"
         );
         fs::write(self.config(), text).expect("it can be written");
@@ -116,10 +117,6 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -163,10 +160,15 @@ impl Daemon {
         self.process.signal(Signal::HUP);
     }
 
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
     /// SIGTERM, and how it ended.
     #[track_caller]
     pub(crate) fn stop(mut self) -> ExitStatus {
-        self.process.signal(Signal::TERM);
+        self.terminate();
         self.wait()
     }
 
