@@ -5,7 +5,9 @@
 
 mod bind;
 mod diff;
+mod escape;
 mod file;
+mod job_secrets;
 mod queue;
 mod schedule;
 mod secret;
@@ -17,9 +19,10 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use bind::{MASK, bind, mask, masked};
+pub(crate) use bind::bind;
 pub(crate) use diff::diff;
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
