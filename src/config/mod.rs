@@ -13,6 +13,7 @@ mod schedule;
 mod secret;
 mod sensitive;
 mod service;
+mod sql;
 mod task;
 mod template;
 
@@ -30,6 +31,7 @@ pub(crate) use service::{
     Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
     Video,
 };
+pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
     EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
     VideoMode, VideoStep,

@@ -12,7 +12,7 @@ fn probe(op: ProbeOp) -> Step {
 }
 
 fn sql(statement: &str) -> Step {
-    Step::Sql(SqlStep { statements: vec![statement.into()], values: Vec::new() })
+    Step::Sql(SqlStep { statements: vec![fixture::statement(statement)], values: Vec::new() })
 }
 
 struct World {
