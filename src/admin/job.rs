@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::Shared;
 use super::answer::{Answer, json};
 use super::problem::{Problem, ProblemKind};
-use super::secrets::Secrets;
-use crate::config::Config;
+use crate::config::{Config, JobSecrets};
 use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, State, Timestamp};
 use crate::store::JobView;
 
@@ -106,13 +105,13 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result
 fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
-    let (secrets, args) = Secrets::of(task, &job.args);
+    let secrets = JobSecrets::of(task, &job.args);
     Shown {
         id: job.id.as_str(),
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state,
-        args,
+        args: secrets.args().clone(),
         origin: origin(&job.origin),
         enqueued_at: job.enqueued_at.to_string(),
         due: view.due.or(job.due).map(|due| due.to_string()),
@@ -141,7 +140,7 @@ fn attempt(view: &JobView) -> Option<ShownAttempt> {
     })
 }
 
-fn history(history: &History, secrets: &Secrets) -> ShownHistory {
+fn history(history: &History, secrets: &JobSecrets) -> ShownHistory {
     ShownHistory {
         failures: history.failures,
         crashes: history.crashes,
@@ -151,7 +150,7 @@ fn history(history: &History, secrets: &Secrets) -> ShownHistory {
     }
 }
 
-fn shown_mishap(mishap: &Mishap, secrets: &Secrets) -> ShownMishap {
+fn shown_mishap(mishap: &Mishap, secrets: &JobSecrets) -> ShownMishap {
     ShownMishap {
         at: mishap.at.to_string(),
         attempt: mishap.attempt,
@@ -163,7 +162,7 @@ fn shown_mishap(mishap: &Mishap, secrets: &Secrets) -> ShownMishap {
     }
 }
 
-fn shown_end(end: &End, secrets: &Secrets) -> ShownEnd {
+fn shown_end(end: &End, secrets: &JobSecrets) -> ShownEnd {
     let length = |started: Timestamp| -> Duration { end.at.since(started) };
     ShownEnd {
         state: end.state,

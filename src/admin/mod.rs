@@ -16,7 +16,6 @@ mod problem;
 mod reload;
 mod request;
 mod routes;
-mod secrets;
 mod stall;
 mod table;
 #[cfg(test)]

@@ -4,12 +4,9 @@
 
 use serde_json::{Map, Value};
 
-use super::sensitive::is_sensitive;
 use super::{Param, ParamType, Task};
 use crate::job::Args;
 
-/// What stands for a secret wherever people can see it.
-pub(crate) const MASK: &str = "***";
 /// Longest address that mail servers take.
 const EMAIL_LENGTH: usize = 254;
 
@@ -62,27 +59,6 @@ pub(crate) fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, V
         .zip(given)
         .map(|(param, value)| Ok((param.name.clone(), argument(task, param, value)?)))
         .collect()
-}
-
-/// The arguments as people may see them: secret parameters, and whatever is called like a secret at any depth,
-/// as `***`.
-pub(crate) fn mask(task: &Task, args: &Args) -> Args {
-    let secret = |name: &str| task.params.iter().any(|param| param.secret && param.name == name);
-    args.iter()
-        .map(|(name, value)| (name.clone(), if secret(name) { MASK.into() } else { masked(name, value) }))
-        .collect()
-}
-
-/// A value that stands under `name`, as people may see it: `***` when the name says that it is a secret, and so at any
-/// depth.
-pub(crate) fn masked(name: &str, value: &Value) -> Value {
-    match value {
-        Value::Null => Value::Null,
-        _ if is_sensitive(name) => MASK.into(),
-        Value::Object(map) => Value::Object(map.iter().map(|(key, inner)| (key.clone(), masked(key, inner))).collect()),
-        Value::Array(items) => Value::Array(items.iter().map(|item| masked("", item)).collect()),
-        plain => plain.clone(),
-    }
 }
 
 fn position(task: &Task, name: &str) -> Option<usize> {
@@ -294,24 +270,5 @@ mod tests {
         for bad in ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b\r\nBcc: x@y", "A <a@b>", "a@b,c@d", &long] {
             assert!(!is_email(bad), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn secrets_are_masked_at_any_depth() {
-        let mut task = task(vec![param("code", ParamType::Any), param("data", ParamType::Any)]);
-        task.params[0].secret = true;
-        let args = json!({
-            "code": "hunter2",
-            "data": {"Password": "hunter2", "list": [{"api_key": {"x": "hunter2"}}], "plain": 1, "reset_token": null},
-            "X-API-Key": "hunter2"
-        });
-        let shown = Value::Object(mask(&task, args.as_object().expect("an object")));
-        assert!(!shown.to_string().contains("hunter2"), "{shown}");
-        let expected = json!({
-            "code": "***",
-            "data": {"Password": "***", "list": [{"api_key": "***"}], "plain": 1, "reset_token": null},
-            "X-API-Key": "***"
-        });
-        assert_eq!(shown, expected);
     }
 }

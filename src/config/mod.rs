@@ -5,21 +5,25 @@
 
 mod bind;
 mod diff;
+mod escape;
 mod file;
+mod job_secrets;
 mod queue;
 mod schedule;
 mod secret;
 mod sensitive;
 mod service;
+mod sql;
 mod task;
 mod template;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use bind::{MASK, bind, mask, masked};
+pub(crate) use bind::bind;
 pub(crate) use diff::diff;
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
@@ -27,6 +31,7 @@ pub(crate) use service::{
     Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
     Video,
 };
+pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
     EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
     VideoMode, VideoStep,

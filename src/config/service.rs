@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Secret;
+use super::{Dialect, Secret, Statement};
 
 /// `[redis]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +71,15 @@ pub(crate) enum Database {
     Postgres { url: Secret, connections: usize, timeout: Duration },
 }
 
+impl Database {
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres { .. } => Dialect::Postgres,
+        }
+    }
+}
+
 /// `[email]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Email {
@@ -115,7 +124,7 @@ pub(crate) enum SmtpTls {
 pub(crate) struct Push {
     pub provider: PushProvider,
     /// A query for the device tokens of a user; its one parameter is `:user_id`, its first column the token.
-    pub tokens_query: Option<String>,
+    pub tokens_query: Option<Statement>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

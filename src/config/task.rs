@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Template, ValueTemplate};
+use super::{Statement, Template, ValueTemplate};
 use crate::job::{QueueName, RetryPolicy, TaskName};
 
 /// A declared task.
@@ -111,7 +111,7 @@ pub(crate) struct EmailStep {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SqlStep {
     /// Run in one transaction, in order. `:name` is bound, never spliced.
-    pub statements: Vec<String>,
+    pub statements: Vec<Statement>,
     /// Further named values, beside the arguments.
     pub values: Vec<(String, ValueTemplate)>,
 }

@@ -13,7 +13,6 @@ mod http;
 mod outbox;
 mod probe;
 mod push;
-mod redact;
 mod response;
 mod sql;
 mod steps;
@@ -23,7 +22,7 @@ mod video_protocol;
 use serde_json::Value;
 
 use crate::clock;
-use crate::config::{Config, Step, Task};
+use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
@@ -101,7 +100,10 @@ impl Handlers {
         let mut context = Context::new(attempt, &self.vars, clock::now());
         match self.steps(attempt, &mut context).await {
             Ok(result) => Outcome::Success(result),
-            Err(failure) => Outcome::Failure(redact::without_secrets(failure, attempt.task, &attempt.job.args)),
+            Err(failure) => {
+                let secrets = JobSecrets::of(Some(attempt.task), &attempt.job.args);
+                Outcome::Failure(without_secrets(failure, &secrets))
+            }
         }
     }
 
@@ -135,6 +137,16 @@ impl Handlers {
             Step::Http(step) => Ok(self.http.call(step, run).await?),
             Step::Probe(step) => probe::run(step, run).await,
         }
+    }
+}
+
+/// Servers and programs like to repeat what they were given, and a failure goes into the record, the logs and the
+/// producer's result. Kinds are jobsd's own words.
+fn without_secrets(failure: Failure, secrets: &JobSecrets) -> Failure {
+    Failure {
+        message: secrets.text(&failure.message),
+        detail: failure.detail.map(|detail| secrets.text(&detail)),
+        ..failure
     }
 }
 

@@ -1,8 +1,11 @@
 //! The outbox: a folder that takes what would be sent, one file a message.
 //!
-//! A reader of the folder sees complete files only: each is written under a hidden name, then renamed.
+//! A reader of the folder sees complete files only: each is written under a hidden name, then renamed. Messages hold
+//! links that are as good as passwords, so only the daemon's own user can read them.
 
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::job::{JobId, Timestamp};
@@ -27,9 +30,10 @@ pub(super) async fn write(folder: &Path, name: String, bytes: Vec<u8>) -> Result
 }
 
 fn write_now(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    // A folder that is there keeps its mode: who may look into it is the operator's choice.
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let unfinished = folder.join(format!(".{name}.tmp"));
-    let mut file = std::fs::File::create(&unfinished)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, folder.join(name))
@@ -49,10 +53,12 @@ fn safe(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]
-    async fn a_foreign_job_id_cannot_leave_the_folder() {
+    async fn a_foreign_job_id_cannot_leave_the_folder_and_nobody_else_reads_it() {
         let home = tempfile::tempdir().expect("a temp dir");
         let folder = home.path().join("outbox");
         let id = JobId::parse("../../etc/passwd").expect("a valid, if odd, id");
@@ -61,6 +67,8 @@ mod tests {
         let path = write(&folder, name, b"hello".to_vec()).await.expect("it is written");
         assert_eq!(path.parent(), Some(folder.as_path()));
         assert_eq!(std::fs::read(&path).expect("it is there"), b"hello");
+        let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 1, "no .tmp is left");
     }
 }

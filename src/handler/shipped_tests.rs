@@ -1,21 +1,20 @@
 //! The shipped `jobsd.toml` through the real handlers: each of its tasks does its work on SQLite and on PostgreSQL.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::{Attempt, Handlers, Steps};
-use crate::config::{self, Config, Database, EmailProvider, PushProvider, Secret};
+use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
 use crate::job::{Outcome, TaskName};
 use crate::testing::{fixture, postgres};
 
 /// The shipped file, with everything it writes moved below `dir`.
-fn shipped(dir: &Path) -> Config {
+fn shipped(dir: &Path, database: &str) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobsd.toml");
-    let mut config = config::load(&path, &|_| None).expect("the shipped file is valid").config;
-    let moved = fixture::config(dir);
-    config.database = moved.database;
+    let mut config = config::load(&path, &|name| (name == "DATABASE_URL").then(|| database.to_owned()))
+        .expect("the shipped file is valid")
+        .config;
     config.email.provider = EmailProvider::Outbox { folder: dir.join("mail") };
     config.push.provider = PushProvider::Outbox { folder: dir.join("push") };
     config
@@ -62,7 +61,8 @@ async fn whole_workload(config: &Config) {
         assert_eq!(result, json!({"success": true, "user_id": 1, "stats": stats}), "the second run updates the row");
     }
     let sql = super::sql::Sql::new(&config.database).expect("the database");
-    let count = async |query: &str| sql.column(query, &Map::new()).await.expect("it runs");
+    let statement = |text: &str| Statement::parse(text, config.database.dialect()).expect("a valid statement");
+    let count = async |query: &str| sql.column(&statement(query), &Map::new()).await.expect("it runs");
     assert_eq!(
         count("SELECT count(*) AS n FROM notifications WHERE user_id = 1 AND is_read = FALSE").await,
         [json!(5)]
@@ -73,7 +73,7 @@ async fn whole_workload(config: &Config) {
 
     let old = "UPDATE notifications SET is_read = TRUE, created_at = :at WHERE notification_type IN ('like', 'follow')";
     let named = Map::from_iter([("at".to_owned(), json!("2020-01-01T00:00:00.000Z"))]);
-    sql.run(&[old.to_owned()], &named).await.expect("it runs");
+    sql.run(&[statement(old)], &named).await.expect("it runs");
     let cleaned = call(config, &handlers, "cleanup_old_notifications", json!([])).await;
     assert_eq!(cleaned, json!({"success": true, "deleted_count": 2}));
 }
@@ -82,7 +82,8 @@ async fn whole_workload(config: &Config) {
 async fn the_shipped_workload_runs_on_sqlite() {
     fixture::tls_provider();
     let dir = tempfile::tempdir().expect("a temp dir");
-    whole_workload(&shipped(dir.path())).await;
+    let database = format!("sqlite:{}", dir.path().join("app.db").display());
+    whole_workload(&shipped(dir.path(), &database)).await;
     let files = |folder: &str| std::fs::read_dir(dir.path().join(folder)).expect("the folder").count();
     assert_eq!((files("mail"), files("push")), (6, 5));
 }
@@ -92,12 +93,10 @@ async fn the_shipped_workload_runs_on_postgres() {
     fixture::tls_provider();
     let dir = tempfile::tempdir().expect("a temp dir");
     let server = postgres::Server::start();
-    let mut config = shipped(dir.path());
-    let timeout = Duration::from_secs(10);
-    config.database = Database::Postgres { url: Secret::new(server.url()), connections: 2, timeout };
+    let config = shipped(dir.path(), &server.url());
     let sql = super::sql::Sql::new(&config.database).expect("the database");
     // As an app's own migrations would make them.
-    let tables: Vec<String> = [
+    let tables = [
         "notifications (id bigserial PRIMARY KEY, user_id int NOT NULL, actor_id int, notification_type varchar(50) NOT NULL, \
             content text NOT NULL, related_id int, is_read boolean NOT NULL, created_at timestamptz NOT NULL)",
         "user_events (id bigserial PRIMARY KEY, user_id int, event_type varchar(50), event_data jsonb, created_at timestamptz)",
@@ -108,8 +107,7 @@ async fn the_shipped_workload_runs_on_postgres() {
         "user_stats (user_id int PRIMARY KEY, posts int, followers int, following int, likes_received int, \
             comments_received int, updated_at timestamptz)",
     ]
-    .map(|table| format!("CREATE TABLE {table}"))
-    .into();
+    .map(|table| Statement::parse(&format!("CREATE TABLE {table}"), Dialect::Postgres).expect("a valid statement"));
     sql.run(&tables, &Map::new()).await.expect("the tables are made");
     whole_workload(&config).await;
 }

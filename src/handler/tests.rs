@@ -12,7 +12,7 @@ fn probe(op: ProbeOp) -> Step {
 }
 
 fn sql(statement: &str) -> Step {
-    Step::Sql(SqlStep { statements: vec![statement.into()], values: Vec::new() })
+    Step::Sql(SqlStep { statements: vec![fixture::statement(statement)], values: Vec::new() })
 }
 
 struct World {
@@ -122,9 +122,15 @@ async fn a_secret_argument_never_stands_in_a_failure() {
     let world = world();
     let mut task = fixture::task(vec![probe(ProbeOp::Fail)]);
     task.params = vec![Param { secret: true, ..fixture::param("token") }, fixture::param("message")];
-    let args = json!({"token": "s3cr3t-t0k3n", "message": "the server said: s3cr3t-t0k3n is unknown"});
-    let failed = failure(perform(&world, &task, args, &Steps::default()).await);
-    assert_eq!(failed.message, "the server said: *** is unknown");
+    for echoed in ["s3cr3t/+t0k3n", "s3cr3t%2f%2Bt0k3n", "s3cr3t\\/+t0k3n", "s3cr3t/&#43;t0k3n"] {
+        let args = json!({"token": "s3cr3t/+t0k3n", "message": format!("the server said: {echoed} is unknown")});
+        let failed = failure(perform(&world, &task, args, &Steps::default()).await);
+        assert_eq!(failed.message, "the server said: *** is unknown");
+    }
+    let echo = fixture::task(vec![probe(ProbeOp::Echo)]);
+    let outcome = perform(&world, &echo, json!({"token": "s3cr3t"}), &Steps::default()).await;
+    let as_it_is = json!({"args": {"token": "s3cr3t"}});
+    assert_eq!(outcome, Outcome::Success(as_it_is), "the result is for its producer, who knows the secret");
 }
 
 #[tokio::test]

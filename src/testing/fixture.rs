@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Config, Database, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider, Redis,
-    RedisUrl, Step, Task, Template, ValueTemplate, Video,
+    Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
+    Redis, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Job, JobId, Origin, QueueName, TaskName, Timestamp};
 
@@ -55,6 +55,11 @@ pub(crate) fn template(source: &str) -> Template {
 
 pub(crate) fn value(value: Value) -> ValueTemplate {
     ValueTemplate::parse(value).expect("a valid template")
+}
+
+/// A statement for the SQLite of [`config`].
+pub(crate) fn statement(sql: &str) -> Statement {
+    Statement::parse(sql, Dialect::Sqlite).expect("a valid statement")
 }
 
 /// Everything stays below `dir`: SQLite, outboxes, videos.

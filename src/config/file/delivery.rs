@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::diagnostic::quoted;
 use super::document::{Item, Table};
 use super::scalar::{ANSWER, DAY};
-use crate::config::{Email, EmailProvider, Push, PushProvider, Smtp, SmtpTls, Video};
+use crate::config::{Dialect, Email, EmailProvider, Push, PushProvider, Smtp, SmtpTls, Statement, Video};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -122,7 +122,7 @@ fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-pub(super) fn push(table: &Table<'_>, state_dir: &Path) -> Push {
+pub(super) fn push(table: &Table<'_>, state_dir: &Path, dialect: Dialect) -> Push {
     let provider = table.get("provider");
     let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
     let fcm_table = table.table("fcm");
@@ -136,7 +136,7 @@ pub(super) fn push(table: &Table<'_>, state_dir: &Path) -> Push {
     let timeout = fcm_table.duration("timeout", 10 * SECOND, ANSWER);
     fcm_table.close();
     let folder = outbox(&table.table("outbox"), state_dir, "push");
-    let tokens_query = table.get("tokens_query").and_then(|item| tokens_query(&item));
+    let tokens_query = table.get("tokens_query").and_then(|item| tokens_query(&item, dialect));
     table.close();
     let provider = match credentials.filter(|_| fcm) {
         Some(credentials) => PushProvider::Fcm {
@@ -161,16 +161,16 @@ fn push_provider(item: &Item<'_>) -> Option<bool> {
     item.choice(&[("outbox", false), ("fcm", true)])
 }
 
-fn tokens_query(item: &Item<'_>) -> Option<String> {
-    let text = item.filled_text("a query such as \"SELECT token FROM push_tokens WHERE user_id = :user_id\"")?.text;
-    let names = super::sql::names(&text);
-    if names.iter().any(|name| name != "user_id") || names.is_empty() {
+fn tokens_query(item: &Item<'_>, dialect: Dialect) -> Option<Statement> {
+    let query =
+        item.statement(dialect, "a query such as \"SELECT token FROM push_tokens WHERE user_id = :user_id\"")?;
+    if query.names != ["user_id"] {
         item.error(
             "the query must have `:user_id` as its one parameter",
             "write it as in \"SELECT token FROM push_tokens WHERE user_id = :user_id\"",
         );
     }
-    Some(text)
+    Some(query)
 }
 
 fn http_url(item: &Item<'_>) -> Option<String> {

@@ -190,6 +190,16 @@ impl<'d> Item<'d> {
         self.doc.error(&place, message, help);
     }
 
+    /// Reports a problem of one `part` of the string's `text`, at that part when it is written as it is read.
+    pub(super) fn error_within(&self, text: &str, part: Place, message: impl Into<String>, help: impl Into<String>) {
+        let raw = self.doc.text.get(self.place.clone()).unwrap_or_default();
+        let place = match raw.find(text).filter(|_| !part.is_empty()) {
+            Some(at) => self.place.start + at + part.start..self.place.start + at + part.end,
+            None => self.place.clone(),
+        };
+        self.doc.error(&place, message, help);
+    }
+
     /// Where `word` stands in the value as it is written: not as a part of a longer one.
     fn place_of(&self, word: &str) -> Option<Place> {
         let raw = self.doc.text.get(self.place.clone())?;

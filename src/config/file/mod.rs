@@ -124,12 +124,16 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
     let email = delivery::email(&root.table("email"), &node.state_dir);
-    let push = delivery::push(&root.table("push"), &node.state_dir);
+    let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let vars = services::vars(doc, &root.table("vars"));
     let queues = Queues::read(doc, &root.table("queues"));
     let mail_templates = all_mail_templates(mail_templates, email.templates.as_deref());
-    let around = Surroundings { mail_templates: &mail_templates, input_roots: !video.input_roots.is_empty() };
+    let around = Surroundings {
+        mail_templates: &mail_templates,
+        input_roots: !video.input_roots.is_empty(),
+        dialect: database.dialect(),
+    };
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);

@@ -5,8 +5,7 @@ use serde_json::{Map, Value, json};
 use super::diagnostic::nearest;
 use super::document::Item;
 use super::params::RESERVED;
-use super::sql;
-use crate::config::{Param, ParamType, Template, ValueTemplate};
+use crate::config::{Param, ParamType, Statement, Template, ValueTemplate};
 
 /// What a job's template sees under `job`.
 const JOB: [&str; 3] = ["id", "queue", "attempt"];
@@ -38,14 +37,10 @@ impl Scope<'_> {
     }
 
     /// The `:names` of a statement, which are parameters or among `values`.
-    pub(super) fn statement(&self, item: &Item<'_>, statement: &str, values: &[&str]) {
+    pub(super) fn names(&self, item: &Item<'_>, statement: &Statement, values: &[&str]) {
         let known = || self.params.iter().map(|param| param.name.as_str()).chain(values.iter().copied());
-        let mut seen = Vec::new();
-        for name in sql::names(statement) {
-            if known().any(|known| known == name) || seen.contains(&name) {
-                continue;
-            }
-            let help = match nearest(&name, known()) {
+        for name in statement.names.iter().filter(|&name| known().all(|known| known != name)) {
+            let help = match nearest(name, known()) {
                 Some(near) => format!("did you mean `:{near}`?"),
                 None => format!("add the parameter `{name}`, or `{name}` to the step's `values`"),
             };
@@ -54,10 +49,6 @@ impl Scope<'_> {
                 format!("`:{name}` is neither a parameter of `{}` nor in `values`", self.task),
                 help,
             );
-            seen.push(name);
-        }
-        if sql::holds_several(statement) {
-            item.error("one string holds several statements", "give a list, one statement each: [\"…\", \"…\"]");
         }
     }
 

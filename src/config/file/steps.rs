@@ -6,8 +6,8 @@ use super::diagnostic::{hint, quoted};
 use super::document::{Item, Table};
 use super::scope::Scope;
 use crate::config::{
-    EmailStep, ExecStep, HttpStep, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Template, ValueTemplate, VideoMode,
-    VideoStep,
+    Dialect, EmailStep, ExecStep, HttpStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template,
+    ValueTemplate, VideoMode, VideoStep,
 };
 
 /// The handlers, by the keys that choose them.
@@ -21,6 +21,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) mail_templates: &'a [String],
     /// Whether `[video]` names a folder to read from.
     pub(super) input_roots: bool,
+    /// What `[database]` speaks.
+    pub(super) dialect: Dialect,
 }
 
 /// The step that `table` holds under one of [`HANDLERS`]; `None` when there is none or it has problems.
@@ -38,7 +40,7 @@ pub(super) fn step(table: &Table<'_>, scope: &Scope<'_>, around: &Surroundings<'
     }
     match name {
         "email" => email(&item, scope, around),
-        "sql" => sql(&item, scope),
+        "sql" => sql(&item, scope, around.dialect),
         "push" => push(&item, scope),
         "video" => video(&item, scope, around),
         "exec" => exec(&item, scope),
@@ -120,9 +122,9 @@ fn header_names(table: &Table<'_>) {
 }
 
 /// `sql = "…"`, `sql = ["…", "…"]` or `sql = { statements = […], values = { … } }`.
-fn sql(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
+fn sql(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect) -> Option<Step> {
     let Some(table) = item.value.is_table().then(|| item.table()).flatten() else {
-        return Some(Step::Sql(SqlStep { statements: statements(item, scope, &[])?, values: Vec::new() }));
+        return Some(Step::Sql(SqlStep { statements: statements(item, scope, dialect, &[])?, values: Vec::new() }));
     };
     let values: Vec<_> = table
         .get("values")
@@ -133,25 +135,22 @@ fn sql(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
         .map(|(key, item)| (key.name, scope.value(&item)))
         .collect();
     let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
-    let statements =
-        table.required("statements", "add statements = [\"…\"]").and_then(|item| statements(&item, scope, &names));
+    let statements = table.required("statements", "add statements = [\"…\"]");
+    let statements = statements.and_then(|item| self::statements(&item, scope, dialect, &names));
     table.close();
     let values = values.into_iter().map(|(name, value)| Some((name, value?))).collect::<Option<_>>()?;
     Some(Step::Sql(SqlStep { statements: statements?, values }))
 }
 
-fn statements(item: &Item<'_>, scope: &Scope<'_>, values: &[&str]) -> Option<Vec<String>> {
+fn statements(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect, values: &[&str]) -> Option<Vec<Statement>> {
     const EXPECTED: &str = "an SQL statement, or a list of them such as [\"DELETE FROM t WHERE id = :id\"]";
     let items = if item.value.is_str() { vec![item.clone()] } else { item.array(EXPECTED)? };
     if items.is_empty() || items.len() > MOST {
         item.error(format!("there are {} statements, allowed is 1 to {MOST}", items.len()), "name what is to be done");
     }
     let read = |item: &Item<'_>| {
-        let statement = item.filled_text("an SQL statement")?.text;
-        scope.statement(item, &statement, values);
-        if statement.contains("{{") {
-            item.error("a template in a statement", "bind the value as `:name`, and compute it in the step's `values`");
-        }
+        let statement = item.statement(dialect, "an SQL statement")?;
+        scope.names(item, &statement, values);
         Some(statement)
     };
     let statements: Vec<_> = items.iter().map(read).collect();

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, HtmlEscape, Output, State, UndefinedBehavior, escape_formatter,
+};
 use serde_json::Value;
 
 use super::{Body, text};
@@ -123,7 +125,21 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment
         .set_auto_escape_callback(|file| if file.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    environment.set_formatter(write_value);
     environment
+}
+
+/// As the library writes values, but a slash stays one: HTML gives it no meaning in texts and quoted attributes, and a
+/// link stays readable in the mail's source.
+fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &minijinja::Value) -> Result<(), Error> {
+    let Some(text) = value.as_str().filter(|_| state.auto_escape() == &AutoEscape::Html && !value.is_safe()) else {
+        return escape_formatter(out, state, value);
+    };
+    for (number, part) in text.split('/').enumerate() {
+        out.write_str(if number == 0 { "" } else { "/" })?;
+        write!(out, "{}", HtmlEscape(part))?;
+    }
+    Ok(())
 }
 
 /// The `.html` and `.txt` files of the folder, in the order of their names.

@@ -99,7 +99,7 @@ async fn a_welcome_mail_is_complete() {
     assert_eq!(header("message-id"), format!("<{JOB_ID}.0@hireme.test>"));
     assert!(!header("date").is_empty());
     let html = text(&mail, "html");
-    assert!(html.contains("Zoë &lt;script&gt;alert(1)&lt;&#x2f;script&gt;") && !html.contains("<script>"), "{html}");
+    assert!(html.contains("Zoë &lt;script&gt;alert(1)&lt;/script&gt;") && !html.contains("<script>"), "{html}");
     assert!(html.contains("@zoe") && html.contains("Get started"), "{html}");
     let plain = text(&mail, "text");
     assert!(plain.contains("Zoë <script>alert(1)</script>") && plain.contains("https://hireme.test"), "{plain}");
@@ -134,8 +134,7 @@ async fn every_built_in_template_renders_with_its_tasks_arguments() {
         let mut args = json!({"user_email": "a@b.test", "user_name": "Ann"});
         args.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
         let mail = read(&success(send(&config, EmailStep { template: Some(template(name)), ..step() }, args).await));
-        // Escaped slashes are slashes again for whoever reads the HTML.
-        let html = text(&mail, "html").replace("&#x2f;", "/").replace("&amp;", "&");
+        let html = text(&mail, "html");
         for words in expected {
             assert!(html.contains(words), "{name}: {words} in {html}");
             assert!(text(&mail, "text").contains(words), "{name}: {words} in {}", mail["text"]);

@@ -13,7 +13,7 @@ use super::Run;
 use super::outbox::{self, OutboxError};
 use super::sql::{Sql, SqlError};
 use crate::clock;
-use crate::config::{self, PushProvider, PushStep, RenderError};
+use crate::config::{self, PushProvider, PushStep, RenderError, Statement};
 use crate::job::Failure;
 
 use fcm::{Fcm, FcmError};
@@ -25,7 +25,7 @@ const COLLAPSE_ID_LEN: usize = 64;
 #[derive(Debug)]
 pub(super) struct Push {
     provider: Provider,
-    tokens_query: Option<String>,
+    tokens_query: Option<Statement>,
 }
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Push {
     }
 
     async fn tokens(&self, user: &Value, sql: &Sql) -> Result<Vec<String>, PushError> {
-        let query = self.tokens_query.as_deref().ok_or(PushError::NoQuery)?;
+        let query = self.tokens_query.as_ref().ok_or(PushError::NoQuery)?;
         let named = Map::from_iter([("user_id".to_owned(), user.clone())]);
         let tokens = sql.column(query, &named).await.map_err(PushError::Tokens)?;
         Ok(tokens.into_iter().filter_map(|token| token.as_str().map(str::to_owned)).collect())

@@ -140,13 +140,17 @@ async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Goog
             endpoint: format!("{}/", server.url()),
             timeout: Duration::from_secs(5),
         },
-        tokens_query: Some("SELECT token FROM device_tokens WHERE user_id = :user_id ORDER BY token".into()),
+        tokens_query: Some(fixture::statement(
+            "SELECT token FROM device_tokens WHERE user_id = :user_id ORDER BY token",
+        )),
     };
     Google { dir, server, config }
 }
 
 fn devices(tokens: &[&str]) -> Step {
-    let insert = |token: &&str| format!("INSERT INTO device_tokens (user_id, token) VALUES (:user_id, '{token}')");
+    let insert = |token: &&str| {
+        fixture::statement(&format!("INSERT INTO device_tokens (user_id, token) VALUES (:user_id, '{token}')"))
+    };
     Step::Sql(SqlStep { statements: tokens.iter().map(insert).collect(), values: Vec::new() })
 }
 

@@ -5,7 +5,6 @@
 
 mod bind;
 mod postgres;
-mod scan;
 mod sqlite;
 mod tls;
 
@@ -13,10 +12,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Database;
+use crate::config::{Database, Statement};
 use crate::job::Failure;
-
-use scan::{Dialect, ScanError, Scanned};
 
 /// Rows that a result can hold; further ones are counted only.
 const MAX_ROWS: usize = 1000;
@@ -46,8 +43,6 @@ pub(crate) enum SetupError {
 /// Why a step's statements did not run. Statements are numbered from 1.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SqlError {
-    #[error("run statement {statement}: {error}")]
-    Scan { statement: usize, error: ScanError },
     #[error("run statement {statement}: there is no value for `:{name}`; there are {}", listed(.known))]
     MissingValue { statement: usize, name: String, known: Vec<String> },
     #[error("connect to the database: {0}")]
@@ -85,12 +80,8 @@ impl Sql {
 
     /// Runs the statements in one transaction and returns `{"affected": n, "rows": […]}` of the last: the rows it
     /// changed or, where it returns rows, how many; `"truncated": true` is added when not all rows are listed.
-    pub(super) async fn run(&self, statements: &[String], named: &Map<String, Value>) -> Result<Value, SqlError> {
-        let dialect = match self {
-            Self::Sqlite(_) => Dialect::Sqlite,
-            Self::Postgres(_) => Dialect::Postgres,
-        };
-        let bound = bind_names(statements, named, dialect)?;
+    pub(super) async fn run(&self, statements: &[Statement], named: &Map<String, Value>) -> Result<Value, SqlError> {
+        let bound = bind_names(statements, named)?;
         let result = match self {
             Self::Sqlite(sqlite) => sqlite.run(bound).await?,
             Self::Postgres(postgres) => postgres.run(bound).await?,
@@ -99,8 +90,8 @@ impl Sql {
     }
 
     /// The first column of the rows that `query` returns.
-    pub(super) async fn column(&self, query: &str, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
-        let result = self.run(&[query.to_owned()], named).await?;
+    pub(super) async fn column(&self, query: &Statement, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
+        let result = self.run(std::slice::from_ref(query), named).await?;
         let rows = result["rows"].as_array().cloned().unwrap_or_default();
         Ok(rows.iter().filter_map(|row| row.as_object()?.values().next().cloned()).collect())
     }
@@ -109,23 +100,21 @@ impl Sql {
 /// A statement with the values of its placeholders, in their order.
 #[derive(Debug)]
 struct Bound {
-    statement: Scanned,
+    statement: Statement,
     values: Vec<Value>,
 }
 
-fn bind_names(statements: &[String], named: &Map<String, Value>, dialect: Dialect) -> Result<Vec<Bound>, SqlError> {
-    let bind = |(index, sql): (usize, &String)| {
-        let number = index + 1;
-        let statement = scan::scan(sql, dialect).map_err(|error| SqlError::Scan { statement: number, error })?;
+fn bind_names(statements: &[Statement], named: &Map<String, Value>) -> Result<Vec<Bound>, SqlError> {
+    let bind = |(index, statement): (usize, &Statement)| {
         let value = |name: &String| {
             named.get(name).cloned().ok_or_else(|| SqlError::MissingValue {
-                statement: number,
+                statement: index + 1,
                 name: name.clone(),
                 known: named.keys().cloned().collect(),
             })
         };
         let values = statement.names.iter().map(value).collect::<Result<_, _>>()?;
-        Ok(Bound { statement, values })
+        Ok(Bound { statement: statement.clone(), values })
     };
     statements.iter().enumerate().map(bind).collect()
 }
@@ -178,7 +167,7 @@ impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         let message = format!("failed to {error}");
         match error {
-            SqlError::Scan { .. } | SqlError::MissingValue { .. } => Self::never(Class::Programming.name(), message),
+            SqlError::MissingValue { .. } => Self::never(Class::Programming.name(), message),
             SqlError::Connect(_) | SqlError::Lost(_) | SqlError::Timeout(_) => {
                 Self::new(Class::Operational.name(), message)
             }
