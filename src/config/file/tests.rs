@@ -179,6 +179,27 @@ fn a_folder_of_mail_templates_adds_its_names() {
     assert!(checked(&file("farewel")).is_err());
 }
 
+/// What people copy out of the README works as it stands.
+#[test]
+fn the_readmes_examples_are_valid() {
+    let readme = include_str!("../../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert!(!blocks.is_empty(), "the README shows no configuration");
+    for block in blocks {
+        valid(block);
+    }
+}
+
+#[test]
+fn a_nodes_name_is_the_hosts() {
+    let config = valid("").config;
+    let host = std::process::Command::new("uname").arg("-n").output().expect("uname starts").stdout;
+    let host = String::from_utf8_lossy(&host);
+    let same = |(ours, theirs): (char, char)| ours == theirs || ours == '_';
+    assert!(config.node.name.chars().zip(host.chars()).all(same), "{} on {host}", config.node.name);
+}
+
 /// A generator good enough to hurt: xorshift, so that a failure can be repeated.
 struct Random(u64);
 
