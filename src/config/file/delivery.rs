@@ -18,7 +18,7 @@ pub(super) fn email(table: &Table<'_>, state_dir: &Path) -> Email {
         let place = provider.as_ref().map_or(table.place.clone(), |item| item.place.clone());
         table.doc.error(&place, "there is no [email.smtp] to send with", "add [email.smtp] with at least `host`");
     }
-    let server = smtp_server(&smtp_table);
+    let server = smtp_server(&smtp_table, smtp);
     let folder = outbox(&table.table("outbox"), state_dir, "email");
     let from = table.get("from").and_then(|item| mailbox(&item));
     let reply_to = table.get("reply_to").and_then(|item| mailbox(&item));
@@ -47,7 +47,8 @@ fn email_provider(item: &Item<'_>) -> Option<bool> {
     None
 }
 
-fn smtp_server(table: &Table<'_>) -> Smtp {
+/// `used`: whether mail goes there, so that what its keys name must exist.
+fn smtp_server(table: &Table<'_>, used: bool) -> Smtp {
     let choices = [("none", SmtpTls::None), ("starttls", SmtpTls::StartTls), ("tls", SmtpTls::Tls)];
     let tls = table.choice("tls", SmtpTls::StartTls, &choices);
     let usual = match tls {
@@ -91,6 +92,9 @@ fn smtp_server(table: &Table<'_>) -> Smtp {
         ca_file: table.path("ca_file", "/etc/ssl/own-ca.pem"),
         timeout: table.duration("timeout", 30 * SECOND, ANSWER),
     };
+    if let Some(item) = table.get("ca_file").filter(|_| used && tls != SmtpTls::None) {
+        readable(&item, "name a PEM file that the user of jobsd may read, or remove the key");
+    }
     table.close();
     server
 }
@@ -122,11 +126,22 @@ fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Reports a file that a start would fail to read. What stands in it is for the handler to judge.
+fn readable(item: &Item<'_>, help: &str) {
+    let Some(text) = item.value.as_str().and_then(|_| item.filled_text("the path of a file")) else { return };
+    if let Err(error) = std::fs::File::open(&text.text) {
+        item.error(format!("cannot read the file {}: {error}", text.text), help);
+    }
+}
+
 pub(super) fn push(table: &Table<'_>, state_dir: &Path) -> Push {
     let provider = table.get("provider");
     let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
     let fcm_table = table.table("fcm");
     let credentials = fcm_table.path("credentials", "/etc/jobsd/fcm.json");
+    if let Some(item) = fcm_table.get("credentials").filter(|_| fcm) {
+        readable(&item, "download the key file of the service account, and let the user of jobsd read it");
+    }
     if let (Some(item), None) = (provider.filter(|_| fcm), &credentials)
         && !fcm_table.has("credentials")
     {
