@@ -202,11 +202,11 @@ pub(super) fn video(table: &Table<'_>, state_dir: &Path) -> Video {
     const PRESETS: [&str; 9] =
         ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
     let presets = PRESETS.map(|preset| (preset, preset));
-    let roots = table.get("input_roots").map(|item| item.texts("[\"/srv/uploads\"]")).unwrap_or_default();
+    let input_roots = table.get("input_roots").map_or_else(|| uploads(state_dir), |item| input_roots(&item, state_dir));
     let public_url = table.get("public_url").and_then(|item| item.text("a URL or a path such as \"/media\""));
     let video = Video {
         helper: table.path("helper", "/usr/libexec/jobsd-video"),
-        input_roots: roots.into_iter().map(|text| PathBuf::from(text.text)).collect(),
+        input_roots,
         output_root: table.path("output_root", "/srv/media").unwrap_or_else(|| state_dir.join("video")),
         public_url: public_url.map_or_else(|| "/media".into(), |text| text.text.trim_end_matches('/').to_owned()),
         preset: table.choice("preset", "veryfast", &presets).to_owned(),
@@ -216,4 +216,23 @@ pub(super) fn video(table: &Table<'_>, state_dir: &Path) -> Video {
     };
     table.close();
     video
+}
+
+fn uploads(state_dir: &Path) -> Vec<PathBuf> {
+    vec![state_dir.join("uploads")]
+}
+
+/// The folders that are written; the usual one where there are but empty variables, as in `["${UPLOAD_ROOT:-}"]`.
+fn input_roots(item: &Item<'_>, state_dir: &Path) -> Vec<PathBuf> {
+    let items = item.array("an array of folders such as [\"/srv/uploads\"]").unwrap_or_default();
+    let folder = |item: &Item<'_>| {
+        let text = item.text("a folder such as \"/srv/uploads\"")?;
+        let empty = text.text.trim().is_empty();
+        if empty && !text.interpolated {
+            item.error("an empty text names no folder", "give it a folder such as \"/srv/uploads\", or remove it");
+        }
+        (!empty).then(|| PathBuf::from(text.text))
+    };
+    let folders: Vec<PathBuf> = items.iter().filter_map(folder).collect();
+    if folders.is_empty() && !items.is_empty() { uploads(state_dir) } else { folders }
 }
