@@ -92,8 +92,9 @@ fn smtp_server(table: &Table<'_>, used: bool) -> Smtp {
         ca_file: table.path("ca_file", "/etc/ssl/own-ca.pem"),
         timeout: table.duration("timeout", 30 * SECOND, ANSWER),
     };
-    if let Some(item) = table.get("ca_file").filter(|_| used && tls != SmtpTls::None) {
-        readable(&item, "name a PEM file that the user of jobsd may read, or remove the key");
+    if used && tls != SmtpTls::None {
+        let help = "name a PEM file that the user of jobsd may read, or remove the key";
+        readable(table, "ca_file", server.ca_file.as_deref(), help);
     }
     table.close();
     server
@@ -126,11 +127,11 @@ fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Reports a file that a start would fail to read. What stands in it is for the handler to judge.
-fn readable(item: &Item<'_>, help: &str) {
-    let Some(text) = item.value.as_str().and_then(|_| item.filled_text("the path of a file")) else { return };
-    if let Err(error) = std::fs::File::open(&text.text) {
-        item.error(format!("cannot read the file {}: {error}", text.text), help);
+/// Reports a file that a start would fail to open. What stands in it is for the handler to judge.
+fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
+    let (Some(item), Some(path)) = (table.get(key), path) else { return };
+    if let Err(error) = std::fs::File::open(path) {
+        item.error(format!("cannot read the file {}: {error}", path.display()), help);
     }
 }
 
@@ -139,8 +140,9 @@ pub(super) fn push(table: &Table<'_>, state_dir: &Path) -> Push {
     let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
     let fcm_table = table.table("fcm");
     let credentials = fcm_table.path("credentials", "/etc/jobsd/fcm.json");
-    if let Some(item) = fcm_table.get("credentials").filter(|_| fcm) {
-        readable(&item, "download the key file of the service account, and let the user of jobsd read it");
+    if fcm {
+        let help = "download the key file of the service account, and let the user of jobsd read it";
+        readable(&fcm_table, "credentials", credentials.as_deref(), help);
     }
     if let (Some(item), None) = (provider.filter(|_| fcm), &credentials)
         && !fcm_table.has("credentials")
