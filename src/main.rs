@@ -37,8 +37,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use config::{Log, LogFormat};
+use config::{Config, Log, LogFormat, Problems};
 use daemon::{Daemon, Source, StartError};
+use handler::Handlers;
 
 /// Exit codes, after sysexits(3) where it has one.
 mod exit {
@@ -124,7 +125,7 @@ fn run(path: &Path) -> ExitCode {
         Err(error) => {
             tracing::error!("failed to {error}");
             ExitCode::from(match error {
-                StartError::Config(_) | StartError::Handlers(_) => exit::CONFIG,
+                StartError::Config(_) | StartError::Handlers(_) | StartError::Store(_) => exit::CONFIG,
                 _ => exit::FAILED,
             })
         }
@@ -132,7 +133,10 @@ fn run(path: &Path) -> ExitCode {
 }
 
 fn check(path: &Path, json: bool) -> ExitCode {
-    let outcome = daemon::load(path);
+    let outcome = daemon::load(path).and_then(|loaded| {
+        prepared(path, &loaded.config)?;
+        Ok(loaded)
+    });
     if json {
         let found = match &outcome {
             Ok(loaded) => &loaded.warnings,
@@ -152,6 +156,16 @@ fn check(path: &Path, json: bool) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(exit::CONFIG),
     }
+}
+
+/// Reads what the configuration points to (mail templates, certificates, credentials) as a start would, so that a file
+/// is valid only if jobsd starts with it.
+fn prepared(path: &Path, config: &Config) -> Result<(), Problems> {
+    let failed = |error| {
+        let help = "mend what it names, or the keys that name it; jobsd does not start like this";
+        Problems::without_place(path, format!("failed to {error}"), help)
+    };
+    Handlers::new(config).map(drop).map_err(failed)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

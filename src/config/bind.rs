@@ -9,6 +9,8 @@ use crate::job::Args;
 
 /// Longest address that mail servers take.
 const EMAIL_LENGTH: usize = 254;
+/// 2^63: a float of this size or more was no integer of 64 bits.
+const BEYOND: f64 = 9_223_372_036_854_775_808.0;
 
 /// Why a call does not fit a task. Holds names and types, never an argument's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +141,10 @@ fn described(wanted: ParamType, value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         number @ Value::Number(_) if is_integer(number) => "an integer",
+        // JSON's reader keeps an integer of more than 64 bits as a float.
+        number @ Value::Number(_) if number.as_f64().is_some_and(|number| number.abs() >= BEYOND) => {
+            "a number that is too large for 64 bits"
+        }
         Value::Number(_) => "a number with a fraction",
         Value::String(_) if wanted == ParamType::Email => "another text",
         Value::String(_) => "a string",
@@ -250,6 +256,18 @@ mod tests {
     fn types_are_checked_and_values_never_shown() {
         let error = call(&welcome(), json!(["hunter2", "Ann"]), json!({})).expect_err("no address");
         assert_eq!(error, "send() argument 'to' must be a mail address, not another text");
+        let huge = serde_json::from_str(r#"[[99999999999999999999999], [-9300000000000000000], [1.5]]"#).expect("JSON");
+        let Value::Array(huge) = huge else { unreachable!("it is written as one") };
+        let found = [
+            "a number that is too large for 64 bits",
+            "a number that is too large for 64 bits",
+            "a number with a fraction",
+        ];
+        let one = task(vec![param("user_id", ParamType::Id)]);
+        for (call_with, found) in huge.into_iter().zip(found) {
+            let error = call(&one, call_with, json!({})).expect_err("no id");
+            assert_eq!(error, format!("send() argument 'user_id' must be an id (an integer or a string), not {found}"));
+        }
         let id = |value| fit(ParamType::Id, value);
         assert_eq!(id(json!(7)), Ok(json!(7)));
         assert_eq!(id(json!({"__type__": "uuid", "__value__": {"hex": "ab"}})), Ok(json!("ab")));

@@ -63,7 +63,6 @@ fn services(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.token", old.admin.token != new.admin.token),
         ("admin.max_body", old.admin.max_body != new.admin.max_body),
         ("node.drain", old.node.drain != new.node.drain),
-        ("log.level", old.log.level != new.log.level),
         ("database", old.database != new.database),
         ("email", old.email != new.email),
         ("push", old.push != new.push),
@@ -80,7 +79,7 @@ fn restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.name", old.node.name != new.node.name),
         ("node.state_dir", old.node.state_dir != new.node.state_dir),
         ("node.lease", old.node.lease != new.node.lease),
-        ("log.format", old.log.format != new.log.format),
+        ("log", old.log != new.log),
         ("admin.listen", old.admin.listen != new.admin.listen),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -223,6 +222,7 @@ task = "t"
             ("[schedules.s]", "[schedules.r]", "schedules: +r -s"),
             ("hello", "good day", "changed: vars"),
             ("127.0.0.1:9180", "127.0.0.1:9181", "needs a restart: admin.listen"),
+            ("[vars]", "[log]\nlevel = \"debug\"\n[vars]", "needs a restart: log"),
             (
                 "[admin]",
                 "[redis]\nprefix = \"x\"\n[node]\nstate_dir = \"/x\"\n[admin]",

@@ -140,7 +140,7 @@ pub(crate) enum PushProvider {
 pub(crate) struct Video {
     /// The `jobsd-video` executable. `None`: the one beside `jobsd`.
     pub helper: Option<PathBuf>,
-    /// Inputs must lie in one of these folders, after links are resolved.
+    /// Inputs must lie in one of these folders, after links are resolved. Default: `uploads` in the state folder.
     pub input_roots: Vec<PathBuf>,
     pub output_root: PathBuf,
     /// What the URL of an output starts with; the path below `output_root` follows.

@@ -112,6 +112,29 @@ async fn the_shipped_workload_runs_on_postgres() {
     whole_workload(&config).await;
 }
 
+/// The template sees the whole preview: one that was cut before it would never show that something is missing.
+#[tokio::test]
+async fn the_preview_of_a_message_shows_that_it_was_cut() {
+    fixture::tls_provider();
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let config = shipped(dir.path());
+    let handlers = Handlers::new(&config).expect("the handlers are built");
+    for (length, cut) in [(100, false), (104, true)] {
+        let preview = "x".repeat(length);
+        call(&config, &handlers, "send_message_notification_email", json!(["a@b.test", "Ann", "Bob", preview])).await;
+        let file = std::fs::read_dir(dir.path().join("mail")).expect("the folder").next().expect("a mail");
+        let path = file.expect("it can be listed").path();
+        // In quoted-printable (RFC 2045, 6.7) a line may go on behind a `=`.
+        let mail = std::fs::read_to_string(&path).expect("the mail").replace("=\r\n", "");
+        std::fs::remove_file(&path).expect("it can be removed");
+        let shown = "x".repeat(100);
+        for (open, hellip, close) in [("\"", "=E2=80=A6", "\""), ("&ldquo;", "&hellip;", "&rdquo;")] {
+            let expected = format!("{open}{shown}{}{close}", if cut { hellip } else { "" });
+            assert!(mail.contains(&expected), "{length} characters:\n{mail}");
+        }
+    }
+}
+
 #[test]
 fn the_configuration_knows_the_built_in_mail_templates() {
     assert!(super::email::builtin_template_names().eq(config::MAIL_TEMPLATES));

@@ -69,12 +69,18 @@ pub(super) enum VideoError {
 }
 
 /// A folder for one run, gone when the run is over.
-struct Workplace(PathBuf);
+struct Workplace {
+    path: PathBuf,
+    /// The folder of published files, in which it lies.
+    published: PathBuf,
+}
 
 impl Drop for Workplace {
     fn drop(&mut self) {
         // Best effort: a run of the same job clears what is left.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
+        // Refused, and rightly, where anything is published.
+        let _ = std::fs::remove_dir(&self.published);
     }
 }
 
@@ -106,11 +112,12 @@ impl Video {
         let folder = folder_name(&id)?;
         let input = self.find_input(&step.input.render(values)?)?;
         let published = self.output_root.join(&folder);
-        let workplace = workplace(&published, run)?;
-        let request = self.request(step, run, &input, &workplace.0)?;
+        let workplace = workplace(published, run)?;
+        let request = self.request(step, run, &input, &workplace.path)?;
         let finished = child::run(self.program(&request)?).await?;
         let report = report(&finished)?;
-        publish(&workplace.0, &published, &report)?;
+        has_pictures(&report)?;
+        publish(&workplace, &report)?;
         Ok(self.result(&id, &folder, &report))
     }
 
@@ -223,7 +230,7 @@ fn installed_helper() -> Option<PathBuf> {
 }
 
 /// A fresh folder of this job's own inside the folder of published files.
-fn workplace(published: &Path, run: &Run<'_>) -> Result<Workplace, VideoError> {
+fn workplace(published: PathBuf, run: &Run<'_>) -> Result<Workplace, VideoError> {
     let name = folder_name(&format!("{}-{}", run.job.id, run.step))?;
     let path = published.join(format!(".work-{name}"));
     let fail = |reason| VideoError::Output { path: path.clone(), reason };
@@ -234,10 +241,23 @@ fn workplace(published: &Path, run: &Run<'_>) -> Result<Workplace, VideoError> {
     std::fs::create_dir_all(&path).map_err(fail)?;
     // The helper wants an absolute path; resolving it here also shows that the folder is reachable.
     let path = path.canonicalize().map_err(fail)?;
-    Ok(Workplace(path))
+    Ok(Workplace { path, published })
 }
 
-fn publish(from: &Path, to: &Path, report: &protocol::Report) -> Result<(), VideoError> {
+/// The helper makes a sound file of an input without pictures; to whoever asked for a video that is none.
+fn has_pictures(report: &protocol::Report) -> Result<(), VideoError> {
+    match report.thumbnail.is_some() || report.outputs.iter().any(|output| output.height.is_some()) {
+        true => Ok(()),
+        false => Err(VideoError::Refused {
+            kind: ErrorKind::UnreadableInput,
+            message: "it holds sound only".into(),
+            stderr: String::new(),
+        }),
+    }
+}
+
+fn publish(workplace: &Workplace, report: &protocol::Report) -> Result<(), VideoError> {
+    let (from, to) = (&workplace.path, &workplace.published);
     let files =
         report.outputs.iter().map(|output| &output.file).chain(report.thumbnail.iter().map(|picture| &picture.file));
     let mut moved: Vec<&str> = Vec::new();

@@ -8,7 +8,8 @@ use crate::source::{Kind, Token, tokens};
 /// Who may import whom, top-level module by top-level module. The faces (intake, scheduler, pool, admin) never import
 /// each other; they meet in the broker.
 pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
-    (ROOT, &["daemon", "demo", "config"]),
+    // A configuration is valid if the handlers can be built from it: `jobsd check` tries.
+    (ROOT, &["daemon", "demo", "handler", "config"]),
     ("demo", &["daemon", "intake", "store", "config", "job"]),
     ("daemon", &["intake", "scheduler", "pool", "admin", "handler", "broker", "store", "node", "config", "job"]),
     ("node", &["job"]),

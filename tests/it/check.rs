@@ -22,6 +22,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+fn text_of(said: &Output) -> String {
+    text(&said.stdout) + &text(&said.stderr)
+}
+
 #[test]
 fn every_invalid_file_gets_its_message_and_78() {
     let mut names: Vec<String> = fs::read_dir(folder())
@@ -58,6 +62,36 @@ fn a_daemon_does_not_start_with_a_bad_file() {
     assert_eq!(said.status.code(), CONFIG);
     let expected = fs::read_to_string(folder().join("unknown-key.expected")).expect("its message is beside it");
     assert_eq!(text(&said.stderr), expected);
+}
+
+/// What the file names is looked at too, and nothing is called valid with which a daemon would not start.
+#[test]
+fn what_a_file_names_must_work() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir(dir.path().join("templates")).expect("a folder");
+    fs::write(dir.path().join("templates/welcome.html"), "<p>{{ user_name </p>").expect("written");
+    fs::write(dir.path().join("broken.pem"), "-----BEGIN CERTIFICATE-----\nno\n").expect("written");
+    fs::write(dir.path().join("broken.json"), "{\"type\": \"service_account\"}").expect("written");
+    let smtp = "[email]\nprovider = \"smtp\"\n[email.smtp]\nhost = \"localhost\"\nca_file = ";
+    let fcm = "[push]\nprovider = \"fcm\"\n[push.fcm]\ncredentials = ";
+    let cases = [
+        ("[email]\ntemplates = \"templates\"\n".to_owned(), "read the mail template welcome.html: syntax error"),
+        (format!("{smtp}\"missing.pem\"\n"), "jobsd.toml:5:11: error: cannot read the file missing.pem: No such file"),
+        (format!("{smtp}\"broken.pem\"\n"), "read the certificate authority broken.pem"),
+        (format!("{fcm}\"missing.json\"\n"), "jobsd.toml:4:15: error: cannot read the file missing.json: No such file"),
+        (format!("{fcm}\"broken.json\"\n"), "read the service account broken.json"),
+    ];
+    for (text, expected) in cases {
+        fs::write(dir.path().join("jobsd.toml"), &text).expect("written");
+        for verb in ["check", "run"] {
+            let said = jobsd(&[verb], dir.path());
+            assert_eq!(said.status.code(), CONFIG, "{verb} of\n{text}{}", text_of(&said));
+            assert!(text_of(&said).contains(expected), "{verb} of\n{text}{}", text_of(&said));
+        }
+        let json = jobsd(&["check", "--json"], dir.path());
+        let answer: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        assert_eq!((&answer["valid"], answer["diagnostics"].as_array().map(Vec::len)), (&Value::Bool(false), Some(1)));
+    }
 }
 
 #[test]

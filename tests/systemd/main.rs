@@ -58,6 +58,19 @@ fn a_bad_configuration_is_not_started_again() {
     assert_eq!(values("RestartPreventExitStatus").collect::<Vec<_>>(), ["78"]);
 }
 
+/// `systemctl status` shows the path, so whoever follows the README has the file.
+#[test]
+fn the_documentation_is_installed() {
+    let readme = include_str!("../../README.md");
+    let installs = readme.lines().filter_map(|line| line.strip_prefix("sudo install ")?.split(' ').next_back());
+    let installed: Vec<&str> = installs.collect();
+    let named: Vec<&str> = values("Documentation").flat_map(|list| list.split(' ')).collect();
+    assert!(!named.is_empty());
+    for path in named.iter().filter_map(|place| place.strip_prefix("file://")) {
+        assert!(installed.contains(&path), "{path} is not among {installed:?}");
+    }
+}
+
 /// All values of one key of the unit, in order.
 fn values(key: &str) -> impl Iterator<Item = &'static str> {
     let start = format!("{key}=");

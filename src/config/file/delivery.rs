@@ -18,7 +18,7 @@ pub(super) fn email(table: &Table<'_>, state_dir: &Path) -> Email {
         let place = provider.as_ref().map_or(table.place.clone(), |item| item.place.clone());
         table.doc.error(&place, "there is no [email.smtp] to send with", "add [email.smtp] with at least `host`");
     }
-    let server = smtp_server(&smtp_table);
+    let server = smtp_server(&smtp_table, smtp);
     let folder = outbox(&table.table("outbox"), state_dir, "email");
     let from = table.get("from").and_then(|item| mailbox(&item));
     let reply_to = table.get("reply_to").and_then(|item| mailbox(&item));
@@ -47,7 +47,8 @@ fn email_provider(item: &Item<'_>) -> Option<bool> {
     None
 }
 
-fn smtp_server(table: &Table<'_>) -> Smtp {
+/// `used`: whether mail goes there, so that what its keys name must exist.
+fn smtp_server(table: &Table<'_>, used: bool) -> Smtp {
     let choices = [("none", SmtpTls::None), ("starttls", SmtpTls::StartTls), ("tls", SmtpTls::Tls)];
     let tls = table.choice("tls", SmtpTls::StartTls, &choices);
     let usual = match tls {
@@ -91,6 +92,10 @@ fn smtp_server(table: &Table<'_>) -> Smtp {
         ca_file: table.path("ca_file", "/etc/ssl/own-ca.pem"),
         timeout: table.duration("timeout", 30 * SECOND, ANSWER),
     };
+    if used && tls != SmtpTls::None {
+        let help = "name a PEM file that the user of jobsd may read, or remove the key";
+        readable(table, "ca_file", server.ca_file.as_deref(), help);
+    }
     table.close();
     server
 }
@@ -122,11 +127,23 @@ fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Reports a file that a start would fail to open. What stands in it is for the handler to judge.
+fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
+    let (Some(item), Some(path)) = (table.get(key), path) else { return };
+    if let Err(error) = std::fs::File::open(path) {
+        item.error(format!("cannot read the file {}: {error}", path.display()), help);
+    }
+}
+
 pub(super) fn push(table: &Table<'_>, state_dir: &Path, dialect: Dialect) -> Push {
     let provider = table.get("provider");
     let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
     let fcm_table = table.table("fcm");
     let credentials = fcm_table.path("credentials", "/etc/jobsd/fcm.json");
+    if fcm {
+        let help = "download the key file of the service account, and let the user of jobsd read it";
+        readable(&fcm_table, "credentials", credentials.as_deref(), help);
+    }
     if let (Some(item), None) = (provider.filter(|_| fcm), &credentials)
         && !fcm_table.has("credentials")
     {
@@ -187,11 +204,11 @@ pub(super) fn video(table: &Table<'_>, state_dir: &Path) -> Video {
     const PRESETS: [&str; 9] =
         ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
     let presets = PRESETS.map(|preset| (preset, preset));
-    let roots = table.get("input_roots").map(|item| item.texts("[\"/srv/uploads\"]")).unwrap_or_default();
+    let input_roots = table.get("input_roots").map_or_else(|| uploads(state_dir), |item| input_roots(&item, state_dir));
     let public_url = table.get("public_url").and_then(|item| item.text("a URL or a path such as \"/media\""));
     let video = Video {
         helper: table.path("helper", "/usr/libexec/jobsd-video"),
-        input_roots: roots.into_iter().map(|text| PathBuf::from(text.text)).collect(),
+        input_roots,
         output_root: table.path("output_root", "/srv/media").unwrap_or_else(|| state_dir.join("video")),
         public_url: public_url.map_or_else(|| "/media".into(), |text| text.text.trim_end_matches('/').to_owned()),
         preset: table.choice("preset", "veryfast", &presets).to_owned(),
@@ -201,4 +218,23 @@ pub(super) fn video(table: &Table<'_>, state_dir: &Path) -> Video {
     };
     table.close();
     video
+}
+
+fn uploads(state_dir: &Path) -> Vec<PathBuf> {
+    vec![state_dir.join("uploads")]
+}
+
+/// The folders that are written; the usual one where there are but empty variables, as in `["${UPLOAD_ROOT:-}"]`.
+fn input_roots(item: &Item<'_>, state_dir: &Path) -> Vec<PathBuf> {
+    let items = item.array("an array of folders such as [\"/srv/uploads\"]").unwrap_or_default();
+    let folder = |item: &Item<'_>| {
+        let text = item.text("a folder such as \"/srv/uploads\"")?;
+        let empty = text.text.trim().is_empty();
+        if empty && !text.interpolated {
+            item.error("an empty text names no folder", "give it a folder such as \"/srv/uploads\", or remove it");
+        }
+        (!empty).then(|| PathBuf::from(text.text))
+    };
+    let folders: Vec<PathBuf> = items.iter().filter_map(folder).collect();
+    if folders.is_empty() && !items.is_empty() { uploads(state_dir) } else { folders }
 }

@@ -60,8 +60,8 @@ pub(super) struct Finding {
 }
 
 impl Problems {
-    /// A file of which not even the text is known.
-    pub(super) fn without_place(path: &Path, message: String, help: &str) -> Self {
+    /// A problem that no place in the text can be given for: the file cannot be read, or what it names does not work.
+    pub(crate) fn without_place(path: &Path, message: String, help: &str) -> Self {
         let path = path.display().to_string();
         let diagnostic = Diagnostic {
             severity: Severity::Error,

@@ -60,7 +60,10 @@ fn credential(item: &Item<'_>, name: &str) -> Option<Secret> {
     let Some(folder) = (item.doc.env)("CREDENTIALS_DIRECTORY") else {
         item.error(
             format!("there is no credential `{name}`: $CREDENTIALS_DIRECTORY is not set"),
-            format!("start jobsd by systemd with LoadCredential={name}:/path"),
+            format!(
+                "systemd sets it for a service with LoadCredential={name}:/path. To check the file: `systemctl reload jobsd`, \
+                 or CREDENTIALS_DIRECTORY=/folder/of/credentials jobsd check"
+            ),
         );
         return None;
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use redis::IntoConnectionInfo as _;
 use serde_json::{Map, Value};
 
 use super::diagnostic::quoted;
@@ -39,6 +40,13 @@ fn redis_url(url: Secret, item: &Item<'_>) -> RedisUrl {
         item.error(
             "this is not the URL of a Redis server",
             "write \"embedded\", \"redis://host:6379/0\", \"rediss://…\" for TLS, or \"redis+unix:///path\"",
+        );
+    } else if text.into_connection_info().is_err() {
+        // The parser's own words may quote the URL, and with it a password.
+        item.error(
+            "the URL of the Redis server cannot be read",
+            "write it as redis://user:password@host:6379/0: a port up to 65535, the database as a number, and special \
+             characters of a password as %XX",
         );
     }
     RedisUrl::Url(url)
@@ -92,9 +100,11 @@ fn node_name(item: &Item<'_>) -> Option<String> {
     Some(text)
 }
 
-/// The host's name, made fit for an id.
+/// The host's name, made fit for an id. The kernel is asked by uname(2), because a service that sees of /proc only its
+/// processes (`ProcSubset=pid`) has no /proc/sys.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
     let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
     let name: String = name.trim().chars().take(64).map(fit).collect();
     if name.is_empty() { "jobsd".into() } else { name }

@@ -51,12 +51,37 @@ fn the_shipped_file_is_valid_in_an_empty_environment() {
 #[test]
 fn uncommenting_a_default_changes_nothing() {
     let (defaults, _) = SHIPPED.split_once(EXAMPLES).expect("the examples are marked");
-    for provider in ["outbox", "smtp"] {
+    // A daemon of a shell's, and the one of the shipped unit.
+    let shell: Environment<'_> = &no_environment;
+    let systemd: Environment<'_> = &|name| (name == "STATE_DIRECTORY").then(|| "/var/lib/jobsd".to_owned());
+    for (provider, env) in [("outbox", shell), ("smtp", shell), ("outbox", systemd)] {
+        let config =
+            |text: &str| parse(text, Path::new("jobsd.toml"), env, &MAIL_TEMPLATES).expect("it is valid").config;
         let written = defaults.replace("${EMAIL_PROVIDER:-outbox}", provider);
         let spelled_out = uncommented(&written, has_default);
         assert_ne!(written, spelled_out);
-        assert_eq!(diff(&valid(&written).config, &valid(&spelled_out).config).to_string(), "nothing changed");
+        assert_eq!(diff(&config(&written), &config(&spelled_out)).to_string(), "nothing changed");
     }
+}
+
+#[test]
+fn uploads_are_in_the_state_folder_unless_a_variable_says_where() {
+    let roots = |text: &str, variable: &'static str, value: &'static str| {
+        let env = |name: &str| (name == variable).then(|| value.to_owned());
+        parse(text, Path::new("jobsd.toml"), &env, &MAIL_TEMPLATES).expect("it is valid").config.video.input_roots
+    };
+    let cases = [
+        (SHIPPED, "", "", "./state/uploads"),
+        (SHIPPED, "STATE_DIRECTORY", "/var/lib/jobsd", "/var/lib/jobsd/uploads"),
+        (SHIPPED, "UPLOAD_ROOT", "/srv/uploads", "/srv/uploads"),
+        ("", "STATE_DIRECTORY", "/var/lib/jobsd", "/var/lib/jobsd/uploads"),
+        ("video.input_roots = [\"${UPLOAD_ROOT:-}\", \"/srv/b\"]", "", "", "/srv/b"),
+    ];
+    for (text, variable, value, expected) in cases {
+        assert_eq!(roots(text, variable, value), [Path::new(expected)], "{variable}={value}");
+    }
+    assert_eq!(roots("video.input_roots = []", "", ""), Vec::<PathBuf>::new());
+    assert!(checked("video.input_roots = [\"\"]").is_err());
 }
 
 /// Every key that the walk asks for stands in the shipped file, commented or not, in a table of the same kind.
@@ -177,6 +202,27 @@ fn a_folder_of_mail_templates_adds_its_names() {
     valid(&file("welcome"));
     valid(&file("{{ 'chosen' }}"));
     assert!(checked(&file("farewel")).is_err());
+}
+
+/// What people copy out of the README works as it stands.
+#[test]
+fn the_readmes_examples_are_valid() {
+    let readme = include_str!("../../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert!(!blocks.is_empty(), "the README shows no configuration");
+    for block in blocks {
+        valid(block);
+    }
+}
+
+#[test]
+fn a_nodes_name_is_the_hosts() {
+    let config = valid("").config;
+    let host = std::process::Command::new("uname").arg("-n").output().expect("uname starts").stdout;
+    let host = String::from_utf8_lossy(&host);
+    let same = |(ours, theirs): (char, char)| ours == theirs || ours == '_';
+    assert!(config.node.name.chars().zip(host.chars()).all(same), "{} on {host}", config.node.name);
 }
 
 /// A generator good enough to hurt: xorshift, so that a failure can be repeated.

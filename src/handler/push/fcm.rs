@@ -51,6 +51,8 @@ pub(in crate::handler) enum FcmError {
     Connection(String),
     #[error("push through FCM: it answered {status}")]
     Status { status: StatusCode, retry_after: Option<Duration>, detail: String },
+    #[error("push through FCM: it refused the message: {reason}")]
+    Refused { reason: String, detail: String },
 }
 
 impl Fcm {
@@ -100,12 +102,17 @@ impl Fcm {
             Ok(body) => String::from_utf8_lossy(&body.bytes).into_owned(),
             Err(_) => String::new(),
         };
+        let reason = error_code(&detail);
         match status {
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => {
-                tracing::info!(%status, answer = %error_code(&detail), "FCM does not take a device token");
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if is_about_token(&detail) => {
+                tracing::info!(%status, answer = %reason, "FCM does not take a device token");
                 Ok(false)
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(FcmError::Credentials(error_code(&detail))),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => {
+                let reason = if reason.is_empty() { status.to_string() } else { reason };
+                Err(FcmError::Refused { reason, detail })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(FcmError::Credentials(reason)),
             _ => Err(FcmError::Status { status, retry_after, detail }),
         }
     }
@@ -125,6 +132,21 @@ pub(super) fn addressed(message: &Value, token: &str) -> Value {
     let mut message = message.clone();
     message["token"] = json!(token);
     json!({"message": message})
+}
+
+/// Whether the answer's body blames the device token: the app is gone from the device, or this never was a token.
+/// Everything else that FCM calls an invalid argument is the message's fault, and the same for every device.
+///
+/// For a malformed token FCM either names the field `message.token`, or gives nothing but this one sentence.
+fn is_about_token(body: &str) -> bool {
+    const MALFORMED: &str = "The registration token is not a valid FCM registration token";
+    let parsed: Value = serde_json::from_str(body).unwrap_or_default();
+    let error = &parsed["error"];
+    let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let violations = details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
+    details.iter().any(|detail| detail["errorCode"] == "UNREGISTERED")
+        || error["status"] == "INVALID_ARGUMENT"
+            && (error["message"] == MALFORMED || violations.into_iter().any(|one| one["field"] == "message.token"))
 }
 
 /// `UNREGISTERED: Requested entity was not found.` out of the answer's body, else the body's first line.

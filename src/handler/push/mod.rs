@@ -141,16 +141,23 @@ impl From<PushError> for Failure {
             PushError::Outbox(_) => Self::new("OutboxError", message),
             PushError::Fcm(FcmError::Credentials(_)) => Self::new("PushCredentialsError", message),
             PushError::Fcm(FcmError::Connection(_)) => Self::new("PushConnectError", message),
+            // The message is the same for every device and at every attempt.
+            PushError::Fcm(FcmError::Refused { detail, .. }) => detailed(Self::never("PushRejected", message), detail),
             PushError::Fcm(FcmError::Status { retry_after, detail, .. }) => {
                 let failure = Self::new("PushStatusError", message);
                 let failure = match retry_after {
                     Some(span) => failure.after(span),
                     None => failure,
                 };
-                if detail.is_empty() { failure } else { failure.with_detail(detail) }
+                detailed(failure, detail)
             }
         }
     }
+}
+
+/// With what the server said, where it said anything.
+fn detailed(failure: Failure, detail: String) -> Failure {
+    if detail.is_empty() { failure } else { failure.with_detail(detail) }
 }
 
 #[cfg(test)]

@@ -161,21 +161,54 @@ fn to_fcm(server: &Server) -> Vec<Value> {
 const UNREGISTERED: &str = r#"{"error": {"code": 404, "message": "Requested entity was not found.", "status": "NOT_FOUND",
     "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "UNREGISTERED"}]}}"#;
 
+const INVALID_FIELD: &str = r#"{"error": {"code": 400, "message": "Request contains an invalid argument.", "status": "INVALID_ARGUMENT",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"},
+        {"@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{"field": "message.token", "description": "Invalid registration token"}]}]}}"#;
+
+const INVALID_TOKEN: &str = r#"{"error": {"code": 400, "status": "INVALID_ARGUMENT",
+    "message": "The registration token is not a valid FCM registration token",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"}]}}"#;
+
+const INVALID_DATA: &str = r#"{"error": {"code": 400, "message": "Invalid data payload key: from", "status": "INVALID_ARGUMENT",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"},
+        {"@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{"field": "message.data", "description": "Invalid data payload key: from"}]}]}}"#;
+
+/// A message that FCM takes for no device says so; it used to count every device as dead, and the job as done.
+#[tokio::test]
+async fn a_refused_message_is_a_failure_and_no_dead_device() {
+    for (status, body, reason) in [
+        (400, INVALID_DATA, "INVALID_ARGUMENT: Invalid data payload key: from"),
+        (400, "{}", "{}"),
+        (404, "<html>no such project", "<html>no such project"),
+        (400, "", "400 Bad Request"),
+    ] {
+        let google = google(move |_| Answer::new(status, body)).await;
+        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(step())]).await);
+        assert_eq!((failed.kind.as_str(), failed.retry), ("PushRejected", Retryable::Never));
+        assert_eq!(failed.message, format!("failed to push through FCM: it refused the message: {reason}"));
+        assert_eq!(failed.detail.as_deref(), Some(body).filter(|body| !body.is_empty()));
+    }
+}
+
 #[tokio::test]
 async fn every_device_gets_one_message_and_dead_ones_are_counted() {
     let google = google(|token| match token {
         "dead" => Answer::new(404, UNREGISTERED),
-        "bad" => Answer::new(400, "{}"),
+        "bad" => Answer::new(400, INVALID_FIELD),
+        "cut" => Answer::new(400, INVALID_TOKEN),
         _ => Answer::new(200, r#"{"name": "projects/hireme/messages/1"}"#),
     })
     .await;
-    let outcome = perform(&google.config, vec![devices(&["bad", "dead", "phone", "tablet"]), Step::Push(step())]).await;
-    assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 2})));
+    let outcome =
+        perform(&google.config, vec![devices(&["bad", "cut", "dead", "phone", "tablet"]), Step::Push(step())]).await;
+    assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 3})));
     let messages = to_fcm(&google.server);
     let tokens: Vec<&str> = messages.iter().filter_map(|sent| sent["message"]["token"].as_str()).collect();
-    assert_eq!(tokens, ["bad", "dead", "phone", "tablet"]);
-    assert_eq!(messages[2]["message"]["notification"], json!({"title": "New like", "body": "Ann likes your post"}));
-    assert_eq!(messages[2]["message"]["data"], json!({"post_id": "17", "kind": "like", "extra": "{\"a\":1}"}));
+    assert_eq!(tokens, ["bad", "cut", "dead", "phone", "tablet"]);
+    assert_eq!(messages[3]["message"]["notification"], json!({"title": "New like", "body": "Ann likes your post"}));
+    assert_eq!(messages[3]["message"]["data"], json!({"post_id": "17", "kind": "like", "extra": "{\"a\":1}"}));
     let grants = google.server.seen().len() - messages.len();
     assert_eq!(grants, 1, "the access token is kept");
     assert!(google.dir.path().join("signature").exists(), "the grant was really checked");

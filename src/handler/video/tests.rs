@@ -100,6 +100,32 @@ async fn outputs_are_published_under_the_videos_id() {
     assert_eq!(request.limits.max_duration_ms, 3_600_000);
 }
 
+/// The helper's answer to a song is a success of its own kind; the job asked for a video.
+#[tokio::test]
+async fn a_song_is_no_video_and_a_failure_leaves_no_folder() {
+    let report = json!({"result": {
+        "outputs": [{"name": "audio", "file": "audio.mp4", "width": null, "height": null, "duration_ms": 2000,
+            "video_codec": null, "audio_codec": "aac", "bytes": 5}],
+        "thumbnail": null,
+        "input": {"duration_ms": 2000, "width": null, "height": null, "rotation": 0, "video_codec": null, "audio_codec": "mp3"},
+        "decode_errors": 0,
+    }});
+    let (_dir, config) = world(&format!(
+        "out=$(sed 's/.*\"output_dir\":\"\\([^\"]*\\)\".*/\\1/' $request)\necho data > $out/audio.mp4\ncat <<'END'\n{report}\nEND\n"
+    ));
+    let failed = failure(process(&config, "2026/clip.mp4", "31").await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("VideoUnreadable", Retryable::Never));
+    assert_eq!(failed.message, "failed to process the video: it holds sound only");
+    let folder = config.video.output_root.join("31");
+    assert!(!folder.exists(), "an empty folder is left");
+
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("720p.mp4"), "of an earlier job").expect("written");
+    failure(process(&config, "2026/clip.mp4", "31").await);
+    let left: Vec<_> = std::fs::read_dir(&folder).expect("the folder is still there").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
 #[tokio::test]
 async fn no_path_leads_out_of_the_input_roots() {
     let (dir, config) = world("exit 1");
