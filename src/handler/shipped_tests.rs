@@ -117,7 +117,7 @@ async fn the_shipped_workload_runs_on_postgres() {
 async fn the_preview_of_a_message_shows_that_it_was_cut() {
     fixture::tls_provider();
     let dir = tempfile::tempdir().expect("a temp dir");
-    let config = shipped(dir.path());
+    let config = shipped(dir.path(), "sqlite");
     let handlers = Handlers::new(&config).expect("the handlers are built");
     for (length, cut) in [(100, false), (104, true)] {
         let preview = "x".repeat(length);

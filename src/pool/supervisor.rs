@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
 use super::{Keeper, Pool, Shared, Stop};
+use crate::broker::Swept;
 use crate::config::Queue;
 use crate::job::QueueName;
 
@@ -73,7 +74,9 @@ impl Supervisor {
         let (sender, receiver) = watch::channel(Arc::clone(queue));
         let stop = Stop::default();
         let (shared, keeper) = (Arc::clone(&self.shared), Arc::clone(&self.keeper));
-        let task = tokio::spawn(supervise(shared, keeper, receiver, stop.clone()));
+        // Now, not when the task first runs: the keeper's first round must know the queue.
+        let swept = keep(&keeper, queue);
+        let task = tokio::spawn(supervise(shared, keeper, receiver, swept, stop.clone()));
         self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
     }
 
@@ -99,21 +102,32 @@ impl Supervisor {
     }
 }
 
+/// Puts the queue into the keeper's care; the claims that it comes by arrive at the receiver.
+fn keep(keeper: &Keeper, queue: &Arc<Queue>) -> mpsc::Receiver<Swept> {
+    let (swept, taken_over) = mpsc::channel(SWEPT);
+    keeper.keep(Kept { queue: Arc::clone(queue), swept });
+    taken_over
+}
+
 /// Runs the pool of one queue to its end. One that panics, by a bug of ours, is started anew: its claims were dropped,
 /// so the next sweep finds them.
-async fn supervise(shared: Arc<Shared>, keeper: Arc<Keeper>, queue: watch::Receiver<Arc<Queue>>, stop: Stop) {
+async fn supervise(
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
+    queue: watch::Receiver<Arc<Queue>>,
+    mut swept: mpsc::Receiver<Swept>,
+    stop: Stop,
+) {
     let name = queue.borrow().name.clone();
     loop {
-        let (swept, taken_over) = mpsc::channel(SWEPT);
-        let pool = Pool::new(Arc::clone(&shared), queue.clone(), taken_over, stop.clone());
-        let current = Arc::clone(&queue.borrow());
-        keeper.keep(Kept { queue: current, swept });
+        let pool = Pool::new(Arc::clone(&shared), queue.clone(), swept, stop.clone());
         // If this task is aborted, the pool goes with it.
         match AbortOnDropHandle::new(tokio::spawn(pool.run())).await {
             Ok(()) => break,
             Err(error) => tracing::error!(queue = %name, "its pool ended with a panic and starts again: {error}"),
         }
         tokio::time::sleep(AFTER_PANIC).await;
+        swept = keep(&keeper, &queue.borrow());
     }
     // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
     if keeper.release(&name)
