@@ -5,6 +5,7 @@
 //! pools have room and admits them; `reply` writes the answers that the broker's outbox owes.
 
 pub(crate) mod celery;
+mod desk;
 mod pump;
 mod refused;
 mod reply;

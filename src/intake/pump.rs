@@ -12,12 +12,13 @@ use redis::{FromRedisValue, Pipeline};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::desk::Desk;
 use super::limits::Limits;
 use super::{celery, rq};
 use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Verdict};
 use crate::clock;
 use crate::config::{Config, Queue};
-use crate::job::{NodeId, QueueName, Timestamp, Wire};
+use crate::job::{QueueName, Wire};
 use crate::metrics::{Metrics, QueueLabels};
 use crate::store::{ForeignList, LinkError, accepted};
 
@@ -27,16 +28,6 @@ const BATCH: usize = 100;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How soon to look again when native jobs wait already and come first.
 const BEHIND_NATIVE: Duration = Duration::from_millis(50);
-
-/// Everything that turning a message into a job takes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Desk<'a> {
-    pub(super) config: &'a Config,
-    pub(super) queue: &'a QueueName,
-    pub(super) node: &'a NodeId,
-    pub(super) limits: &'a Limits,
-    pub(super) now: Timestamp,
-}
 
 /// The pump of one queue.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::result::Exception;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
-use crate::intake::pump::Desk;
+use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, call, unread};
 use crate::job::{Cause, Job, JobId, Origin, Timestamp, Wire};
 

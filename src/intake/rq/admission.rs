@@ -9,7 +9,7 @@ use super::job::{DEFAULT_TIMEOUT, Lapse, Options, RqJob, Serializer, Status};
 use super::keys;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
-use crate::intake::pump::Desk;
+use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, call, unread};
 use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
 
