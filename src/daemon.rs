@@ -163,6 +163,10 @@ impl Daemon {
         let mut intake = Intake::start(Arc::clone(&broker), Arc::clone(&config), metrics, owed);
 
         let scheduler = Scheduler::new(Arc::clone(&broker), Arc::clone(&config));
+        // Before the first claim: its lease is reckoned by Redis's clock. Without Redis there is no claim either.
+        if let Err(error) = broker.set_clock().await {
+            tracing::debug!("the clock is set when Redis answers: {error}");
+        }
         supervisor.apply(&current.queues);
         intake.start_missing(&current.queues);
         let (watched, beating) = (Arc::clone(&broker), Arc::clone(&keeper));
