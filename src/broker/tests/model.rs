@@ -86,7 +86,13 @@ impl World {
         match self.random.below(100) {
             0..25 => self.enqueue(n).await,
             25..55 => self.claim(n).await,
-            55..80 => self.settle(n).await,
+            55..80 => {
+                // More than is claimed on average, so that the walk keeps to a size at which it can be compared often.
+                for _ in 0..4 {
+                    self.settle(n).await;
+                }
+                "settles"
+            }
             80..84 => self.crash(redis, n),
             84..92 => self.sweep(n).await,
             92..96 => self.zombie_speaks().await,
