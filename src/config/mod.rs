@@ -20,7 +20,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use bind::bind;
+pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;

@@ -13,7 +13,7 @@ mod time;
 
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind};
-pub(crate) use name::{JobId, NodeId, QueueName, TaskName};
+pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
 pub(crate) use outcome::{Failure, Outcome, Retryable};
 pub(crate) use record::{Args, Job, Origin, State, Wire};
 pub(crate) use retry::{Backoff, RetryPolicy};

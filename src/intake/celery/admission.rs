@@ -10,7 +10,7 @@ use super::result::Exception;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
-use crate::intake::refused::{Refused, call, unread};
+use crate::intake::refused::{Refused, Why, call, unread};
 use crate::job::{Cause, Job, JobId, Origin, Timestamp, Wire};
 
 /// Reads the message and decides what it becomes.
@@ -19,38 +19,34 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken) -> Verdict {
         Ok(message) => message,
         Err(refusal) => return unreadable(desk, taken, &refusal),
     };
-    let Some(task) = desk.config.task_named(&message.task) else {
-        let reason = format!("no task of this configuration has the name {}; declare it in jobsd.toml", message.task);
-        return refuse(desk, taken, &message, None, Cause::UnknownTask, "NotRegistered", reason);
-    };
-    if let Some(reason) = beyond_us(&message) {
-        return refuse(desk, taken, &message, Some(task), Cause::Unreadable, "NotImplementedError", reason.to_owned());
+    let task = desk.config.task_named(&message.task).map(|task| &**task);
+    match accept(desk, taken, &message, task) {
+        Ok(job) => Verdict::Job(Box::new(job)),
+        Err(why) => refuse(desk, taken, &message, task, why),
+    }
+}
+
+fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>) -> Result<Job, Why> {
+    let task = task.ok_or_else(|| Why::unknown_task("NotRegistered", &message.task))?;
+    if let Some(reason) = beyond_us(message) {
+        return Err(Why::new(Cause::Unreadable, "NotImplementedError", reason));
     }
     if instant(message.expires_ms).is_some_and(|expires| expires < desk.now) {
-        let reason = "the message had expired before it could start".to_owned();
-        return refuse(desk, taken, &message, Some(task), Cause::Expired, "TaskRevokedError", reason);
+        return Err(Why::new(Cause::Expired, "TaskRevokedError", "the message had expired before it could start"));
     }
-    let id = match JobId::parse(&message.id) {
-        Ok(id) => id,
-        Err(error) => {
-            let reason = format!("the message's id cannot be used: {error}");
-            return refuse(desk, taken, &message, Some(task), Cause::Unreadable, "InvalidTaskError", reason);
-        }
-    };
-    match bind(task, &message.args, message.kwargs.clone()) {
-        Ok(args) => Verdict::Job(Box::new(Job {
-            id,
-            queue: desk.queue.clone(),
-            task: task.name.clone(),
-            args,
-            origin: origin(taken, reply_note(&message)),
-            enqueued_at: desk.now,
-            due: instant(message.eta_ms),
-            timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
-            retry: None,
-        })),
-        Err(error) => refuse(desk, taken, &message, Some(task), Cause::BadArguments, "TypeError", error.to_string()),
-    }
+    let id = JobId::parse(&message.id).map_err(|error| Why::unfit_id("InvalidTaskError", &error))?;
+    let args = bind(task, &message.args, message.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    Ok(Job {
+        id,
+        queue: desk.queue.clone(),
+        task: task.name.clone(),
+        args,
+        origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
+        enqueued_at: desk.now,
+        due: instant(message.eta_ms),
+        timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
+        retry: None,
+    })
 }
 
 /// What would have to happen at the task's end and cannot yet: refused as a whole rather than run by half.
@@ -81,25 +77,15 @@ fn unreadable(desk: &Desk<'_>, taken: &Taken, refusal: &Refusal) -> Verdict {
         id: refusal.id.as_deref().and_then(|id| JobId::parse(id).ok()),
         task: refusal.task.as_deref(),
         message: unread(desk.config, refusal.task.as_deref(), &taken.element),
-        cause: Cause::Unreadable,
-        class: refusal.exception.exc_type.clone(),
-        reason: refusal.reason.clone(),
+        why: Why::new(Cause::Unreadable, &refusal.exception.exc_type, &refusal.reason),
         reply: note,
     };
     refused.verdict(desk.queue, desk.node, desk.now)
 }
 
-fn refuse(
-    desk: &Desk<'_>,
-    taken: &Taken,
-    message: &Message,
-    task: Option<&Task>,
-    cause: Cause,
-    class: &str,
-    reason: String,
-) -> Verdict {
+fn refuse(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>, why: Why) -> Verdict {
     let mut note = reply_note(message);
-    if cause == Cause::UnknownTask {
+    if why.cause == Cause::UnknownTask {
         note["exception"] = Exception::not_registered(&message.task).to_value();
     }
     let refused = Refused {
@@ -107,10 +93,8 @@ fn refuse(
         list: &taken.list,
         id: JobId::parse(&message.id).ok(),
         task: Some(&message.task),
-        message: call(task, &message.args, &message.kwargs),
-        cause,
-        class: class.to_owned(),
-        reason,
+        message: call(desk.config, task, &message.args, &message.kwargs),
+        why,
         reply: note,
     };
     refused.verdict(desk.queue, desk.node, desk.now)
@@ -124,10 +108,6 @@ fn reply_note(message: &Message) -> Value {
         "parent": message.parent_id,
         "silent": message.ignore_result,
     })
-}
-
-fn origin(taken: &Taken, reply: Value) -> Origin {
-    Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply }
 }
 
 fn instant(millis: Option<i64>) -> Option<Timestamp> {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::job::{DEFAULT_TIMEOUT, Lapse, Options, RqJob, Serializer, Status};
+use super::job::{DEFAULT_TIMEOUT, Lapse, Options, Refusal, RqJob, Serializer, Status};
 use super::keys;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
-use crate::intake::refused::{Refused, call, unread};
+use crate::intake::refused::{Refused, Why, call, unread};
 use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
 
 /// Reads the job's hash and decides what it becomes.
@@ -22,56 +22,68 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
     }
     let mut job = match RqJob::decode(&rq_id, hash, desk.limits) {
         Ok(job) => job,
-        Err(refusal) => {
-            let data = hash.get("data").map_or(Value::Null, |data| unread(desk.config, None, data));
-            let (class, reason) = (refusal.class.to_owned(), refusal.reason.clone());
-            let note =
-                json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)});
-            return refused(desk, taken, &rq_id, None, data, Cause::Unreadable, class, reason, note);
-        }
+        Err(refusal) => return unreadable(desk, taken, &rq_id, hash, &refusal),
     };
     if job.options.status == Some(Status::Canceled) {
         return Verdict::Dropped;
     }
     let note = reply_note(&job, taken);
-    let Some(task) = desk.config.task_named(&job.func_name) else {
-        let reason = format!("no task of this configuration has the name {}; declare it in jobsd.toml", job.func_name);
-        return refuse(desk, taken, &job, None, Cause::UnknownTask, "ValueError", reason, note);
-    };
-    if let Some(reason) = beyond_us(&job.options) {
-        return refuse(
-            desk,
-            taken,
-            &job,
-            Some(task),
-            Cause::Unreadable,
-            "NotImplementedError",
-            reason.to_owned(),
-            note,
-        );
-    }
-    let id = match JobId::parse(&rq_id) {
-        Ok(id) => id,
-        Err(error) => {
-            let reason = format!("the job's id cannot be used: {error}");
-            return refuse(desk, taken, &job, Some(task), Cause::Unreadable, "ValueError", reason, note);
+    let task = desk.config.task_named(&job.func_name);
+    match accept(desk, taken, &mut job, task.map(|task| &**task), &note) {
+        Ok(job) => Verdict::Job(Box::new(job)),
+        Err(why) => {
+            let refused = Refused {
+                wire: Wire::Rq,
+                list: &taken.list,
+                id: JobId::parse(&rq_id).ok(),
+                task: Some(&job.func_name),
+                message: call(desk.config, task.map(|task| &**task), &job.args, &job.kwargs),
+                why,
+                reply: note,
+            };
+            refused.verdict(desk.queue, desk.node, desk.now)
         }
-    };
-    let timeout = take_timeout(&mut job, task);
-    match bind(task, &job.args, job.kwargs.clone()) {
-        Ok(args) => Verdict::Job(Box::new(Job {
-            id,
-            queue: desk.queue.clone(),
-            task: task.name.clone(),
-            args,
-            origin: Origin::Wire { wire: Wire::Rq, list: taken.list.clone(), reply: note },
-            enqueued_at: desk.now,
-            due: None,
-            timeout,
-            retry: retry(&job.options),
-        })),
-        Err(error) => refuse(desk, taken, &job, Some(task), Cause::BadArguments, "TypeError", error.to_string(), note),
     }
+}
+
+fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, note: &Value) -> Result<Job, Why> {
+    let task = task.ok_or_else(|| Why::unknown_task("ValueError", &job.func_name))?;
+    if let Some(reason) = beyond_us(&job.options) {
+        return Err(Why::new(Cause::Unreadable, "NotImplementedError", reason));
+    }
+    let id = JobId::parse(&job.id).map_err(|error| Why::unfit_id("ValueError", &error))?;
+    let timeout = take_timeout(job, task);
+    let args = bind(task, &job.args, job.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    Ok(Job {
+        id,
+        queue: desk.queue.clone(),
+        task: task.name.clone(),
+        args,
+        origin: Origin::Wire { wire: Wire::Rq, list: taken.list.clone(), reply: note.clone() },
+        enqueued_at: desk.now,
+        due: None,
+        timeout,
+        retry: retry(&job.options),
+    })
+}
+
+fn unreadable(
+    desk: &Desk<'_>,
+    taken: &Taken,
+    rq_id: &str,
+    hash: &HashMap<String, Vec<u8>>,
+    refusal: &Refusal,
+) -> Verdict {
+    let refused = Refused {
+        wire: Wire::Rq,
+        list: &taken.list,
+        id: JobId::parse(rq_id).ok(),
+        task: None,
+        message: hash.get("data").map_or(Value::Null, |data| unread(desk.config, None, data)),
+        why: Why::new(Cause::Unreadable, refusal.class, &refusal.reason),
+        reply: json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)}),
+    };
+    refused.verdict(desk.queue, desk.node, desk.now)
 }
 
 /// How long the job may run, when its producer has said so.
@@ -123,36 +135,4 @@ fn reply_note(job: &RqJob, taken: &Taken) -> Value {
 
 fn queue_of(taken: &Taken) -> &str {
     taken.list.strip_prefix(keys::QUEUE).unwrap_or(&taken.list)
-}
-
-#[expect(clippy::too_many_arguments, reason = "the facts of one refusal, named at the only place that builds it")]
-fn refuse(
-    desk: &Desk<'_>,
-    taken: &Taken,
-    job: &RqJob,
-    task: Option<&Task>,
-    cause: Cause,
-    class: &str,
-    reason: String,
-    note: Value,
-) -> Verdict {
-    let message = call(task, &job.args, &job.kwargs);
-    refused(desk, taken, &job.id, Some(&job.func_name), message, cause, class.to_owned(), reason, note)
-}
-
-#[expect(clippy::too_many_arguments, reason = "the facts of one refusal, named at the only place that builds it")]
-fn refused(
-    desk: &Desk<'_>,
-    taken: &Taken,
-    id: &str,
-    task: Option<&str>,
-    message: Value,
-    cause: Cause,
-    class: String,
-    reason: String,
-    reply: Value,
-) -> Verdict {
-    let id = JobId::parse(id).ok();
-    let refused = Refused { wire: Wire::Rq, list: &taken.list, id, task, message, cause, class, reason, reply };
-    refused.verdict(desk.queue, desk.node, desk.now)
 }
