@@ -6,13 +6,15 @@ mod embedded;
 mod inspect;
 mod keys;
 mod link;
+mod standing;
 
 use std::time::Duration;
 
 pub(crate) use embedded::{Embedded, EmbeddedError};
-pub(crate) use inspect::{JobView, QueueView};
+pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys};
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
+pub(crate) use standing::{Place, Standing};
 
 use crate::config::Secret;
 
