@@ -265,7 +265,7 @@ impl Daemon {
     }
 
     async fn stop(self) {
-        let Self { mut supervisor, mut intake, mut signals, parts, orders, control, config, _node, .. } = self;
+        let Self { mut supervisor, mut intake, mut signals, parts, orders, control, config, shared, _node, .. } = self;
         let drain = config.load().node.drain;
         tracing::info!("stopping: running jobs may finish within {drain:?}");
         control.enter(Phase::Draining);
@@ -285,6 +285,9 @@ impl Daemon {
         }
         intake.finish().await;
         parts.keeper.end().await;
+        if let Err(error) = shared.broker.leave().await {
+            tracing::debug!("this node stays on the list of nodes for a while: {error}");
+        }
         parts.watch.end().await;
         parts.admin.end().await;
         if let Some(redis) = parts.redis {

@@ -6,7 +6,9 @@ mod embedded;
 mod inspect;
 mod keys;
 mod link;
+mod page;
 mod standing;
+mod trash;
 
 use std::time::Duration;
 
@@ -14,7 +16,9 @@ pub(crate) use embedded::{Embedded, EmbeddedError};
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys};
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
+pub(crate) use page::{Entry, Listed, Order, Position, Span};
 pub(crate) use standing::{Place, Standing};
+pub(crate) use trash::PurgeView;
 
 use crate::config::Secret;
 

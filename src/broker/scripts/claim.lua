@@ -52,7 +52,8 @@ local function park(ids, records)
       redis.call('ZADD', KEYS[8] .. '/' .. task, redis.call('ZSCORE', KEYS[1], ids[i]), ids[i])
       redis.call('SADD', KEYS[8], task)
     else
-      kept[#kept + 1], kept_records[#kept] = ids[i], record
+      local at = #kept + 1
+      kept[at], kept_records[at] = ids[i], record
     end
   end
   return kept, kept_records
