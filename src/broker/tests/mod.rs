@@ -2,6 +2,7 @@
 
 mod model;
 mod transitions;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::Duration;
