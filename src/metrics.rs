@@ -15,6 +15,8 @@ pub(crate) enum Ending {
     Completed,
     Failed,
     TimedOut,
+    Snoozed,
+    Expired,
     Interrupted,
 }
 
@@ -24,6 +26,8 @@ impl EncodeLabelValue for Ending {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
+            Self::Snoozed => "snoozed",
+            Self::Expired => "expired",
             Self::Interrupted => "interrupted",
         };
         word.encode(encoder)

@@ -199,7 +199,8 @@ impl Broker {
                 detail: None,
             });
             let cause = Some(Cause::Unreadable);
-            let end = End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause };
+            let end =
+                End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause, reason: None };
             history.end = Some(end);
             pipeline.arg(id).arg(token).arg("dead").arg(now.as_millis()).arg(encode_history(&history)?).arg("").arg(0);
         }

@@ -72,6 +72,7 @@ impl Refused<'_> {
             enqueued_at: now,
             due: None,
             timeout: None,
+            expires: None,
             retry: None,
         };
         let mut history = History::default();
@@ -85,7 +86,15 @@ impl Refused<'_> {
             detail: None,
         });
         let cause = Some(self.why.cause);
-        history.end = Some(End { state: State::Dead, at: now, started: None, node: None, result: Value::Null, cause });
+        history.end = Some(End {
+            state: State::Dead,
+            at: now,
+            started: None,
+            node: None,
+            result: Value::Null,
+            cause,
+            reason: None,
+        });
         Verdict::Refused(Box::new(job), Box::new(history))
     }
 }

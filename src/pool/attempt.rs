@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use super::Live;
 use crate::broker::Claim;
+use crate::clock;
 use crate::config::Queue;
 use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Decision, Failure, Job, Next, Outcome, State};
@@ -37,6 +38,9 @@ async fn perform(
         let message = format!("no task named {} is declared in the configuration of this node", job.task);
         return Failure::never("NotRegistered", message).into();
     };
+    if let Some(at) = job.expires.filter(|&at| at < clock::now()) {
+        return Outcome::Expired(at);
+    }
     let limit = job.timeout.or(task.timeout).unwrap_or(queue.timeout);
     let handlers: &Handlers = &live.handlers;
     let attempt = Attempt { job, task, attempt: number, steps };
@@ -65,14 +69,20 @@ pub(super) fn panicked(error: tokio::task::JoinError) -> Outcome {
 /// One line for each attempt: quiet for what went well, loud for what did not.
 pub(super) fn log(claim: &Claim, decision: &Decision) {
     let job = &claim.job;
-    let why = decision.history.mishaps.last().map_or("", |mishap| mishap.message.as_str());
+    let history = &decision.history;
+    let why = history.mishaps.last().map_or("", |mishap| mishap.message.as_str());
+    let last = history.end.as_ref().and_then(|end| end.reason.as_deref()).unwrap_or("no further attempt");
     match decision.next {
         Next::End(State::Completed) => {
             tracing::debug!(queue = %job.queue, job = %job.id, task = %job.task, "completed");
         }
         Next::End(state) => {
             let state = state.as_str();
-            tracing::error!(queue = %job.queue, job = %job.id, task = %job.task, state, "ended: {why}");
+            tracing::error!(queue = %job.queue, job = %job.id, task = %job.task, state, "ended: {why} ({last})");
+        }
+        Next::Retry { at } if history.snoozed_last().is_some() => {
+            let why = history.snooze.as_ref().map_or("", |snooze| snooze.reason.as_str());
+            tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "put off: {why}");
         }
         Next::Retry { at } => {
             tracing::warn!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "failed: {why}");

@@ -320,6 +320,8 @@ impl Pool {
             Outcome::Success(_) => Ending::Completed,
             Outcome::Failure(_) => Ending::Failed,
             Outcome::TimedOut(_) => Ending::TimedOut,
+            Outcome::Snoozed { .. } => Ending::Snoozed,
+            Outcome::Expired(_) => Ending::Expired,
             Outcome::Crashed { .. } | Outcome::Interrupted { .. } => Ending::Interrupted,
         };
         let seconds = now.since(claim.started).as_secs_f64();

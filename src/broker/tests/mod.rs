@@ -28,6 +28,8 @@ fn queue() -> Queue {
         backoff: Backoff::Fixed { delay: Duration::from_secs(60) },
         max_delay: LEASE * 100,
         jitter: 0.0,
+        span: None,
+        never: Vec::new(),
     };
     let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
     Queue {
@@ -58,6 +60,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         enqueued_at,
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
     }
 }

@@ -10,7 +10,7 @@ use crate::testing::fixture::{self, template};
 use crate::testing::http::{Answer, Server};
 
 fn step(method: &str, url: &str) -> HttpStep {
-    HttpStep { method: method.into(), url: template(url), headers: Vec::new(), body: None }
+    HttpStep { method: method.into(), url: template(url), headers: Vec::new(), body: None, snooze: Vec::new() }
 }
 
 async fn call(step: HttpStep, args: Value) -> Outcome {
