@@ -86,20 +86,22 @@ mod tests {
         }
     }
 
-    /// The names in `Failure::new("…` and `Failure::never("…`, and the words that a `kind()` or `name()` gives.
+    /// The names in `Failure::new("…` and `Failure::never("…`, the words that a `kind()` or `name()` gives, and the
+    /// probe's own.
     fn names_in(text: &str) -> BTreeSet<String> {
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let starts = ["::new(\"", "::never(\"", "=> \"", "(\"kind\", \""];
-        let after = |start: &str| {
-            code.split(start).skip(1).map(|rest| rest.split('"').next().unwrap_or_default()).collect::<Vec<_>>()
-        };
-        let camel = |name: &&str| {
-            name.starts_with(|c: char| c.is_ascii_uppercase())
-                && name.chars().all(|c| c.is_ascii_alphabetic())
-                && name.chars().filter(char::is_ascii_uppercase).count() > 1
-                && name.chars().any(|c| c.is_ascii_lowercase())
-        };
-        starts.iter().flat_map(|start| after(start)).filter(camel).map(str::to_owned).collect()
+        const STARTS: [&str; 4] = ["::new(\"", "::never(\"", "=>\"", "(\"kind\",\""];
+        let code: String = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().split_whitespace().collect();
+        let words = STARTS.iter().flat_map(|start| code.split(start).skip(1));
+        let names = words.filter_map(|rest| rest.split('"').next());
+        names.filter(|name| is_class(name)).map(str::to_owned).collect()
+    }
+
+    /// In the form of an exception class: two words at least.
+    fn is_class(name: &str) -> bool {
+        let capitals = name.chars().filter(char::is_ascii_uppercase).count();
+        name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.chars().all(|c| c.is_ascii_alphabetic())
+            && (2..name.len()).contains(&capitals)
     }
 
     #[test]
@@ -113,6 +115,13 @@ mod tests {
         found.extend(["TimeLimitExceeded", "WorkerLostError"].map(str::to_owned));
         let listed: BTreeSet<String> = failure_names().map(str::to_owned).collect();
         assert_eq!(found, listed, "the left are in the sources, the right in the list");
+    }
+
+    #[test]
+    fn the_readme_lists_every_failure() {
+        let readme = include_str!("../../README.md");
+        let missing: Vec<_> = failure_names().filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "the README does not list {missing:?}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl RetryDraft {
                 help: format!("set `max_delay` to {longest} or more, or shorten the delay"),
             });
         }
-        let first = policy.delay(1, 0.0);
+        let first = policy.delay(1, 0.5);
         if let Some(span) = policy.span.filter(|&span| policy.limit > 0 && first > span) {
             conflicts.push(RetryConflict {
                 key: self.span.map(|_| "for"),

@@ -13,7 +13,7 @@ use crate::job::{BackoffKind, FailurePattern, LONGEST_DELAY, MOST_RETRIES, Retry
 
 const KEYS: [&str; 8] = ["limit", "backoff", "delay", "delays", "max_delay", "jitter", "for", "never"];
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=LONGEST_DELAY;
-const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31_557_600);
 /// Delays that a list may hold, and names of failures.
 const LISTED: usize = 100;
 

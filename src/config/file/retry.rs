@@ -8,12 +8,12 @@ use toml::de::DeValue;
 
 use super::diagnostic::{nearest, quoted};
 use super::document::{Item, Table};
-use super::scalar::DAY;
+use super::scalar::YEAR;
 use crate::config::{failure_names, is_known};
 use crate::job::{Backoff, BackoffKind, FailurePattern, LONGEST_DELAY, MOST_RETRIES, RetryDraft, RetryPolicy};
 
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=LONGEST_DELAY;
-const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY.saturating_mul(365);
+const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=YEAR;
 /// Delays that a list may hold, and names of failures.
 const LISTED: usize = 100;
 

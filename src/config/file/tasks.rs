@@ -12,7 +12,7 @@ use super::document::{Document, Item, Key, Table};
 use super::params;
 use super::queues::Queues;
 use super::retry;
-use super::scalar::{DAY, TIMEOUT};
+use super::scalar::{TIMEOUT, YEAR};
 use super::scope::Scope;
 use super::source::Place;
 use super::steps::{self, HANDLERS, Surroundings};
@@ -20,7 +20,7 @@ use crate::config::{NamePattern, Param, Step, Task};
 use crate::job::{QueueName, TaskName};
 
 /// Bounds of how long a job is worth starting.
-const EXPIRES: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY.saturating_mul(365);
+const EXPIRES: RangeInclusive<Duration> = Duration::from_secs(1)..=YEAR;
 
 /// The tasks of a file.
 #[derive(Default)]

@@ -74,6 +74,31 @@ fn exception(note: &Value, history: &History) -> Exception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Mishap, MishapKind, NodeId, Snooze, Timestamp};
+
+    /// As after `raise self.retry()` in a task.
+    #[test]
+    fn a_job_that_was_put_off_is_a_retry() {
+        let failed = Mishap {
+            at: Timestamp::from_millis(1),
+            attempt: 1,
+            node: NodeId::parse("vps-1").expect("a name"),
+            kind: MishapKind::Failed,
+            name: "Http503".into(),
+            message: "busy".into(),
+            detail: Some("<html>".into()),
+        };
+        let told = |snoozed_at| {
+            let snooze =
+                Some(Snooze { at: Timestamp::from_millis(snoozed_at), reason: "the feed is not ready".into() });
+            let history = History { mishaps: vec![failed.clone()], snooze, ..History::default() };
+            let exception = exception(&Value::Null, &history);
+            (exception.exc_module, exception.exc_type, exception.exc_message)
+        };
+        let text = |module: &str, class: &str, words: &str| (module.to_owned(), class.to_owned(), vec![words.into()]);
+        assert_eq!(told(2), text("celery.exceptions", "Retry", "the feed is not ready"));
+        assert_eq!(told(0), text("jobsd", "Http503", "busy"), "the failure came later");
+    }
 
     #[test]
     fn the_guard_knows_a_success_by_its_beginning() {
