@@ -71,8 +71,8 @@ impl Scheduler {
         let Some(fire) = self.next.get(name).and_then(|(_, next)| *next).filter(|fire| *fire <= now) else {
             return Ok(());
         };
-        let mut job = job(schedule, fire, now);
-        job.expires = self.config.load().tasks.get(&job.task).and_then(|task| task.expiry(now));
+        let expires = self.config.load().tasks.get(&schedule.task).and_then(|task| task.expiry(now));
+        let job = Job { expires, ..job(schedule, fire, now) };
         match self.broker.fire(name, fire, &job, schedule.overlap == Overlap::Skip).await? {
             Fired::Enqueued => tracing::info!(schedule = %name, job = %job.id, "fired"),
             Fired::DoneBefore => {}

@@ -85,6 +85,9 @@ struct ShownHistory {
     crashes: u32,
     interruptions: u32,
     snoozes: u32,
+    /// Where the time of `retry.for` begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_started: Option<String>,
     /// The latest of the snoozes.
     #[serde(skip_serializing_if = "Option::is_none")]
     snooze: Option<ShownSnooze>,
@@ -207,6 +210,7 @@ fn history(history: &History, secrets: &JobSecrets) -> ShownHistory {
         crashes: history.crashes,
         interruptions: history.interruptions,
         snoozes: history.snoozes,
+        first_started: history.first_started.map(|at| at.to_string()),
         snooze: history
             .snooze
             .as_ref()

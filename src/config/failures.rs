@@ -5,7 +5,7 @@
 use crate::job::FailurePattern;
 
 /// Who reports it, and its names.
-pub(crate) const FAILURES: [(&str, &[&str]); 8] = [
+const FAILURES: [(&str, &[&str]); 8] = [
     (
         "email",
         &[

@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn failures_that_the_operator_names_are_not_tried_again() {
-        let never = ["SmtpError", "Time*", "WorkerLostError"].map(|text| FailurePattern::parse(text));
+        let never = ["SmtpError", "Time*", "WorkerLostError"].map(FailurePattern::parse);
         let retry = RetryPolicy { never: never.into_iter().map(|one| one.expect("valid")).collect(), ..retry(9) };
         let cases = [
             (failed(), Some("`retry.never` names SmtpError")),

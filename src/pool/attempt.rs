@@ -11,7 +11,7 @@ use crate::broker::Claim;
 use crate::clock;
 use crate::config::Queue;
 use crate::handler::{Attempt, Handlers, Steps};
-use crate::job::{Decision, Failure, Job, Next, Outcome, State};
+use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Snooze, State};
 
 /// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
 pub(super) async fn run(
@@ -76,17 +76,22 @@ pub(super) fn log(claim: &Claim, decision: &Decision) {
         Next::End(State::Completed) => {
             tracing::debug!(queue = %job.queue, job = %job.id, task = %job.task, "completed");
         }
+        // What its producer has foreseen: a backlog that was late would fill the log with errors.
+        Next::End(_) if history.end.as_ref().is_some_and(|end| end.cause == Some(Cause::Expired)) => {
+            tracing::warn!(queue = %job.queue, job = %job.id, task = %job.task, "ended: {why}");
+        }
         Next::End(state) => {
             let state = state.as_str();
             tracing::error!(queue = %job.queue, job = %job.id, task = %job.task, state, "ended: {why} ({last})");
         }
-        Next::Retry { at } if history.snoozed_last().is_some() => {
-            let why = history.snooze.as_ref().map_or("", |snooze| snooze.reason.as_str());
-            tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "put off: {why}");
-        }
-        Next::Retry { at } => {
-            tracing::warn!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "failed: {why}");
-        }
+        Next::Retry { at } => match history.snoozed_last() {
+            Some(Snooze { reason, .. }) => {
+                tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "put off: {reason}");
+            }
+            None => {
+                tracing::warn!(queue = %job.queue, job = %job.id, task = %job.task, again = %at, "failed: {why}");
+            }
+        },
         Next::Release => {
             tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, "back to pending: {why}");
         }
