@@ -4,7 +4,7 @@
 //! codes follow `sysexits.h` where they say something about a further run: 0 done, 75 not now but later, 65 never again;
 //! any other as the retry policy says.
 //!
-//! 75 puts the job off and costs no attempt. What the program then has on stdout may say for how long and why:
+//! 75 puts the job off and costs no attempt. The last line of stdout may say for how long and why:
 //! `{"retry_after": 90}` in seconds or `{"retry_after": "1h 30m"}`, and `"reason"`. Without it the wait is that of the
 //! retry policy, and the reason is the program's last words.
 
@@ -110,7 +110,7 @@ fn answer(finished: &Finished) -> Value {
 
 /// What a program that ended with 75 says of it.
 fn put_off(finished: &Finished) -> ExecError {
-    let said = answer(finished);
+    let said = last_object(&finished.stdout.text());
     let asked = said.get("retry_after");
     let delay = asked.and_then(span);
     let reason = match said.get("reason").and_then(Value::as_str) {
@@ -126,6 +126,13 @@ fn put_off(finished: &Finished) -> ExecError {
         _ => reason,
     };
     ExecError::Snooze { delay, reason }
+}
+
+/// The output as one object, or its last line as one: what stands above may be the program's progress.
+fn last_object(output: &str) -> Value {
+    let read = |text: &str| serde_json::from_str(text).ok().filter(Value::is_object);
+    let line = || output.lines().rfind(|line| !line.trim().is_empty());
+    read(output).or_else(|| read(line()?)).unwrap_or_default()
 }
 
 /// Seconds, or a duration as people write it.

@@ -1,5 +1,8 @@
 //! What follows when a job is not done: put off at no cost, not tried again, too late.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use crate::bench::{Daemon, Home, Jobs, Python, Redis, get, one, post, push, until};
@@ -152,4 +155,43 @@ fn failures_that_are_named_are_not_tried_again() {
     for id in [&own, &other, &late] {
         assert_eq!(shown(&daemon, id)["state"], "retry");
     }
+}
+
+/// A partner in maintenance, which says how long it will take.
+#[test]
+fn a_server_that_wants_more_time_than_there_is_ends_the_job_at_once() {
+    let redis = Redis::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/hook", listener.local_addr().expect("it is bound"));
+    let server = std::thread::spawn(move || {
+        for seconds in [7200, 1800] {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let _ = stream.read(&mut [0; 4096]);
+            let answer = format!(
+                "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).expect("it reads");
+        }
+    });
+    let config = format!(
+        "[queues.work]\nconcurrency = 1\nretry = {{ for = \"1h\" }}\n\
+         [tasks.tell]\nqueue = \"work\"\nhttp = {{ url = \"{url}\" }}\n"
+    );
+    let home = Home::new(&redis, &config);
+    let daemon = home.start();
+    let mut jobs = Jobs::of(&redis, "work");
+    let hopeless = enqueue(&daemon, &json!({"task": "tell"}));
+    let history = jobs.ended(&hopeless, "dead");
+    let end = &history["end"];
+    let reason = "it was told to wait for 2h, which is longer than `retry.for` = 1h allows";
+    assert_eq!((&end["cause"], &end["reason"]), (&json!("retries-exhausted"), &json!(reason)));
+    assert_eq!((&history["failures"], &history["mishaps"][0]["name"]), (&json!(1), &json!("Http503")));
+
+    let patient = enqueue(&daemon, &json!({"task": "tell"}));
+    jobs.until("retry", 1);
+    let shown = shown(&daemon, &patient);
+    let time = |at: &Value| chrono::DateTime::parse_from_rfc3339(at.as_str().expect("a time")).expect("RFC 3339");
+    let wait = time(&shown["due"]) - time(&shown["history"]["mishaps"][0]["at"]);
+    assert_eq!(wait.num_seconds(), 1800, "{shown:#}");
+    server.join().expect("both calls were answered");
 }
