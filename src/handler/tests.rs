@@ -152,5 +152,7 @@ async fn a_snooze_keeps_the_finished_steps_and_no_secret() {
     let outcome = perform(&world, &task, args, &steps).await;
     let delay = Some(Duration::from_millis(1500));
     assert_eq!(outcome, Outcome::Snoozed { delay, reason: "*** is not known yet".into() });
+    let wrong = failure(perform(&world, &task, json!({"seconds": -1}), &steps).await);
+    assert_eq!(wrong.kind, "BadArguments");
     assert_eq!(steps.results(), [Value::Null]);
 }

@@ -10,7 +10,7 @@ mod outcome;
 mod pattern;
 mod record;
 mod retry;
-mod retry_draft;
+pub(crate) mod retry_draft;
 mod time;
 
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
@@ -20,5 +20,5 @@ pub(crate) use outcome::{Failure, Outcome, Retryable};
 pub(crate) use pattern::{FailurePattern, glob};
 pub(crate) use record::{Args, Job, Origin, State, Wire};
 pub(crate) use retry::{Backoff, RetryPolicy};
-pub(crate) use retry_draft::{BackoffKind, LONGEST_DELAY, MOST_RETRIES, RetryDraft};
+pub(crate) use retry_draft::{BackoffKind, RetryDraft};
 pub(crate) use time::Timestamp;

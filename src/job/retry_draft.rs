@@ -2,14 +2,20 @@
 //!
 //! Reading the parts, and saying where a conflict stands, is the work of whoever has the text.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Backoff, FailurePattern, RetryPolicy};
 
 /// Most attempts after the first one.
 pub(crate) const MOST_RETRIES: u32 = 1000;
-/// Longest delay before a retry.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(30 * 86_400);
+/// What the delay before a retry may be.
+pub(crate) const DELAY: RangeInclusive<Duration> = Duration::ZERO..=LONGEST_DELAY;
+const LONGEST_DELAY: Duration = Duration::from_secs(30 * 86_400);
+/// What `for` may be: from a second to a year.
+pub(crate) const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31_557_600);
+/// Delays that a list may hold, and names of failures.
+pub(crate) const MOST_LISTED: usize = 100;
 /// Sidekiq's own number of retries; its curve takes about 20 days for them.
 const SIDEKIQ_RETRIES: u32 = 25;
 

@@ -9,13 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{Fields, nearest, quoted};
 use crate::config::{failure_names, is_known};
-use crate::job::{BackoffKind, FailurePattern, LONGEST_DELAY, MOST_RETRIES, RetryDraft, RetryPolicy};
+use crate::job::retry_draft::{DELAY, MOST_LISTED, MOST_RETRIES, SPAN};
+use crate::job::{BackoffKind, FailurePattern, RetryDraft, RetryPolicy};
 
 const KEYS: [&str; 8] = ["limit", "backoff", "delay", "delays", "max_delay", "jitter", "for", "never"];
-const DELAY: RangeInclusive<Duration> = Duration::ZERO..=LONGEST_DELAY;
-const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31_557_600);
-/// Delays that a list may hold, and names of failures.
-const LISTED: usize = 100;
 
 impl Fields<'_> {
     /// The job's own policy, if it has one. `base` is `None` when something else is wrong with the job.
@@ -41,7 +38,7 @@ impl Fields<'_> {
     }
 
     fn whole(&mut self, table: &Map<String, Value>) -> RetryDraft {
-        for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())).take(LISTED) {
+        for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())).take(MOST_LISTED) {
             let detail = match nearest(key, KEYS.into_iter()) {
                 Some(near) => format!("a retry policy has no {}; did you mean {near:?}?", quoted(key)),
                 None => format!("a retry policy has no {}; it has {}", quoted(key), KEYS.join(", ")),
@@ -87,10 +84,10 @@ impl Fields<'_> {
     }
 
     fn delays(&mut self, place: &str, value: &Value) -> Vec<Duration> {
-        let Some(items) = value.as_array().filter(|items| (1..=LISTED).contains(&items.len())) else {
+        let Some(items) = value.as_array().filter(|items| (1..=MOST_LISTED).contains(&items.len())) else {
             self.wrong_at(
                 place,
-                format!("the delays must be a list of 1 to {LISTED} durations, like [\"5s\", \"5m\"]"),
+                format!("the delays must be a list of 1 to {MOST_LISTED} durations, like [\"5s\", \"5m\"]"),
             );
             return Vec::new();
         };
@@ -121,9 +118,9 @@ impl Fields<'_> {
 
     /// Unlike in the configuration, a name that no failure has is refused: nobody would read a warning.
     fn never(&mut self, value: &Value) -> Vec<FailurePattern> {
-        let Some(items) = value.as_array().filter(|items| items.len() <= LISTED) else {
+        let Some(items) = value.as_array().filter(|items| items.len() <= MOST_LISTED) else {
             let detail =
-                format!("\"never\" must be a list of up to {LISTED} names, like [\"InvalidAddress\", \"Http4*\"]");
+                format!("\"never\" must be a list of up to {MOST_LISTED} names, like [\"InvalidAddress\", \"Http4*\"]");
             self.wrong_at("retry/never", detail);
             return Vec::new();
         };

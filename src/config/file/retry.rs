@@ -1,21 +1,15 @@
 //! `retry` of a queue or a task: `{ limit, backoff, delay | delays, max_delay, jitter, for, never }`, or one of the short
 //! forms `["5s", "5m"]`, `5` and `false`.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::diagnostic::{nearest, quoted};
 use super::document::{Item, Table};
-use super::scalar::YEAR;
 use crate::config::{failure_names, is_known};
-use crate::job::{Backoff, BackoffKind, FailurePattern, LONGEST_DELAY, MOST_RETRIES, RetryDraft, RetryPolicy};
-
-const DELAY: RangeInclusive<Duration> = Duration::ZERO..=LONGEST_DELAY;
-const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=YEAR;
-/// Delays that a list may hold, and names of failures.
-const LISTED: usize = 100;
+use crate::job::retry_draft::{DELAY, MOST_LISTED, MOST_RETRIES, SPAN};
+use crate::job::{Backoff, BackoffKind, FailurePattern, RetryDraft, RetryPolicy};
 
 /// The policy of a queue that names none.
 pub(super) fn default_policy() -> RetryPolicy {
@@ -76,9 +70,9 @@ fn limit(item: &Item<'_>) -> Option<u32> {
 
 fn delays(item: &Item<'_>) -> Vec<Duration> {
     let items = item.array("an array of durations such as [\"10s\", \"1m\"]").unwrap_or_default();
-    if item.value.is_array() && !(1..=LISTED).contains(&items.len()) {
+    if item.value.is_array() && !(1..=MOST_LISTED).contains(&items.len()) {
         item.error(
-            format!("there are {} delays, allowed is 1 to {LISTED}", items.len()),
+            format!("there are {} delays, allowed is 1 to {MOST_LISTED}", items.len()),
             "name the delay before each retry",
         );
     }
@@ -88,9 +82,9 @@ fn delays(item: &Item<'_>) -> Vec<Duration> {
 /// A pattern that matches no failure of ours is most likely misspelt; but a probe fails with names of its own.
 fn never(item: &Item<'_>) -> Vec<FailurePattern> {
     let items = item.array("an array of names such as [\"InvalidAddress\", \"Http4*\"]").unwrap_or_default();
-    if items.len() > LISTED {
+    if items.len() > MOST_LISTED {
         item.error(
-            format!("there are {} names, allowed is up to {LISTED}", items.len()),
+            format!("there are {} names, allowed is up to {MOST_LISTED}", items.len()),
             "use `*` for several of a kind",
         );
     }
