@@ -13,6 +13,7 @@ mod demand;
 mod embedded;
 mod outage;
 mod reload;
+mod retries;
 mod rq;
 mod schedule;
 mod secrets;

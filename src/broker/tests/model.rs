@@ -190,10 +190,12 @@ impl World {
     }
 
     fn outcome(&mut self) -> Outcome {
-        match self.random.below(5) {
+        match self.random.below(7) {
             0 | 1 => Outcome::Success(Value::Null),
             2 => Failure::new("E", "no").into(),
             3 => Failure::never("E", "never").into(),
+            4 => Outcome::Snoozed { delay: Some(Duration::from_secs(5)), reason: "not now".into() },
+            5 => Outcome::Expired(self.now),
             _ => Outcome::Interrupted { reason: "stopping".into() },
         }
     }
