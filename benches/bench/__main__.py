@@ -1,0 +1,98 @@
+"""The command line: which rows, how often, how large; runs them in rounds and prints the table."""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+
+from . import table
+from .row import Options
+from .rows import ALL
+
+JOBS, QUICK_JOBS = 100_000, 2_000
+
+
+def main():
+    options = parse()
+    rows = chosen(options)
+    if options.needs:
+        print(*sorted(needs(rows)))
+        return
+    # So that whatever was started is ended, and temporary folders are removed, however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    samples = rounds(rows, options)
+    print(table.render(rows, samples))
+    if options.json:
+        save(options.json, samples)
+
+
+def parse():
+    names = ", ".join(row.name + (" (only when named)" if row.opt_in else "") for row in ALL)
+    parser = argparse.ArgumentParser(prog="benches/run", description="Measures jobsd beside its peers.", epilog=f"rows: {names}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows of the table; all but the long one by default")
+    parser.add_argument("--rounds", type=int, help="times that everything is measured, one after another (5; quick: 1)")
+    parser.add_argument("--jobs", type=int, help=f"jobs of a drain; slow peers get a share ({JOBS}; quick: {QUICK_JOBS})")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, measures nothing")
+    parser.add_argument("--jobsd-only", action="store_true", help="no peers; nothing is installed")
+    parser.add_argument("--concurrency", type=int, default=500, help="of jobsd's queue (500)")
+    parser.add_argument("--jobsd", default="target/release/jobsd", metavar="PATH", help="(target/release/jobsd)")
+    parser.add_argument("--json", metavar="FILE", help="writes every sample there")
+    parser.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    unknown = set(options.rows) - {row.name for row in ALL}
+    if unknown:
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; rows: {names}")
+    for name in ("rounds", "jobs", "concurrency"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be 1 or more")
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.jobs = options.jobs or (QUICK_JOBS if options.quick else JOBS)
+    options.jobsd = os.path.abspath(options.jobsd)
+    if not options.needs and not os.access(options.jobsd, os.X_OK):
+        parser.error(f"there is no program {options.jobsd}: build it with `cargo build --release`, or name it by --jobsd")
+    return options
+
+
+def chosen(options):
+    rows = [row for row in ALL if (row.name in options.rows if options.rows else not row.opt_in)]
+    if options.jobsd_only:
+        own = lambda row: tuple(contender for contender in row.contenders if contender.needs in (None, "ab"))
+        rows = [dataclasses.replace(row, contenders=own(row)) for row in rows]
+    return rows
+
+
+def needs(rows):
+    return {contender.needs for row in rows for contender in row.contenders if contender.needs}
+
+
+def rounds(rows, options):
+    """Everything once, then everything again: what a machine does meanwhile hits all alike."""
+    sizes = Options(options.jobsd, options.jobs, options.quick, options.concurrency)
+    samples = {}
+    for number in range(1, options.rounds + 1):
+        for row in rows:
+            for contender in row.contenders:
+                began = time.monotonic()
+                sample = contender.run(sizes)
+                samples.setdefault((row.name, contender.name), []).append(sample)
+                took = time.monotonic() - began
+                value = f"{table.number(row.value(sample))} {row.unit}"
+                print(f"round {number}  {row.name:8} {contender.name:34} {value:>18}  ({took:.1f} s)", file=sys.stderr)
+    return samples
+
+
+def save(path, samples):
+    listed = [
+        {"row": row, "contender": contender, "samples": [dataclasses.asdict(sample) for sample in found]}
+        for (row, contender), found in samples.items()
+    ]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(listed, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
