@@ -4,11 +4,16 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 
 from . import table
+from .child import ChildFailed
+from .jobsd import Miscount
+from .resp import RedisError
 from .row import Options
 from .rows import ALL
 
@@ -23,10 +28,15 @@ def main():
         return
     # So that whatever was started is ended, and temporary folders are removed, however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    samples = rounds(rows, options)
-    print(table.render(rows, samples))
+    samples, failure = {}, None
+    try:
+        rounds(rows, options, samples)
+    except (ChildFailed, Miscount, RedisError, TimeoutError, KeyboardInterrupt) as error:
+        failure = f"error: stopped at the first failure: {error or 'interrupted'}"
+    print(f"{circumstances(options)}\n\n{table.render(rows, samples)}")
     if options.json:
         save(options.json, samples)
+    sys.exit(failure)
 
 
 def parse():
@@ -36,7 +46,7 @@ def parse():
     parser.add_argument("--rounds", type=int, help="times that everything is measured, one after another (5; quick: 1)")
     parser.add_argument("--jobs", type=int, help=f"jobs of a drain; slow peers get a share ({JOBS}; quick: {QUICK_JOBS})")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, measures nothing")
-    parser.add_argument("--jobsd-only", action="store_true", help="no peers; nothing is installed")
+    parser.add_argument("--jobsd-only", action="store_true", help="without the peers, but with the references")
     parser.add_argument("--concurrency", type=int, default=500, help="of jobsd's queue (500)")
     parser.add_argument("--jobsd", default="target/release/jobsd", metavar="PATH", help="(target/release/jobsd)")
     parser.add_argument("--json", metavar="FILE", help="writes every sample there")
@@ -60,7 +70,7 @@ def parse():
 def chosen(options):
     rows = [row for row in ALL if (row.name in options.rows if options.rows else not row.opt_in)]
     if options.jobsd_only:
-        own = lambda row: tuple(contender for contender in row.contenders if contender.needs in (None, "ab"))
+        own = lambda row: tuple(contender for contender in row.contenders if not contender.is_peer)
         rows = [dataclasses.replace(row, contenders=own(row)) for row in rows]
     return rows
 
@@ -69,10 +79,9 @@ def needs(rows):
     return {contender.needs for row in rows for contender in row.contenders if contender.needs}
 
 
-def rounds(rows, options):
+def rounds(rows, options, samples):
     """Everything once, then everything again: what a machine does meanwhile hits all alike."""
     sizes = Options(options.jobsd, options.jobs, options.quick, options.concurrency)
-    samples = {}
     for number in range(1, options.rounds + 1):
         for row in rows:
             for contender in row.contenders:
@@ -82,7 +91,17 @@ def rounds(rows, options):
                 took = time.monotonic() - began
                 value = f"{table.number(row.value(sample))} {row.unit}"
                 print(f"round {number}  {row.name:8} {contender.name:34} {value:>18}  ({took:.1f} s)", file=sys.stderr)
-    return samples
+
+
+def circumstances(options):
+    """What the numbers depend on, in one line."""
+    version = lambda *command: subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    redis = re.search(r"v=(\S+)", version("redis-server", "--version"))[1]
+    jobsd = version(options.jobsd, "--version")
+    today = time.strftime("%Y-%m-%d")
+    return f"{today}: {jobsd}, Redis {redis}, {os.cpu_count()} × {model}; {options.rounds} rounds of {options.jobs:,} jobs"
 
 
 def save(path, samples):

@@ -26,11 +26,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Contender:
-    """`run` makes one measurement on a Redis of its own. `needs` names the peer that must be installed."""
+    """`run` makes one measurement on a Redis of its own."""
 
     name: str
     run: Callable[[Options], Sample]
+    # What benches/run must install: "ab", "python" or "node".
     needs: str | None = None
+    # Somebody else's system: left out on request.
+    is_peer: bool = False
+    # Does the same work, so that a ratio to it means something.
+    is_compared: bool = True
+
+
+def peer(name, run, needs):
+    return Contender(name, run, needs, is_peer=True)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ def render(rows, samples):
     """`samples` holds for each row's name and contender's name one sample a round, in the order of the rounds."""
     lines = [HEAD]
     for row in rows:
+        title = row.title
         for contender in row.contenders:
             found = samples.get((row.name, contender.name))
             if found:
-                jobsd = samples.get((row.name, row.jobsd)) if contender.name != row.jobsd else None
-                lines.append(line(row, contender, found, jobsd))
+                is_compared = contender.is_compared and contender.name != row.jobsd
+                jobsd = samples.get((row.name, row.jobsd)) if is_compared else None
+                lines.append((title, *line(row, contender, found, jobsd)))
+                title = ""
     return "\n".join(aligned(lines))
 
 
 def line(row, contender, found, jobsd):
     values = [row.value(sample) for sample in found]
     return (
-        row.title,
         contender.name,
         f"{number(median(values))} {row.unit}",
         f"{number(min(values))} – {number(max(values))}",
@@ -38,7 +40,8 @@ def ratio(row, values, jobsd):
     if not jobsd:
         return ""
     pairs = [(row.value(sample), value) for sample, value in zip(jobsd, values)]
-    return number(median(ours / theirs if row.more_is_better else theirs / ours for ours, theirs in pairs if ours and theirs))
+    better = [ours / theirs if row.more_is_better else theirs / ours for ours, theirs in pairs if ours and theirs]
+    return number(median(better)) if better else ""
 
 
 def middle(found, of):

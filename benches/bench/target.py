@@ -36,9 +36,9 @@ def hear(selector, peer, heard, stamps):
         return
     heard += chunk
     while found := REQUEST.search(heard):
-        peer.sendall(ANSWER)
         stamps.write(f"{found[1].decode()} {now}\n")
         stamps.flush()
+        peer.sendall(ANSWER)
         del heard[: found.end()]
 
 

@@ -9,7 +9,7 @@ from ..child import Child
 from ..drain import before, drain
 from ..jobsd import Daemon, fill
 from ..resp import Redis
-from ..row import Contender, Row, rate
+from ..row import Contender, Row, peer, rate
 from ..server import Server, free_port
 from .drain import must_be
 
@@ -80,6 +80,6 @@ ROW = Row(
     "drain with 2 ms added to each round trip",
     "jobs/s",
     rate,
-    (Contender("bullmq 6.7, concurrency 50", bullmq, "node"), Contender("jobsd", jobsd)),
+    (peer("bullmq 6.7, concurrency 50", bullmq, "node"), Contender("jobsd", jobsd)),
     "jobsd",
 )

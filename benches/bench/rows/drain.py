@@ -3,7 +3,7 @@
 from .. import bullmq_peer, celery_peer, reference, rq_peer
 from ..drain import before, drain
 from ..jobsd import Daemon, Miscount, fill
-from ..row import Contender, Row, rate
+from ..row import Contender, Row, peer, rate
 from ..server import Server
 
 
@@ -97,9 +97,9 @@ def must_be(expected, found, what):
         raise Miscount(f"there should be {expected} {what}, there are {found}")
 
 
-CELERY = Contender("celery 5.4, prefork 2, acks_late", celery, "python")
-RQ_FORK = Contender("rq 2.0, fork worker", rq(rq_peer.FORK, 0.002), "python")
-RQ_SIMPLE = Contender("rq 2.0, SimpleWorker", rq(rq_peer.SIMPLE, 0.01), "python")
+CELERY = peer("celery 5.4, prefork 2, acks_late", celery, "python")
+RQ_FORK = peer("rq 2.0, fork worker", rq(rq_peer.FORK, 0.002), "python")
+RQ_SIMPLE = peer("rq 2.0, SimpleWorker", rq(rq_peer.SIMPLE, 0.01), "python")
 
 NATIVE = Row(
     "drain",
@@ -108,11 +108,11 @@ NATIVE = Row(
     rate,
     (
         CELERY,
-        Contender("bullmq 6.7, concurrency 10", bullmq(10), "node"),
+        peer("bullmq 6.7, concurrency 10", bullmq(10), "node"),
         Contender("jobsd", native),
-        Contender("bullmq 6.7, concurrency 50", bullmq(50), "node"),
-        Contender("jobsd, concurrency 50", lambda options: native(options, 50)),
-        Contender("redis-benchmark SET, 4 × 32", redis_benchmark),
+        peer("bullmq 6.7, concurrency 50", bullmq(50), "node"),
+        Contender("jobsd, concurrency 50", lambda options: native(options, 50), is_compared=False),
+        Contender("redis-benchmark SET, 4 × 32", redis_benchmark, is_compared=False),
         Contender("bare A6, 4 × 32", bare),
         RQ_FORK,
         RQ_SIMPLE,
@@ -124,7 +124,7 @@ ON_CELERY = Row(
     "drain of a Celery queue, results written",
     "jobs/s",
     rate,
-    (CELERY, Contender("jobsd", jobsd_on_celery)),
+    (CELERY, Contender("jobsd", jobsd_on_celery, "python")),
     "jobsd",
 )
 ON_RQ = Row(
@@ -132,6 +132,6 @@ ON_RQ = Row(
     "drain of an RQ queue, results and registries written",
     "jobs/s",
     rate,
-    (RQ_SIMPLE, Contender("jobsd", jobsd_on_rq), RQ_FORK),
+    (RQ_SIMPLE, Contender("jobsd", jobsd_on_rq, "python"), RQ_FORK),
     "jobsd",
 )

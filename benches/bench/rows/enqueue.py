@@ -7,7 +7,7 @@ import subprocess
 from .. import bullmq_peer
 from ..jobsd import ARGS, BULK, Daemon, Miscount, bulk_body
 from ..meter import Cost, Reading, tree_rss
-from ..row import Contender, Row, rate
+from ..row import Contender, Row, peer, rate
 from ..sample import Sample
 from ..server import Server
 
@@ -79,9 +79,9 @@ ONE = Row(
     "jobs/s",
     rate,
     (
-        Contender("bullmq 6.7, add, 1 in flight", bullmq("add", 0.1, 1), "node"),
+        peer("bullmq 6.7, add, 1 in flight", bullmq("add", 0.1, 1), "node"),
         Contender("jobsd, HTTP, 8 connections", one_by_one, "ab"),
-        Contender("bullmq 6.7, add, 8 in flight", bullmq("add", 0.2, CONNECTIONS), "node"),
+        peer("bullmq 6.7, add, 8 in flight", bullmq("add", 0.2, CONNECTIONS), "node"),
     ),
     "jobsd, HTTP, 8 connections",
 )
@@ -91,7 +91,7 @@ MANY = Row(
     "jobs/s",
     rate,
     (
-        Contender("bullmq 6.7, addBulk", bullmq("bulk", 0.5, BULK), "node"),
+        peer("bullmq 6.7, addBulk", bullmq("bulk", 0.5, BULK), "node"),
         Contender("jobsd, HTTP, 8 connections", bulk, "ab"),
     ),
     "jobsd, HTTP, 8 connections",

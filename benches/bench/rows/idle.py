@@ -6,7 +6,7 @@ from .. import bullmq_peer, celery_peer, rq_peer
 from ..jobsd import Daemon, queue
 from ..meter import Reading, tree_rss
 from ..monitor import Monitor
-from ..row import Contender, Row
+from ..row import Contender, Row, peer
 from ..sample import Sample
 from ..server import Server
 
@@ -21,7 +21,7 @@ def jobsd(options):
         return watch(options, server, daemon.child)
 
 
-def peer(worker):
+def real(worker):
     def run(options):
         with Server() as server, worker(server) as running:
             return watch(options, server, running)
@@ -54,10 +54,10 @@ ROW = Row(
     "% CPU",
     lambda sample: sample.more["cpu %"],
     (
-        Contender("celery 5.4, prefork 10", peer(lambda s: celery_peer.worker(s, 10, QUEUES)), "python"),
+        peer("celery 5.4, prefork 10", real(lambda s: celery_peer.worker(s, 10, QUEUES)), "python"),
         Contender("jobsd", jobsd),
-        Contender("rq 2.0, one worker", peer(lambda s: rq_peer.worker(s, rq_peer.FORK, QUEUES)), "python"),
-        Contender("bullmq 6.7, concurrency 10", peer(lambda s: bullmq_peer.worker(s, 10, QUEUES)), "node"),
+        peer("rq 2.0, one worker", real(lambda s: rq_peer.worker(s, rq_peer.FORK, QUEUES)), "python"),
+        peer("bullmq 6.7, concurrency 10", real(lambda s: bullmq_peer.worker(s, 10, QUEUES)), "node"),
     ),
     "jobsd",
     more_is_better=False,

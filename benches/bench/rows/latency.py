@@ -7,6 +7,7 @@ target need without jobsd is in the table as `direct`, and what passes inside Re
 """
 
 import json
+import re
 import socket
 import statistics
 import sys
@@ -16,7 +17,7 @@ from .. import bullmq_peer, celery_peer, rq_peer, target
 from ..child import Child
 from ..jobsd import QUEUE, Daemon, Miscount
 from ..monitor import Monitor, second_mentions
-from ..row import Contender, Row
+from ..row import Contender, Row, peer
 from ..sample import Sample
 from ..server import Server, free_port
 
@@ -101,13 +102,21 @@ def paced_posts(port, count):
 
 
 def accepted(connection):
+    """The id in the answer, which may come in parts."""
     answer = b""
-    while not answer.endswith(b"}"):
+    while True:
         chunk = connection.recv(65536)
+        answer += chunk
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if length and len(body) == int(length[1]):
+            break
         if not chunk:
             raise Miscount(f"jobsd closed the connection after {answer!r}")
-        answer += chunk
-    return json.loads(answer.partition(b"\r\n\r\n")[2])["id"]
+    job = json.loads(body)
+    if "id" not in job:
+        raise Miscount(f"jobsd refused a job: {job}")
+    return job["id"]
 
 
 def waited(server, worker, sent, seconds=30):
@@ -141,12 +150,16 @@ def percentiles(times):
     return {"p50": at(0.5), "p99": at(0.99), "max": ordered[-1]}
 
 
-def peer(worker, produce):
+def real(worker, produce):
     """A real worker and its own producer, which notes when each of its calls began."""
 
     def run(options):
         count = WARM + RATE * options.seconds(10)
         with Server() as server, worker(server) as running:
+            # One job tells that the worker is up; its number is one of those that do not count.
+            with produce(server, "pace", RATE, 1) as producer:
+                producer.wait(60)
+            waited(server, running, read_stamps(server.path("sent")))
             with produce(server, "pace", RATE, count) as producer:
                 producer.wait(120)
             return summary(waited(server, running, read_stamps(server.path("sent")), 60))
@@ -160,10 +173,10 @@ ROW = Row(
     "ms",
     lambda sample: sample.more["p50"],
     (
-        Contender("celery 5.4, prefork 2", peer(lambda s: celery_peer.worker(s, 2), celery_peer.produce), "python"),
+        peer("celery 5.4, prefork 2", real(lambda s: celery_peer.worker(s, 2), celery_peer.produce), "python"),
         Contender("jobsd, HTTP in, HTTP out", jobsd),
-        Contender("bullmq 6.7, concurrency 10", peer(lambda s: bullmq_peer.worker(s, 10), bullmq_peer.produce), "node"),
-        Contender("rq 2.0, SimpleWorker", peer(lambda s: rq_peer.worker(s, rq_peer.SIMPLE), rq_peer.produce), "python"),
+        peer("bullmq 6.7, concurrency 10", real(lambda s: bullmq_peer.worker(s, 10), bullmq_peer.produce), "node"),
+        peer("rq 2.0, SimpleWorker", real(lambda s: rq_peer.worker(s, rq_peer.SIMPLE), rq_peer.produce), "python"),
     ),
     "jobsd, HTTP in, HTTP out",
     more_is_better=False,
