@@ -41,13 +41,15 @@ def main():
 
 def parse():
     names = ", ".join(row.name + (" (only when named)" if row.opt_in else "") for row in ALL)
-    parser = argparse.ArgumentParser(prog="benches/run", description="Measures jobsd beside its peers.", epilog=f"rows: {names}")
+    about = "Measures jobsd beside its peers; benches/README.md has the method."
+    parser = argparse.ArgumentParser(prog="benches/run", description=about, epilog=f"rows: {names}")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows of the table; all but the long one by default")
     parser.add_argument("--rounds", type=int, help="times that everything is measured, one after another (5; quick: 1)")
-    parser.add_argument("--jobs", type=int, help=f"jobs of a drain; slow peers get a share ({JOBS}; quick: {QUICK_JOBS})")
+    size = f"jobs of a drain; slow peers get a share ({JOBS}; quick: {QUICK_JOBS})"
+    parser.add_argument("--jobs", type=int, help=size)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, measures nothing")
     parser.add_argument("--jobsd-only", action="store_true", help="without the peers, but with the references")
-    parser.add_argument("--concurrency", type=int, default=500, help="of jobsd's queue (500)")
+    parser.add_argument("--concurrency", type=int, default=50, help="of jobsd's queue (50)")
     parser.add_argument("--jobsd", default="target/release/jobsd", metavar="PATH", help="(target/release/jobsd)")
     parser.add_argument("--json", metavar="FILE", help="writes every sample there")
     parser.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
@@ -63,16 +65,20 @@ def parse():
     options.jobs = options.jobs or (QUICK_JOBS if options.quick else JOBS)
     options.jobsd = os.path.abspath(options.jobsd)
     if not options.needs and not os.access(options.jobsd, os.X_OK):
-        parser.error(f"there is no program {options.jobsd}: build it with `cargo build --release`, or name it by --jobsd")
+        parser.error(f"there is no program {options.jobsd}: `cargo build --release` makes it, --jobsd names another")
     return options
 
 
 def chosen(options):
     rows = [row for row in ALL if (row.name in options.rows if options.rows else not row.opt_in)]
     if options.jobsd_only:
-        own = lambda row: tuple(contender for contender in row.contenders if not contender.is_peer)
-        rows = [dataclasses.replace(row, contenders=own(row)) for row in rows]
+        rows = [without_peers(row) for row in rows]
     return rows
+
+
+def without_peers(row):
+    own = tuple(contender for contender in row.contenders if not contender.is_peer)
+    return dataclasses.replace(row, contenders=own)
 
 
 def needs(rows):
@@ -90,18 +96,22 @@ def rounds(rows, options, samples):
                 samples.setdefault((row.name, contender.name), []).append(sample)
                 took = time.monotonic() - began
                 value = f"{table.number(row.value(sample))} {row.unit}"
-                print(f"round {number}  {row.name:8} {contender.name:34} {value:>18}  ({took:.1f} s)", file=sys.stderr)
+                said = f"round {number}  {row.name:8} {contender.name:34} {value:>18}  ({took:.1f} s)"
+                print(said, file=sys.stderr, flush=True)
 
 
 def circumstances(options):
     """What the numbers depend on, in one line."""
-    version = lambda *command: subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
-    redis = re.search(r"v=(\S+)", version("redis-server", "--version"))[1]
-    jobsd = version(options.jobsd, "--version")
-    today = time.strftime("%Y-%m-%d")
-    return f"{today}: {jobsd}, Redis {redis}, {os.cpu_count()} × {model}; {options.rounds} rounds of {options.jobs:,} jobs"
+    redis = re.search(r"v=(\S+)", version("redis-server"))[1]
+    programs = f"{version(options.jobsd)}, Redis {redis}"
+    sizes = f"{options.rounds} × {options.jobs:,} jobs, concurrency {options.concurrency}"
+    return f"{time.strftime('%Y-%m-%d')}: {programs}, {os.cpu_count()} × {model}; {sizes}"
+
+
+def version(program):
+    return subprocess.check_output([program, "--version"], text=True).strip()
 
 
 def save(path, samples):

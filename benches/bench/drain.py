@@ -5,7 +5,7 @@ import time
 from .meter import Cost, Reading, tree_rss
 from .sample import Sample
 
-# How often the done jobs are counted. The count costs the measured Redis one small command (jobsd: one request).
+# How often the done jobs are counted: for a peer by one small command, for jobsd by one request.
 POLL = 0.02
 # A system that gets nothing done for this long has failed.
 PATIENCE = 60
@@ -20,8 +20,8 @@ def drain(server, opened, worker, jobs, done):
     """Waits until `done()` says that all jobs are done; returns what the larger part of them cost.
 
     `worker` has just been started on the filled queue. The clock starts when the first jobs are seen done, so that no
-    start-up is counted, for nobody. Where half is over before that is seen (few jobs), it starts before the worker, with
-    the reading `opened`.
+    start-up is counted, for nobody. Where half is over before that is seen (few jobs), it starts before the worker,
+    with the reading `opened`.
     """
     first, count, seen = 0, 0, time.monotonic()
     while count < jobs:

@@ -1,4 +1,4 @@
-"""jobsd as the benchmark runs it: its configuration, its HTTP port, and how a queue is filled before anyone drains it."""
+"""jobsd as the benchmark runs it: its configuration, its HTTP port, and how a queue is filled before it is drained."""
 
 import http.client
 import json

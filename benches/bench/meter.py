@@ -10,7 +10,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Reading:
-    """All counters at one moment."""
+    """All counters at one moment. What this program asked the server's own connection for is left out."""
 
     at: float
     worker: float
@@ -20,11 +20,12 @@ class Reading:
     @classmethod
     def take(cls, pid, server):
         """`pid` is the worker's, or None before there is one."""
-        # Redis comes first and its INFO does not count itself, so what is read is what was done before.
         redis = server.redis
         cpu = redis.info("cpu")
-        stats = redis.info("commandstats")
-        return cls(time.monotonic(), tree_cpu(pid) if pid else 0.0, redis_cpu(cpu), commands(stats))
+        # INFO does not count itself yet.
+        ours = redis.calls
+        executed = commands(redis.info("commandstats")) - ours
+        return cls(time.monotonic(), tree_cpu(pid) if pid else 0.0, redis_cpu(cpu), executed)
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,9 @@ def redis_cpu(info):
 
 
 def commands(stats):
-    """Every command that was executed, those that scripts call included; our own INFO is not counted."""
-    calls = 0
-    for name, text in stats.items():
-        if name.startswith("cmdstat_") and name != "cmdstat_info":
-            calls += int(text.split(",", 1)[0].removeprefix("calls="))
-    return calls
+    """Every command that was executed, those that scripts call included."""
+    calls = (text.split(",", 1)[0] for name, text in stats.items() if name.startswith("cmdstat_"))
+    return sum(int(text.removeprefix("calls=")) for text in calls)
 
 
 def tree_cpu(pid):

@@ -4,18 +4,21 @@ import socket
 
 
 class Redis:
-    """One connection. `call` sends one command, `pipeline` several in one write."""
+    """One connection. `call` sends one command, `pipeline` several in one write; `calls` counts them."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb", buffering=1 << 16)
+        self.calls = 0
 
     def call(self, *command):
+        self.calls += 1
         self.socket.sendall(encode(*command))
         return self.reply()
 
     def pipeline(self, commands):
+        self.calls += len(commands)
         self.socket.sendall(b"".join(encode(*command) for command in commands))
         return [self.reply() for _ in commands]
 
@@ -36,6 +39,10 @@ class Redis:
         """The lines of INFO as a dictionary of texts."""
         lines = self.call("INFO", section).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def address(self):
+        """Our end, as Redis names it."""
+        return "%s:%d" % self.socket.getsockname()
 
     def close(self):
         self.file.close()

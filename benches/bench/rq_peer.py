@@ -2,7 +2,7 @@
 
 import uuid
 
-from .celery_peer import environment
+from .celery_peer import environment, scan
 from .child import Child
 from .jobsd import DATA
 from .place import PYTHON, program
@@ -43,4 +43,10 @@ def fill(server, jobs):
 
 
 def finished(server):
+    """How many are in the registry of finished jobs."""
     return server.redis.call("ZCARD", "rq:finished:bench")
+
+
+def results(server):
+    """How many result streams there are, counted one by one."""
+    return sum(1 for _ in scan(server.redis, "rq:results:*"))

@@ -16,13 +16,14 @@ from .drain import must_be
 ONE_WAY_MS = 1.0
 
 
-def jobsd(options):
+def jobsd(options, concurrency=None):
+    concurrency = concurrency or options.concurrency
     jobs = options.jobs(0.5)
     with Server() as server:
         fill(options.binary, server, jobs)
         with Far(server) as far:
             begin = before(server)
-            with Daemon(options.binary, server, "worker", options.concurrency, redis_port=far.port) as daemon:
+            with Daemon(options.binary, server, "worker", concurrency, redis_port=far.port) as daemon:
                 sample = drain(server, begin, daemon.child, jobs, daemon.completed)
                 daemon.expect(jobs)
             sample.more["round trip ms"] = far.round_trip
@@ -33,9 +34,10 @@ def bullmq(options):
     jobs = options.jobs(0.1)
     with Server() as server:
         bullmq_peer.fill(server, jobs)
-        begin = before(server)
-        with Far(server) as far, bullmq_peer.worker(server, 50, port=far.port) as worker:
-            sample = drain(server, begin, worker, jobs, lambda: bullmq_peer.completed(server))
+        with Far(server) as far:
+            begin = before(server)
+            with bullmq_peer.worker(server, 50, port=far.port) as worker:
+                sample = drain(server, begin, worker, jobs, lambda: bullmq_peer.completed(server))
             must_be(jobs, bullmq_peer.completed(server), "completed BullMQ jobs")
             sample.more["round trip ms"] = far.round_trip
     return sample
@@ -80,6 +82,10 @@ ROW = Row(
     "drain with 2 ms added to each round trip",
     "jobs/s",
     rate,
-    (peer("bullmq 6.7, concurrency 50", bullmq, "node"), Contender("jobsd", jobsd)),
+    (
+        peer("bullmq 6.7, concurrency 50", bullmq, "node"),
+        Contender("jobsd", jobsd),
+        Contender("jobsd, concurrency 500", lambda options: jobsd(options, 500), is_compared=False),
+    ),
     "jobsd",
 )

@@ -1,7 +1,7 @@
 """Whether a job costs more when many wait: the same number of jobs passes while 1,000 or 1,000,000 wait behind them.
 
-A second daemon, whose only slot is held, keeps the number of waiting jobs where it is. What it makes Redis do is counted
-in both runs alike; its own CPU in neither.
+A second daemon, whose only slot is held, keeps the number of waiting jobs where it is. What it makes Redis do is
+counted in both runs alike; its own CPU in neither.
 """
 
 from ..jobsd import BULK, Daemon, Miscount, bulk_body

@@ -43,7 +43,10 @@ def post(server, daemon, requests, body):
     timed = ["bash", "-c", 'TIMEFORMAT="cpu %U %S"; time "$@"', "ab", *command, "-T", "application/json", url]
     ran = subprocess.run(timed, capture_output=True, text=True, timeout=600, check=False)
     said = ran.stdout + ran.stderr
-    number = lambda pattern: float(re.search(pattern, said)[1])
+
+    def number(pattern):
+        return float(re.search(pattern, said)[1])
+
     if ran.returncode != 0 or "Non-2xx" in said or number(r"Complete requests: +(\d+)") != requests:
         raise Miscount(f"ab did not get {requests} answers:\n{said[-2000:]}")
     seconds = number(r"Time taken for tests: +([\d.]+)")

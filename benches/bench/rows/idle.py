@@ -38,8 +38,8 @@ def watch(options, server, worker):
     worker.must_live()
     end = Reading.take(worker.pid, server)
     seconds = end.at - begin.at
-    ours = ('"INFO"',)
-    calls = sum(1 for _, _, text in monitor.calls() if not text.startswith(ours))
+    ours = server.redis.address()
+    calls = sum(1 for _, who, _ in monitor.calls() if who != ours)
     more = {
         "cpu %": (end.worker - begin.worker) / seconds * 100,
         "commands/s": (end.commands - begin.commands) / seconds,

@@ -1,9 +1,9 @@
 """Pickup latency at 100 jobs a second: from the producer's call to the moment at which the handler begins.
 
-For the peers the handler itself notes when it begins. For jobsd it is an `http` task whose target notes when the request
-arrives: rendering the request and sending it are counted too, so the number is an upper bound. What the client and the
-target need without jobsd is in the table as `direct`, and what passes inside Redis, from the enqueue to the claim, as
-`claim`.
+For the peers the handler itself notes when it begins. For jobsd it is an `http` task whose target notes when the
+request arrives: rendering the request and sending it are counted too, so the number is an upper bound. What the client
+and the target need without jobsd is in the table as `direct`, and what passes inside Redis, from the enqueue to the
+claim, as `claim`.
 """
 
 import json
@@ -82,8 +82,8 @@ def direct_times(port, server, count=100):
 
 def http_request(body):
     text = json.dumps(body).encode()
-    head = b"POST /api/v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % len(text) + text
+    head = b"POST /api/v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(text) + text
 
 
 def paced_posts(port, count):
@@ -146,7 +146,10 @@ def summary(times):
 
 def percentiles(times):
     ordered = sorted(times)
-    at = lambda share: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+    def at(share):
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
     return {"p50": at(0.5), "p99": at(0.99), "max": ordered[-1]}
 
 
