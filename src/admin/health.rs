@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::request::Format;
 use crate::config::Config;
 use crate::control::Phase;
-use crate::store::QueueView;
+use crate::store::{QueueView, Severity};
 
 /// The shape in which the Python app has always answered about its queues.
 #[derive(Serialize)]
@@ -36,18 +36,30 @@ pub(super) fn livez() -> Answer {
     text(StatusCode::OK, "alive\n")
 }
 
-/// Ready: running, and Redis answers. Otherwise every reason, one a line.
+/// Ready: running, Redis answers, and it is one that jobs can be run with. Otherwise every reason, one a line. What is
+/// wrong and lets jobs run all the same (a full Redis takes no new ones, and another node would take them no better) is
+/// told beside `ready`.
 pub(super) async fn readyz(shared: &Shared, format: Format) -> Answer {
     let mut reasons = Vec::new();
+    let mut degraded = String::new();
     let phase = shared.parts.control.phase();
     if phase != Phase::Running {
         reasons.push(format!("the daemon is {}", phase_word(phase)));
     }
-    if let Err(error) = overview::ping(shared).await {
-        reasons.push(error.to_string());
+    match (overview::ping(shared).await, shared.parts.broker.store.report()) {
+        (Err(error), _) => reasons.push(error.to_string()),
+        (Ok(()), None) => {}
+        (Ok(()), Some(report)) => {
+            for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Error) {
+                match finding.stops_work {
+                    true => reasons.push(finding.sentence.clone()),
+                    false => degraded += &format!("degraded: {}\n", finding.sentence),
+                }
+            }
+        }
     }
     match format {
-        _ if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
+        _ if reasons.is_empty() => text(StatusCode::OK, format!("ready\n{degraded}")),
         Format::Json => Problem::unavailable(reasons.join("; ")).into_answer(),
         Format::Text | Format::Html => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n")))
