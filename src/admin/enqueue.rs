@@ -114,6 +114,7 @@ fn refusal(broker: &Broker, entries: &[Entry], error: &BrokerError) -> Problem {
         BrokerError::Link(
             away @ (LinkError::Connect(_)
             | LinkError::ConnectTimeout(_)
+            | LinkError::Anonymous(_)
             | LinkError::NoMaster { .. }
             | LinkError::NotMaster { .. }),
         ) => Problem::unavailable(format!("{away}; nothing was enqueued")),

@@ -24,6 +24,8 @@ const FOLLOW: Duration = Duration::from_secs(5);
 pub(crate) struct Endpoint {
     place: Place,
     epoch: AtomicU64,
+    /// Whether it is spoken to in TLS, and we have no certificate of our own.
+    anonymous: bool,
     /// Told when a server has refused something that the guardian should look into.
     pub(super) alarm: Notify,
 }
@@ -59,19 +61,21 @@ impl Endpoint {
     /// [`StoreError`] when the URL cannot be read or its certificates cannot be used.
     pub(crate) fn at_url(url: &Secret, tls: &RedisTls) -> Result<Self, StoreError> {
         let info = redis::IntoConnectionInfo::into_connection_info(url.expose()).map_err(StoreError::Url)?;
+        let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let client = client(info, tls).map_err(StoreError::Url)?;
-        Ok(Self::new(Place::Fixed(Box::new(client))))
+        Ok(Self::new(Place::Fixed(Box::new(client)), encrypted && tls.identity.is_none()))
     }
 
     /// # Errors
     /// [`StoreError`] when the certificates cannot be used.
     pub(crate) fn behind(sentinels: &Sentinels, tls: &RedisTls, timeout: Duration) -> Result<Self, StoreError> {
         let resolver = Resolver::new(sentinels, tls, timeout).map_err(StoreError::Url)?;
-        Ok(Self::new(Place::Sentinels(Box::new(Followed { resolver, known: Mutex::default() }))))
+        let followed = Followed { resolver, known: Mutex::default() };
+        Ok(Self::new(Place::Sentinels(Box::new(followed)), sentinels.tls && tls.identity.is_none()))
     }
 
-    fn new(place: Place) -> Self {
-        Self { place, epoch: AtomicU64::new(1), alarm: Notify::new() }
+    fn new(place: Place, anonymous: bool) -> Self {
+        Self { place, epoch: AtomicU64::new(1), anonymous, alarm: Notify::new() }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -116,7 +120,7 @@ impl Endpoint {
     /// [`LinkError::NotMaster`] when it does not.
     pub(super) async fn verify(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let Place::Sentinels(followed) = &self.place else { return Ok(()) };
-        let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await.map_err(LinkError::Connect)?;
+        let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await.map_err(|error| self.explain(error))?;
         let role = role.into_iter().next().and_then(|role| redis::from_redis_value::<String>(role).ok());
         match role.as_deref() {
             Some("master") => Ok(()),
@@ -125,6 +129,15 @@ impl Endpoint {
                 Err(LinkError::NotMaster { address, role: role.unwrap_or("nothing that is known").to_owned() })
             }
         }
+    }
+
+    /// What it means that a new connection failed at its first words. A server that asks for a certificate of ours ends
+    /// the connection then, and its reason is often lost with it.
+    pub(super) fn explain(&self, error: redis::RedisError) -> LinkError {
+        if self.anonymous && (error.is_connection_dropped() || error.is_io_error()) {
+            return LinkError::Anonymous(error);
+        }
+        LinkError::Connect(error)
     }
 
     /// Follows the Sentinels until it is told to stop; returns at once where there are none.
@@ -218,6 +231,9 @@ pub(super) fn shown_user(username: Option<&str>, has_password: bool) -> String {
 
 /// A client for the server, with our certificates where it is to be spoken to in TLS.
 pub(super) fn client(info: ConnectionInfo, tls: &RedisTls) -> redis::RedisResult<redis::Client> {
+    // The library would tell its name at every connection, for which a user needs one more permission.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let info = info.set_redis_settings(settings);
     let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     if !encrypted || *tls == RedisTls::default() {
         return redis::Client::open(info);

@@ -28,6 +28,11 @@ pub(crate) type PushSink = mpsc::UnboundedSender<PushInfo>;
 pub(crate) enum LinkError {
     #[error("connect to Redis: {}", explained(.0))]
     Connect(redis::RedisError),
+    #[error(
+        "connect to Redis: {0}: the server ended the connection at its first words; if it asks for a certificate of \
+         ours, set redis.cert_file and redis.key_file"
+    )]
+    Anonymous(redis::RedisError),
     #[error("find the master {name:?} of Redis: no Sentinel names it ({reasons})")]
     NoMaster { name: String, reasons: String },
     #[error("connect to Redis: the Sentinels name {address}, which says that it is a {role}")]
@@ -228,8 +233,10 @@ impl Link {
             for script in self.scripts {
                 load.cmd("SCRIPT").arg("LOAD").arg(script);
             }
-            let replies =
-                connection.send_packed_commands(&load, 0, self.scripts.len()).await.map_err(LinkError::Connect)?;
+            let replies = connection
+                .send_packed_commands(&load, 0, self.scripts.len())
+                .await
+                .map_err(|error| self.endpoint.explain(error))?;
             if let Some(refusal) = replies.iter().find_map(refusal) {
                 return Err(LinkError::Refused(refusal));
             }
@@ -248,13 +255,11 @@ fn resp3(client: &redis::Client) -> redis::RedisResult<redis::Client> {
 /// The library's words, with the remedy where it names none.
 fn explained(error: &redis::RedisError) -> String {
     let words = error.to_string();
-    if words.contains("UnknownIssuer") {
+    // What an authority of the same name but another key gives is a bad signature.
+    if words.contains("UnknownIssuer") || words.contains("BadSignature") {
         return format!(
             "{words}: the server's certificate is from an authority that is not trusted; name its PEM file in redis.ca_file"
         );
-    }
-    if words.contains("CertificateRequired") || words.contains("certificate required") {
-        return format!("{words}: the server asks for a certificate of ours; set redis.cert_file and redis.key_file");
     }
     words
 }
