@@ -16,6 +16,7 @@ pub(crate) enum Ending {
     Failed,
     TimedOut,
     Interrupted,
+    Cancelled,
 }
 
 impl EncodeLabelValue for Ending {
@@ -25,6 +26,7 @@ impl EncodeLabelValue for Ending {
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Interrupted => "interrupted",
+            Self::Cancelled => "cancelled",
         };
         word.encode(encoder)
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError, Fired};
 use crate::clock;
 use crate::config::{CatchUp, Config, Overlap, Schedule};
-use crate::job::{Job, JobId, Origin, Timestamp};
+use crate::job::{Job, JobId, Origin, Priority, Timestamp};
 
 /// The scheduler of one node.
 #[derive(Debug)]
@@ -94,6 +94,8 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         due: None,
         timeout: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
 use crate::config::{Config, NamePattern, Task, bind};
-use crate::job::{Args, Job, JobId, Origin, QueueName, Timestamp};
+use crate::job::{Args, Job, JobId, Origin, Priority, QueueName, Timestamp};
 
 /// Jobs in one request.
 const BULK: usize = 1000;
@@ -25,7 +25,7 @@ const SCHEDULE_IDS: &str = "cron:";
 const QUOTED: usize = 80;
 
 /// The fields of one job.
-const FIELDS: [&str; 7] = ["task", "args", "queue", "id", "in", "at", "timeout"];
+const FIELDS: [&str; 8] = ["task", "args", "queue", "id", "in", "at", "timeout", "priority"];
 
 /// A job that can be enqueued as it stands.
 #[derive(Debug)]
@@ -95,6 +95,7 @@ impl Fields<'_> {
         if timeout == Some(Duration::ZERO) {
             self.wrong("timeout", "a timeout of nothing would stop every attempt at once");
         }
+        let priority = self.priority();
         let (task, args, queue) = (task?, args?, queue?);
         if self.errors.len() > before {
             return None;
@@ -102,7 +103,8 @@ impl Fields<'_> {
         let id_is_chosen = chosen.is_some();
         let id = chosen.unwrap_or_else(fresh_id);
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
-        let job = Job { id, queue, task, args, origin, enqueued_at, due, timeout, retry: None };
+        let job =
+            Job { id, queue, task, args, origin, enqueued_at, due, timeout, retry: None, priority, args_apart: None };
         Some(Entry { job, id_is_chosen })
     }
 
@@ -216,6 +218,23 @@ impl Fields<'_> {
             self.wrong("at", "a job may be due up to ten years ahead");
         }
         (at > now).then_some(at)
+    }
+
+    /// How urgent it is; as usual when nothing is said.
+    fn priority(&mut self) -> Priority {
+        let given = match self.entry.get("priority") {
+            None | Some(Value::Null) => return Priority::default(),
+            Some(given) => given,
+        };
+        let priority = given.as_i64().and_then(Priority::new);
+        if priority.is_none() {
+            let (first, last) = (Priority::RANGE.start(), Priority::RANGE.end());
+            self.wrong(
+                "priority",
+                format!("\"priority\" must be a whole number from {first} (first) to {last} (last)"),
+            );
+        }
+        priority.unwrap_or_default()
     }
 
     fn duration(&mut self, field: &'static str, longest: Duration) -> Option<Duration> {

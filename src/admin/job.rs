@@ -12,7 +12,7 @@ use super::answer::{Answer, json};
 use super::problem::{Problem, ProblemKind};
 use crate::config::{Config, JobSecrets};
 use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, State, Timestamp};
-use crate::store::JobView;
+use crate::store::Standing;
 
 /// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
 #[derive(Serialize)]
@@ -102,7 +102,7 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result
     Ok(json(StatusCode::OK, &shown(config, &view)))
 }
 
-fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
+fn shown<'a>(config: &Config, view: &'a Standing) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -110,7 +110,7 @@ fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
         id: job.id.as_str(),
         task: job.task.as_str(),
         queue: job.queue.as_str(),
-        state: view.state,
+        state: view.state(),
         args: secrets.args().clone(),
         origin: origin(&job.origin),
         enqueued_at: job.enqueued_at.to_string(),
@@ -131,8 +131,8 @@ fn origin(origin: &Origin) -> ShownOrigin<'_> {
     }
 }
 
-fn attempt(view: &JobView) -> Option<ShownAttempt> {
-    let active = view.active.as_ref().filter(|_| view.state == State::Active)?;
+fn attempt(view: &Standing) -> Option<ShownAttempt> {
+    let active = view.active.as_ref().filter(|_| view.state() == State::Active)?;
     Some(ShownAttempt {
         number: view.history.next_attempt(),
         node: active.node.to_string(),

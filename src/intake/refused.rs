@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::broker::Verdict;
 use crate::config::{BindError, Config, Task};
 use crate::job::{
-    Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, QueueName, State, TaskName,
-    Timestamp, Wire,
+    Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
+    TaskName, Timestamp, Wire,
 };
 
 /// What is known of a message that is refused.
@@ -73,6 +73,8 @@ impl Refused<'_> {
             due: None,
             timeout: None,
             retry: None,
+            priority: Priority::default(),
+            args_apart: None,
         };
         let mut history = History::default();
         history.note(Mishap {

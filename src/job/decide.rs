@@ -75,6 +75,12 @@ pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Ou
             history.note(mishap(facts, MishapKind::Interrupted, Failure::new("Interrupted", reason)));
             Next::Release
         }
+        Outcome::Cancelled(request) => {
+            let message = format!("cancelled {}", request.words());
+            history.note(mishap(facts, MishapKind::Cancelled, Failure::new("Cancelled", message)));
+            history.end = Some(end(facts, State::Cancelled));
+            Next::End(State::Cancelled)
+        }
     };
     Decision { next, history }
 }

@@ -52,6 +52,7 @@ pub(crate) enum MishapKind {
     TimedOut,
     Crashed,
     Interrupted,
+    Cancelled,
 }
 
 /// How a job ended.

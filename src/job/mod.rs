@@ -8,6 +8,7 @@ mod history;
 mod name;
 mod outcome;
 mod record;
+mod request;
 mod retry;
 mod time;
 
@@ -15,6 +16,7 @@ pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind};
 pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
 pub(crate) use outcome::{Failure, Outcome, Retryable};
-pub(crate) use record::{Args, Job, Origin, State, Wire};
+pub(crate) use record::{Args, Job, Origin, Priority, State, Wire};
+pub(crate) use request::Request;
 pub(crate) use retry::{Backoff, RetryPolicy};
 pub(crate) use time::Timestamp;

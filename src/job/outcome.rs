@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Request;
+
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
@@ -20,6 +22,8 @@ pub(crate) enum Outcome {
     Interrupted {
         reason: String,
     },
+    /// Somebody asked for the job's end.
+    Cancelled(Request),
 }
 
 /// Why an attempt failed.

@@ -16,7 +16,11 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
+    /// Empty in a record whose arguments stand beside it, until they are fetched.
     pub args: Args,
+    /// Bytes of the arguments, when they are too large for the record and stand beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args_apart: Option<u64>,
     pub origin: Origin,
     pub enqueued_at: Timestamp,
     /// Not before this instant. `None`: at once.
@@ -28,6 +32,32 @@ pub(crate) struct Job {
     /// The producer's own retry policy, when it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// As with nice(1) and with Celery on Redis, less is sooner.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
+}
+
+/// How urgent a job is among those of its queue: −9 comes first, 9 last, 0 when nobody says anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Priority(i8);
+
+impl Priority {
+    pub(crate) const RANGE: std::ops::RangeInclusive<i64> = -9..=9;
+
+    /// `None` outside [`Priority::RANGE`].
+    pub(crate) fn new(steps: i64) -> Option<Self> {
+        if Self::RANGE.contains(&steps) { i8::try_from(steps).ok().map(Self) } else { None }
+    }
+
+    pub(crate) fn steps(self) -> i8 {
+        self.0
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_default(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// Where a job came from, and with it who waits for the answer.
@@ -83,6 +113,10 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) fn has_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Dead | Self::Cancelled)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",

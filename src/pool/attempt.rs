@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -10,7 +11,16 @@ use super::Live;
 use crate::broker::Claim;
 use crate::config::Queue;
 use crate::handler::{Attempt, Handlers, Steps};
-use crate::job::{Decision, Failure, Job, Next, Outcome, State};
+use crate::job::{Decision, Failure, Job, Next, Outcome, Request, State};
+
+/// What ends an attempt from outside.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// The daemon stops.
+    pub(super) abort: CancellationToken,
+    /// Somebody has asked for the job's end.
+    pub(super) cancelled: oneshot::Receiver<Request>,
+}
 
 /// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
 pub(super) async fn run(
@@ -19,20 +29,13 @@ pub(super) async fn run(
     job: Arc<Job>,
     number: u32,
     steps: Steps,
-    abort: CancellationToken,
+    ends: Ends,
 ) -> Outcome {
     let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
-    perform(&live, &queue, &job, number, steps, abort).instrument(span).await
+    perform(&live, &queue, &job, number, steps, ends).instrument(span).await
 }
 
-async fn perform(
-    live: &Live,
-    queue: &Queue,
-    job: &Job,
-    number: u32,
-    steps: Steps,
-    abort: CancellationToken,
-) -> Outcome {
+async fn perform(live: &Live, queue: &Queue, job: &Job, number: u32, steps: Steps, ends: Ends) -> Outcome {
     let Some(task) = live.config.tasks.get(&job.task) else {
         let message = format!("no task named {} is declared in the configuration of this node", job.task);
         return Failure::never("NotRegistered", message).into();
@@ -44,7 +47,8 @@ async fn perform(
         outcome = tokio::time::timeout(limit, handlers.perform(&attempt)) => {
             outcome.unwrap_or(Outcome::TimedOut(limit))
         }
-        () = abort.cancelled() => Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() },
+        Ok(request) = ends.cancelled => Outcome::Cancelled(request),
+        () = ends.abort.cancelled() => Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() },
     }
 }
 
@@ -70,6 +74,7 @@ pub(super) fn log(claim: &Claim, decision: &Decision) {
         Next::End(State::Completed) => {
             tracing::debug!(queue = %job.queue, job = %job.id, task = %job.task, "completed");
         }
+        Next::End(State::Cancelled) => tracing::info!(queue = %job.queue, job = %job.id, task = %job.task, "{why}"),
         Next::End(state) => {
             let state = state.as_str();
             tracing::error!(queue = %job.queue, job = %job.id, task = %job.task, state, "ended: {why}");

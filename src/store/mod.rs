@@ -11,6 +11,7 @@ mod link;
 mod reads;
 mod refusal;
 mod sentinel;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use std::time::Duration;
 pub(crate) use embedded::{Embedded, EmbeddedError};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use guardian::{Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
-pub(crate) use inspect::{JobView, QueueView};
+pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys};
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
 pub(crate) use refusal::Refusal;
+pub(crate) use standing::{Place, Standing};
 
 use crate::config::{RedisTls, Secret};
 use guardian::Guardian;

@@ -10,7 +10,7 @@ use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
     Redis, RedisTls, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
 };
-use crate::job::{Job, JobId, Origin, QueueName, TaskName, Timestamp};
+use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
 
 pub(crate) const JOB_ID: &str = "5f0c3a52-0f0e-7000-8000-000000000001";
 
@@ -29,6 +29,8 @@ pub(crate) fn job(args: Value) -> Job {
         due: None,
         timeout: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 

@@ -120,7 +120,7 @@ async fn what_is_wrong_is_named_with_its_place() {
         (
             json!({"task": task, "a/b~c": 1}),
             "/a~1b~0c",
-            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout"#,
+            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout, priority"#,
         ),
         (json!([{"task": task}, 7]), "/1", "job 1 is not an object"),
         (json!([{"task": task}, {"task": task, "in": true}]), "/1/in", r#""in" must be a text, like "5m""#),
@@ -201,7 +201,7 @@ async fn many_at_once_all_or_nothing() {
 async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
     let now = clock::now().after(Duration::from_secs(60 * minutes));
     let exchange = port.broker.exchange(queue, vec![], true, 1, now).await;
-    exchange.claims.expect("Redis is up").pop().expect("a job is pending")
+    exchange.claims.expect("Redis is up").0.pop().expect("a job is pending")
 }
 
 /// Settles an attempt of this outcome.

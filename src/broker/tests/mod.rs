@@ -11,7 +11,8 @@ use serde_json::json;
 use super::{Broker, Claim, SCRIPTS, Settlement};
 use crate::config::{Queue, Retention};
 use crate::job::{
-    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, QueueName, RetryPolicy, TaskName, Timestamp, decide,
+    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, TaskName, Timestamp,
+    decide,
 };
 use crate::store::Store;
 use crate::testing::redis::RedisServer;
@@ -29,7 +30,7 @@ fn queue() -> Queue {
         max_delay: LEASE * 100,
         jitter: 0.0,
     };
-    let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
+    let keep = Retention { age: Duration::from_secs(3600), count: 1000, bytes: u64::MAX };
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
@@ -39,6 +40,7 @@ fn queue() -> Queue {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        ageing: Queue::AGEING,
     }
 }
 
@@ -59,6 +61,8 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         due: None,
         timeout: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 

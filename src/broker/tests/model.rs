@@ -121,7 +121,7 @@ impl World {
         let want = self.random.index(5);
         let exchange = self.nodes[n].exchange(&self.queue, Vec::new(), true, want, self.now).await;
         self.promote();
-        let claims = exchange.claims.expect("Redis answers");
+        let (claims, _) = exchange.claims.expect("Redis answers");
         if want > 0 {
             self.leases.insert(self.nodes[n].node.to_string(), self.now.after(LEASE));
         }
@@ -292,7 +292,7 @@ impl World {
                 Place::Active { .. } => (State::Active, None),
                 Place::Ended(state) => (*state, None),
             };
-            assert_eq!((view.state, view.due), (state, since), "{context}: {id}");
+            assert_eq!((view.state(), view.due), (state, since), "{context}: {id}");
         }
         let numbers =
             self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");

@@ -11,7 +11,7 @@ use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, Why, call, unread};
-use crate::job::{Cause, Job, JobId, Origin, Timestamp, Wire};
+use crate::job::{Cause, Job, JobId, Origin, Priority, Timestamp, Wire};
 
 /// Reads the message and decides what it becomes.
 pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken) -> Verdict {
@@ -46,6 +46,8 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         due: instant(message.eta_ms),
         timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
         retry: None,
+        priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
+        args_apart: None,
     })
 }
 

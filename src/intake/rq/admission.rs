@@ -11,7 +11,7 @@ use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, Why, call, unread};
-use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
+use crate::job::{Backoff, Cause, Job, JobId, Origin, Priority, RetryPolicy, Wire};
 
 /// Reads the job's hash and decides what it becomes.
 pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec<u8>>) -> Verdict {
@@ -64,6 +64,8 @@ fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, 
         due: None,
         timeout,
         retry: retry(&job.options),
+        priority: Priority::default(),
+        args_apart: None,
     })
 }
 
