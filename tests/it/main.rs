@@ -13,6 +13,7 @@ mod demand;
 mod embedded;
 mod outage;
 mod redis_access;
+mod redis_refuses;
 mod reload;
 mod rq;
 mod schedule;
