@@ -245,3 +245,66 @@ pub(super) fn client(info: ConnectionInfo, tls: &RedisTls) -> redis::RedisResult
     let root_cert = tls.authority.as_ref().map(|authority| authority.clone().into_bytes());
     redis::Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Login;
+
+    fn endpoint(login: Login) -> Endpoint {
+        let sentinels = Sentinels {
+            servers: vec![("a".into(), 26379), ("::1".into(), 1)],
+            master: "mymaster".into(),
+            database: 2,
+            tls: false,
+            login,
+            sentinel_login: Login::default(),
+        };
+        Endpoint::behind(&sentinels, &RedisTls::default(), Duration::from_secs(5)).expect("an endpoint")
+    }
+
+    fn master(host: &str, config_epoch: u64) -> Master {
+        Master { host: host.into(), port: 6379, config_epoch }
+    }
+
+    /// A Sentinel that was cut off with an old master still names it, with the epoch of then.
+    #[test]
+    fn a_word_from_before_the_last_failover_does_not_lead_back() {
+        let endpoint = endpoint(Login::default());
+        let Place::Sentinels(followed) = &endpoint.place else { panic!("it follows Sentinels") };
+        let hear = |host: &str, config_epoch| {
+            endpoint.move_on(master(host, config_epoch), &followed.resolver, &mut followed.known());
+            (endpoint.master().expect("there is one"), endpoint.epoch())
+        };
+        assert_eq!(hear("old", 1), ("old:6379".into(), 2));
+        assert_eq!(hear("old", 1), ("old:6379".into(), 2), "the same again is no news");
+        assert_eq!(hear("new", 2), ("new:6379".into(), 3));
+        assert_eq!(hear("old", 1), ("new:6379".into(), 3));
+        assert_eq!(hear("third", 2), ("third:6379".into(), 4), "Sentinels that were set up anew count from the start");
+    }
+
+    #[test]
+    fn a_server_is_left_once_however_many_find_out() {
+        let endpoint = endpoint(Login::default());
+        let epoch = endpoint.epoch();
+        endpoint.leave(epoch);
+        endpoint.leave(epoch);
+        assert_eq!(endpoint.epoch(), epoch + 1);
+    }
+
+    #[test]
+    fn no_url_is_shown_with_its_password() {
+        let login = Login { username: Some("ann".into()), password: Some(Secret::new("hunter2")) };
+        assert_eq!(endpoint(login).shown(), "redis+sentinel://ann:***@a:26379,[::1]:1/mymaster/2");
+        let cases = [
+            ("redis://ann:hunter2@h:1/3", "redis://ann:***@h:1/3"),
+            ("redis://:hunter2@h", "redis://:***@h:6379/0"),
+            ("rediss://h", "rediss://h:6379/0"),
+            ("redis+unix:///run/redis.sock?user=ann&pass=hunter2", "redis+unix:///run/redis.sock"),
+        ];
+        for (url, shown) in cases {
+            let endpoint = Endpoint::at_url(&Secret::new(url), &RedisTls::default()).expect("a URL");
+            assert_eq!(endpoint.shown(), shown);
+        }
+    }
+}
