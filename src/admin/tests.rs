@@ -173,6 +173,8 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
             backoff: Backoff::Fixed { delay: Duration::ZERO },
             max_delay: Duration::ZERO,
             jitter: 0.0,
+            span: None,
+            never: Vec::new(),
         },
         crash_limit: 3,
         keep_completed: keep,

@@ -6,6 +6,7 @@
 mod bind;
 mod diff;
 mod escape;
+mod failures;
 mod file;
 mod job_secrets;
 mod queue;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
+pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};

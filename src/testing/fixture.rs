@@ -28,6 +28,7 @@ pub(crate) fn job(args: Value) -> Job {
         enqueued_at: Timestamp::from_millis(0),
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
         priority: Priority::default(),
         args_apart: None,
@@ -42,6 +43,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         params: Vec::new(),
         timeout: None,
         retry: None,
+        expires: None,
         steps,
         result: None,
     }

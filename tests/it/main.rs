@@ -15,6 +15,7 @@ mod outage;
 mod redis_access;
 mod redis_refuses;
 mod reload;
+mod retries;
 mod rq;
 mod schedule;
 mod secrets;
