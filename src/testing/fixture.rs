@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Redis, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
+    Redis, RedisTls, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
 
@@ -73,6 +73,8 @@ pub(crate) fn config(dir: &Path) -> Config {
             url: RedisUrl::Embedded { port: None },
             prefix: "jobsd".into(),
             timeout: Duration::from_secs(5),
+            tls: RedisTls::default(),
+            accept_eviction: false,
         },
         node: Node {
             name: "test".into(),

@@ -410,6 +410,20 @@ fn what_deserves_a_look_is_a_warning() {
 }
 
 #[test]
+fn keys_of_redis_that_have_no_effect_are_warned_of() {
+    let text = "[redis]\nurl = \"redis://h/0\"\nsentinel_password = \"cred:s\"\nca_file = \"/nonexistent/ca.pem\"\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("s"), "hunter2").expect("written");
+    let path = folder.path().display().to_string();
+    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| path.clone());
+    let warnings = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").warnings;
+    let shown: Vec<String> = warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(shown[0].contains("`redis.sentinel_password` has no effect: redis.url names no Sentinels"), "{shown:?}");
+    assert!(shown[1].contains("`redis.ca_file` has no effect: redis.url does not ask for TLS"), "{shown:?}");
+}
+
+#[test]
 fn what_is_left_out_of_retry_comes_from_the_queue() {
     let text = "[queues.q]\nretry = { limit = 7, backoff = \"fixed\", delay = \"5s\" }\n\
                 [tasks.t]\nqueue = \"q\"\nprobe = \"echo\"\nretry = { limit = 1 }\n\
