@@ -15,6 +15,8 @@ pub(crate) enum Ending {
     Completed,
     Failed,
     TimedOut,
+    Snoozed,
+    Expired,
     Interrupted,
     Cancelled,
 }
@@ -25,6 +27,8 @@ impl EncodeLabelValue for Ending {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
+            Self::Snoozed => "snoozed",
+            Self::Expired => "expired",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
         };

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, json};
+use super::enqueue::is_stale;
 use super::fields::{Fields, no_task};
 use super::problem::{Problem, ProblemKind};
 use super::{Shared, job, who};
@@ -97,7 +98,7 @@ pub(super) async fn answer(
     fields.done()?;
     let (queue, id) = (&standing.job.queue, &standing.job.id);
     let altered =
-        change_all(broker, queue, std::slice::from_ref(id), &change).await.map_err(|error| refusal(&error))?;
+        change_all(broker, queue, std::slice::from_ref(id), &change).await.map_err(|error| refusal(broker, &error))?;
     let done =
         |status, outcome, state| Ok(json(status, &Done { id: id.as_str(), queue: queue.as_str(), outcome, state }));
     match altered.first().copied().unwrap_or(Altered::Unknown) {
@@ -120,7 +121,7 @@ pub(super) async fn change_all(
     change: &Change,
 ) -> Result<Vec<Altered>, BrokerError> {
     match broker.alter(queue, ids, change, clock::now()).await {
-        Err(BrokerError::Link(LinkError::Broken(error))) => {
+        Err(BrokerError::Link(error)) if is_stale(&error) => {
             tracing::debug!("change jobs again, on a new connection: {error}");
             broker.alter(queue, ids, change, clock::now()).await
         }
@@ -128,18 +129,20 @@ pub(super) async fn change_all(
     }
 }
 
-/// A change that is not known to have happened.
-pub(super) fn refusal(error: &BrokerError) -> Problem {
+/// A change, or a look, that is not known to have happened.
+pub(super) fn refusal(broker: &Broker, error: &BrokerError) -> Problem {
     match error {
+        BrokerError::Link(LinkError::Refused(words)) => {
+            let refused = Problem::of_refused_write(words, broker.store.report().as_deref(), "nothing was changed");
+            refused.unwrap_or_else(|| Problem::unavailable(error.to_string()))
+        }
         BrokerError::Link(LinkError::Unexpected { .. }) | BrokerError::Answer { .. } | BrokerError::Encode(_) => {
             Problem::internal(error.to_string())
         }
-        BrokerError::Link(away @ (LinkError::Connect(_) | LinkError::ConnectTimeout(_))) => {
-            Problem::unavailable(format!("{away}; nothing was changed"))
-        }
-        BrokerError::Link(away) => {
+        BrokerError::Link(away @ (LinkError::Timeout(_) | LinkError::Broken(_))) => {
             Problem::unavailable(format!("{away}; it may have happened all the same, and a repetition is safe"))
         }
+        BrokerError::Link(away) => Problem::unavailable(format!("{away}; nothing was changed")),
     }
 }
 

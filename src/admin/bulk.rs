@@ -158,8 +158,9 @@ async fn change_found(shared: &Shared, entries: Vec<Entry>, change: &Change, mut
     for (queue, ids) in &by_queue {
         for chunk in ids.chunks(STEP) {
             let altered = change_all(&shared.parts.broker, queue, chunk, change).await;
-            let altered =
-                altered.map_err(|error| refusal(&error).after(done.changed + done.requested, done.matched))?;
+            let altered = altered.map_err(|error| {
+                refusal(&shared.parts.broker, &error).after(done.changed + done.requested, done.matched)
+            })?;
             for one in altered {
                 match one {
                     Altered::Done(_) => done.changed += 1,

@@ -15,7 +15,10 @@ use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
 use crate::config::{Config, JobSecrets};
-use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp};
+use crate::job::{
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
+    State, Timestamp,
+};
 use crate::store::{Place, Standing};
 
 /// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
@@ -49,6 +52,12 @@ struct Shown<'a> {
     /// The job's own timeout, when its producer asked for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    /// No attempt starts after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    /// The job's own policy, when its producer sent one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<ShownRetry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<ShownAttempt>,
     history: ShownHistory,
@@ -70,6 +79,23 @@ enum ShownOrigin<'a> {
     Wire { wire: &'static str, list: &'a str },
 }
 
+/// A retry policy in the form in which one is written.
+#[derive(Serialize)]
+struct ShownRetry<'a> {
+    limit: u32,
+    backoff: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delays: Option<Vec<String>>,
+    max_delay: String,
+    jitter: f64,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    span: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    never: Vec<&'a str>,
+}
+
 /// The attempt that runs now.
 #[derive(Serialize)]
 struct ShownAttempt {
@@ -83,10 +109,23 @@ struct ShownHistory {
     failures: u32,
     crashes: u32,
     interruptions: u32,
+    snoozes: u32,
+    /// Where the time of `retry.for` begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_started: Option<String>,
+    /// The latest of the snoozes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snooze: Option<ShownSnooze>,
     /// Results of the steps that are done.
     steps: Vec<Value>,
     /// The latest attempts that did not succeed, oldest first.
     mishaps: Vec<ShownMishap>,
+}
+
+#[derive(Serialize)]
+struct ShownSnooze {
+    at: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -114,6 +153,9 @@ struct ShownEnd {
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
+    /// Why there is no further attempt, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     result: Value,
 }
 
@@ -171,7 +213,7 @@ async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result
         around.purged = broker.store.purge_of(&queue, &id).await.map_err(of_read)?;
     }
     if view.state() == State::Active {
-        around.cancel = broker.cancel_of(&queue, &id).await.map_err(|error| refusal(&error))?;
+        around.cancel = broker.cancel_of(&queue, &id).await.map_err(|error| refusal(broker, &error))?;
     }
     Ok(around)
 }
@@ -195,9 +237,31 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         enqueued_at: job.enqueued_at.to_string(),
         due: view.due.or(job.due).map(|due| due.to_string()),
         timeout: job.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        expires: job.expires.map(|at| at.to_string()),
+        retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
+    }
+}
+
+fn shown_retry(policy: &RetryPolicy) -> ShownRetry<'_> {
+    let words = |span: &Duration| humantime::format_duration(*span).to_string();
+    let (backoff, delay, delays) = match &policy.backoff {
+        Backoff::Fixed { delay } => ("fixed", Some(words(delay)), None),
+        Backoff::Exponential { delay } => ("exponential", Some(words(delay)), None),
+        Backoff::Sidekiq => ("sidekiq", None, None),
+        Backoff::List { delays } => ("list", None, Some(delays.iter().map(words).collect())),
+    };
+    ShownRetry {
+        limit: policy.limit,
+        backoff,
+        delay,
+        delays,
+        max_delay: words(&policy.max_delay),
+        jitter: policy.jitter,
+        span: policy.span.as_ref().map(words),
+        never: policy.never.iter().map(FailurePattern::as_str).collect(),
     }
 }
 
@@ -224,6 +288,12 @@ fn history(history: &History, secrets: &JobSecrets) -> ShownHistory {
         failures: history.failures,
         crashes: history.crashes,
         interruptions: history.interruptions,
+        snoozes: history.snoozes,
+        first_started: history.first_started.map(|at| at.to_string()),
+        snooze: history
+            .snooze
+            .as_ref()
+            .map(|snooze| ShownSnooze { at: snooze.at.to_string(), reason: secrets.text(&snooze.reason) }),
         steps: history.steps.iter().map(|step| secrets.value(step)).collect(),
         mishaps: history.mishaps.iter().map(|mishap| shown_mishap(mishap, secrets)).collect(),
     }
@@ -250,6 +320,7 @@ fn shown_end(end: &End, secrets: &JobSecrets) -> ShownEnd {
         duration_seconds: end.started.map(length).map(|length| length.as_secs_f64()),
         node: end.node.as_ref().map(ToString::to_string),
         cause: end.cause,
+        reason: end.reason.as_deref().map(|reason| secrets.text(reason)),
         result: secrets.value(&end.result),
     }
 }

@@ -24,6 +24,7 @@ mod queue;
 mod reload;
 mod request;
 mod routes;
+mod server;
 mod stall;
 mod table;
 mod task;

@@ -49,7 +49,7 @@ pub(super) async fn answer(shared: &Shared) -> Result<Answer, Problem> {
         nodes: Vec<Shown>,
     }
     let now = clock::now();
-    let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&error))?;
+    let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
     let nodes = nodes.into_iter().map(|(id, card)| shown(shared, &id, card, now)).collect();
     Ok(json(StatusCode::OK, &Body { nodes }))
 }
@@ -79,14 +79,17 @@ fn shown(shared: &Shared, id: &NodeId, card: NodeCard, now: Timestamp) -> Shown 
 /// `POST /api/v1/nodes/{n}/{drain,resume}`: another node hears of it with its next heartbeat, this one at once.
 pub(super) async fn tell(shared: &Shared, name: &str, drain: bool) -> Result<Answer, Problem> {
     let broker = &shared.parts.broker;
-    let nodes = broker.nodes(clock::now()).await.map_err(|error| refusal(&error))?;
+    let nodes = broker.nodes(clock::now()).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
     let known = NodeId::parse(name).ok().filter(|id| *id == broker.node || nodes.iter().any(|(node, _)| node == id));
     let Some(id) = known else {
         let near = nearest(name, nodes.iter().map(|(id, _)| id.as_str()));
         let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
         return Err(Problem::new(ProblemKind::NotFound, format!("no node is called {}{hint}", quoted(name))));
     };
-    broker.order(&id, drain.then_some(NodeOrder::Drain)).await.map_err(|error| refusal(&error))?;
+    broker
+        .order(&id, drain.then_some(NodeOrder::Drain))
+        .await
+        .map_err(|error| refusal(&shared.parts.broker, &error))?;
     if id == broker.node {
         broker.draining.send_replace(drain);
     }

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, Queue};
 use crate::control::Phase;
 use crate::job::{NodeId, Timestamp};
-use crate::store::{ForeignList, LinkError, QueueView};
+use crate::store::{ForeignList, LinkError, QueueView, Severity};
 
 /// A status answer says "Redis is away" rather than wait longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +48,9 @@ pub(super) struct RedisState {
     pub(super) up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    /// What the guardian warns of; `/api/v1/redis` has the rest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 /// One queue: what the configuration says, and its numbers, when Redis has given them.
@@ -137,7 +140,7 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Result<Answer, P
 pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Result<Vec<QueueRow<'a>>, Problem> {
     let now = clock::now();
     let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&error))?;
+    let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
     let mut rows = rows(config, Some(&views));
     for row in &mut rows {
         row.nodes = Some(nodes.iter().filter_map(|(id, card)| served_by(shared, row.queue, id, card, now)).collect());
@@ -197,9 +200,16 @@ fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<Qu
         phase: if told_to_drain(shared) { "drained" } else { phase_word(shared.parts.control.phase()) },
         started: shared.started.to_string(),
         uptime_seconds: clock::now().since(shared.started).as_secs(),
-        redis: RedisState { up: error.is_none(), error },
+        redis: RedisState { up: error.is_none(), error, warnings: warnings(shared) },
         queues: rows(config, views.as_deref().ok()),
     }
+}
+
+fn warnings(shared: &Shared) -> Vec<String> {
+    let report = shared.parts.broker.store.report();
+    let findings = report.iter().flat_map(|report| &report.findings);
+    let told = findings.filter(|finding| finding.severity >= Severity::Warning);
+    told.map(|finding| format!("{}: {}; {}", finding.severity.as_str(), finding.sentence, finding.remedy)).collect()
 }
 
 fn rows<'a>(config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>> {

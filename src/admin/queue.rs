@@ -129,7 +129,7 @@ async fn set(
     fields.done()?;
     let queue = &known(config, name)?.name;
     let broker = &shared.parts.broker;
-    let of_change = |error| refusal(&error);
+    let of_change = |error| refusal(broker, &error);
     if paused {
         broker.pause(queue, &Paused::Queue, &request).await.map_err(of_change)?;
     } else {
@@ -153,7 +153,12 @@ pub(super) async fn purge(
     let queue = known(config, name)?;
     let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
     tracing::warn!(queue = %queue.name, "a purge is asked for {}", request.words());
-    let taken = shared.parts.broker.purge(&queue.name, &lists, clock::now()).await.map_err(|error| refusal(&error))?;
+    let taken = shared
+        .parts
+        .broker
+        .purge(&queue.name, &lists, clock::now())
+        .await
+        .map_err(|error| refusal(&shared.parts.broker, &error))?;
     Ok(json(StatusCode::OK, &purged(&queue.name, &taken)))
 }
 
@@ -178,7 +183,7 @@ pub(super) async fn undo(shared: &Shared, config: &Config, name: &str, purge: &s
     };
     // It becomes a part of a key: only what we have given out does.
     let purge = uuid::Uuid::parse_str(purge).map_err(|_| gone())?.to_string();
-    match shared.parts.broker.restore(queue, &purge).await.map_err(|error| refusal(&error))? {
+    match shared.parts.broker.restore(queue, &purge).await.map_err(|error| refusal(&shared.parts.broker, &error))? {
         Restored::All(restored) => Ok(json(StatusCode::OK, &Undone { queue: queue.as_str(), purge: &purge, restored })),
         Restored::Gone => Err(gone()),
     }

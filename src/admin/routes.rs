@@ -13,7 +13,7 @@ use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
 use super::{
     Limits, Shared, alter, auth, bulk, enqueue, exposition, health, job, nodes, overview, page, queue, reload, request,
-    task,
+    server, task,
 };
 use crate::config::Config;
 
@@ -40,6 +40,7 @@ enum Route {
     PauseTask(bool),
     Nodes,
     Drain(bool),
+    Redis,
     Reload,
 }
 
@@ -91,6 +92,7 @@ const PATHS: &[Path] = &[
     ("/api/v1/nodes", &[(Take::Get, Route::Nodes)]),
     ("/api/v1/nodes/{node}/drain", &[(Take::Post, Route::Drain(true))]),
     ("/api/v1/nodes/{node}/resume", &[(Take::Post, Route::Drain(false))]),
+    ("/api/v1/redis", &[(Take::Get, Route::Redis)]),
     ("/api/v1/reload", &[(Take::Post, Route::Reload)]),
 ];
 
@@ -220,6 +222,7 @@ async fn perform(
         Route::PauseTask(paused) => task::pause(shared, config, name, paused, head, given()?.as_ref()).await,
         Route::Nodes => nodes::answer(shared).await,
         Route::Drain(drain) => nodes::tell(shared, name, drain).await,
+        Route::Redis => Ok(server::answer(shared).await),
         Route::Reload => reload::answer(&shared.parts.control).await,
     }
 }

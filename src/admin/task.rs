@@ -113,9 +113,9 @@ pub(super) async fn pause(
     for queue in &queues {
         let broker = &shared.parts.broker;
         if paused {
-            broker.pause(queue, &what, &request).await.map_err(|error| refusal(&error))?;
+            broker.pause(queue, &what, &request).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
         } else {
-            ended |= broker.resume(queue, &what).await.map_err(|error| refusal(&error))?;
+            ended |= broker.resume(queue, &what).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
         }
     }
     if declared.is_none() && !ended {

@@ -196,7 +196,7 @@ async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
 /// Settles an attempt of this outcome.
 async fn settle(port: &Port, queue: &Queue, claim: Claim, outcome: Outcome, limit: u32) {
     let backoff = Backoff::Fixed { delay: Duration::ZERO };
-    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0 };
+    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0, span: None, never: Vec::new() };
     let facts = AttemptFacts {
         node: &port.broker.node,
         attempt: claim.history.next_attempt(),
@@ -227,6 +227,8 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
             backoff: Backoff::Fixed { delay: Duration::ZERO },
             max_delay: Duration::ZERO,
             jitter: 0.0,
+            span: None,
+            never: Vec::new(),
         },
         crash_limit: 3,
         keep_completed: keep,

@@ -47,6 +47,9 @@ const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
 const FIXED_KEYS: usize = 7;
 
+/// Says that the large arguments stay as they are.
+const KEEP: &str = "-";
+
 /// One line of a call of `move_jobs`, as its header lists them.
 struct Line {
     what: &'static str,
@@ -180,13 +183,14 @@ impl Broker {
             Change::Promote if !matches!(state, State::Scheduled | State::Retry) => {
                 return Ok(Err(Altered::Unfit(state)));
             }
+            Change::Retry { .. } if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
             Change::Promote | Change::Retry { .. } => {
+                let edited = matches!(change, Change::Retry { args: Some(_) });
                 line.to = number(&keys.pending);
                 line.score = place::in_line(job.priority, now, self.ageing(queue)).to_string();
-                line.history = encode_unless_empty(&again(history.clone(), state))?;
-                if let Change::Retry { args: Some(args) } = change {
-                    let Record { text, large } = encode(&Job { args: args.clone(), args_apart: None, ..job.clone() })?;
-                    (line.record, line.large) = (text, large);
+                line.history = encode_unless_empty(&again(history.clone(), state, edited))?;
+                if let Change::Retry { args } = change {
+                    (line.record, line.large) = rewritten(job, args.as_ref(), now)?;
                 }
                 line.then = Altered::Done(Some(State::Pending));
             }
@@ -209,8 +213,15 @@ impl Broker {
             message: format!("cancelled {} before it ran", request.words()),
             detail: None,
         });
-        let end = End { state: State::Cancelled, at: now, started: None, node: None, result: Value::Null, cause: None };
-        history.end = Some(end);
+        history.end = Some(End {
+            state: State::Cancelled,
+            at: now,
+            started: None,
+            node: None,
+            result: Value::Null,
+            cause: None,
+            reason: Some(format!("cancelled {}", request.words())),
+        });
         history
     }
 }
@@ -231,7 +242,7 @@ impl Line {
             score: "0".to_owned(),
             history: String::new(),
             record: String::new(),
-            large: "-".to_owned(),
+            large: KEEP.to_owned(),
             note: String::new(),
             counter: "",
             owed: false,
@@ -247,14 +258,34 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
 }
 
 /// The history of a job that a person sends off once more: what an ended one has used up is given back, what has
-/// happened stays readable.
-fn again(mut history: History, state: State) -> History {
+/// happened stays readable. Finished steps stay finished, unless they were done with other arguments.
+fn again(mut history: History, state: State, edited: bool) -> History {
     if state.has_ended() {
-        history.failures = 0;
-        history.crashes = 0;
-        history.end = None;
+        let History { mishaps, interruptions, steps, .. } = history;
+        history = History { mishaps, interruptions, steps, ..History::default() };
+    }
+    if edited {
+        history.steps.clear();
     }
     history
+}
+
+/// The record of a job that is sent off once more, and its large arguments, where they are other than before: under other
+/// arguments, or when its time to expire has passed, which it is not held to again.
+fn rewritten(job: &Job, args: Option<&Args>, now: Timestamp) -> Result<(String, String), BrokerError> {
+    let expires = job.expires.filter(|expires| *expires > now);
+    match args {
+        None if expires == job.expires => Ok((String::new(), KEEP.to_owned())),
+        None => {
+            // The arguments may stand beside the record; they are not touched.
+            let text = serde_json::to_string(&Job { expires, ..job.clone() });
+            Ok((text.map_err(|error| BrokerError::Encode(error.to_string()))?, KEEP.to_owned()))
+        }
+        Some(args) => {
+            let Record { text, large } = encode(&Job { args: args.clone(), args_apart: None, expires, ..job.clone() })?;
+            Ok((text, large))
+        }
+    }
 }
 
 /// A job without a past has none in Redis either.

@@ -57,12 +57,15 @@ impl Broker {
         Ok(matches!(order, Value::BulkString(word) if word == b"drain").then_some(NodeOrder::Drain))
     }
 
-    /// Takes this node off the list, when it ends.
+    /// Takes a node off the list: this one, when it ends, or one that is known to be dead.
     ///
     /// # Errors
     /// [`BrokerError`]: it stays on the list, as not seen any more.
-    pub(crate) async fn leave(&self) -> Result<(), BrokerError> {
-        self.forget(&self.node).await
+    pub(crate) async fn leave(&self, node: &NodeId) -> Result<(), BrokerError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hdel(self.store.keys.nodes(), node.as_str()).hdel(self.store.keys.orders(), node.as_str());
+        self.store.link.send(&pipeline).await?;
+        Ok(())
     }
 
     /// All nodes that were seen lately, living or not.
@@ -79,7 +82,7 @@ impl Broker {
         for (id, card) in found {
             let (Ok(id), Ok(card)) = (NodeId::parse(&id), serde_json::from_str::<NodeCard>(&card)) else { continue };
             if now.since(card.seen) > self.lease() * FORGOTTEN_AFTER {
-                self.forget(&id).await?;
+                self.leave(&id).await?;
             } else {
                 nodes.push((id, card));
             }
@@ -100,13 +103,6 @@ impl Broker {
             None => pipeline.hdel(orders, node.as_str()),
         };
         accepted(super::script::only(self.store.link.send(&pipeline).await?)?)?;
-        Ok(())
-    }
-
-    async fn forget(&self, node: &NodeId) -> Result<(), BrokerError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.hdel(self.store.keys.nodes(), node.as_str()).hdel(self.store.keys.orders(), node.as_str());
-        self.store.link.send(&pipeline).await?;
         Ok(())
     }
 }

@@ -208,7 +208,8 @@ impl Broker {
                 detail: None,
             });
             let cause = Some(Cause::Unreadable);
-            let end = End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause };
+            let end =
+                End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause, reason: None };
             history.end = Some(end);
             pipeline.arg(id).arg(holder(*token, &self.node, *started)).arg("dead").arg(now.as_millis());
             pipeline.arg(encode_history(&history)?).arg("").arg("");

@@ -72,6 +72,7 @@ impl Refused<'_> {
             enqueued_at: now,
             due: None,
             timeout: None,
+            expires: None,
             retry: None,
             priority: Priority::default(),
             args_apart: None,
@@ -87,7 +88,15 @@ impl Refused<'_> {
             detail: None,
         });
         let cause = Some(self.why.cause);
-        history.end = Some(End { state: State::Dead, at: now, started: None, node: None, result: Value::Null, cause });
+        history.end = Some(End {
+            state: State::Dead,
+            at: now,
+            started: None,
+            node: None,
+            result: Value::Null,
+            cause,
+            reason: None,
+        });
         Verdict::Refused(Box::new(job), Box::new(history))
     }
 }

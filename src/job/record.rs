@@ -29,6 +29,9 @@ pub(crate) struct Job {
     /// Longest run of one attempt, when the producer asked for another than the task's or queue's.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
     pub timeout: Option<Duration>,
+    /// No attempt starts after this instant. `None`: whenever its turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// The producer's own retry policy, when it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
@@ -95,9 +98,9 @@ impl Wire {
 ///
 /// ```text
 ///             ┌──────────── retry ◄──────────┐
-///             ▼                              │ failed, attempts left
+///             ▼                              │ failed with attempts left, or snoozed
 /// scheduled ─► pending ──claim──► active ────┼─► completed
-///             ▲                      │       ├─► dead        no attempts left, must not be retried, or crash loop
+///             ▲                      │       ├─► dead        no attempts left, must not be retried, crash loop, expired
 ///             └── released, crashed ─┘       └─► cancelled
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -84,9 +84,12 @@ impl Keeper {
             };
             self.alive.send_replace(Instant::now());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep(next) => {}
             }
+        }
+        if let Err(error) = self.broker.leave(&self.broker.node).await {
+            tracing::debug!("this node stays on the list, as not seen any more: {error}");
         }
     }
 
@@ -158,6 +161,7 @@ impl Keeper {
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(node) = predecessor {
             self.broker.retire(&node, queues).await?;
+            self.broker.leave(&node).await?;
             *self.predecessor.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(())

@@ -140,6 +140,8 @@ impl Pool {
             self.gather();
             self.depart();
             self.wait().await;
+            // What is about to end on this thread ends first: it goes along with the next round trip.
+            tokio::task::yield_now().await;
         }
         self.shared.broker.watch.forget(&self.changed);
         self.shared.broker.watch.forget(&self.heard);

@@ -60,6 +60,8 @@ impl Observed {
             Outcome::Success(_) => Ending::Completed,
             Outcome::Failure(_) => Ending::Failed,
             Outcome::TimedOut(_) => Ending::TimedOut,
+            Outcome::Snoozed { .. } => Ending::Snoozed,
+            Outcome::Expired(_) => Ending::Expired,
             Outcome::Cancelled(_) => Ending::Cancelled,
             Outcome::Crashed { .. } | Outcome::Interrupted { .. } => Ending::Interrupted,
         };

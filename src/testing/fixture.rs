@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Redis, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
+    Redis, RedisTls, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
 
@@ -28,6 +28,7 @@ pub(crate) fn job(args: Value) -> Job {
         enqueued_at: Timestamp::from_millis(0),
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
         priority: Priority::default(),
         args_apart: None,
@@ -42,6 +43,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         params: Vec::new(),
         timeout: None,
         retry: None,
+        expires: None,
         steps,
         result: None,
     }
@@ -71,6 +73,8 @@ pub(crate) fn config(dir: &Path) -> Config {
             url: RedisUrl::Embedded { port: None },
             prefix: "jobsd".into(),
             timeout: Duration::from_secs(5),
+            tls: RedisTls::default(),
+            accept_eviction: false,
         },
         node: Node {
             name: "test".into(),

@@ -7,7 +7,8 @@
 -- Returns { 'paused' | 'more' (parked jobs are still coming back) | '', token or '', record, history or '' … },
 -- with a record and a history for each claim.
 local now, node, lease, want = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local BATCH, ROUNDS = 1000, 10
+-- How many parked jobs come back at a time, and how far a claim looks past jobs that it parks.
+local BATCH, LOOK, ROUNDS = 1000, 200, 10
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[4], '')
 -- Only ever later: this call may have waited on its way while a heartbeat overtook it.
@@ -42,38 +43,36 @@ for _, task in ipairs(redis.call('SMEMBERS', KEYS[8])) do
   end
 end
 
-local function park(ids, records)
-  local kept, kept_records = {}, {}
-  for i = 1, #ids do
-    local record = records[i]
+local ids, records = {}, {}
+if not some_paused then
+  ids = redis.call('ZRANGE', KEYS[1], 0, want - 1)
+  if #ids > 0 then
+    records = redis.call('HMGET', KEYS[2], unpack(ids))
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, #ids - 1)
+  end
+end
+for _ = 1, some_paused and ROUNDS or 0 do
+  local looked_at = redis.call('ZRANGE', KEYS[1], 0, math.max(want, LOOK) - 1)
+  if #looked_at == 0 or #ids >= want then
+    break
+  end
+  local texts, gone = redis.call('HMGET', KEYS[2], unpack(looked_at)), {}
+  for i, id in ipairs(looked_at) do
+    if #ids >= want then
+      break
+    end
+    gone[i] = id
     -- The text of the record as this daemon writes it; inside a value the quotes would be escaped.
-    local task = record and string.match(record, '"task":"([^"]*)"')
+    local task = texts[i] and string.match(texts[i], '"task":"([^"]*)"')
     if task and paused[task] then
-      redis.call('ZADD', KEYS[8] .. '/' .. task, redis.call('ZSCORE', KEYS[1], ids[i]), ids[i])
+      redis.call('ZADD', KEYS[8] .. '/' .. task, redis.call('ZSCORE', KEYS[1], id), id)
       redis.call('SADD', KEYS[8], task)
     else
-      local at = #kept + 1
-      kept[at], kept_records[at] = ids[i], record
+      ids[#ids + 1] = id
+      records[#ids] = texts[i]
     end
   end
-  return kept, kept_records
-end
-
-local ids, records = {}, {}
-for _ = 1, ROUNDS do
-  ids = redis.call('ZRANGE', KEYS[1], 0, want - 1)
-  if #ids == 0 then
-    break
-  end
-  local taken = #ids
-  records = redis.call('HMGET', KEYS[2], unpack(ids))
-  if some_paused then
-    ids, records = park(ids, records)
-  end
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, taken - 1)
-  if #ids > 0 then
-    break
-  end
+  redis.call('ZREM', KEYS[1], unpack(gone))
 end
 if #ids == 0 then
   return { say, '' }

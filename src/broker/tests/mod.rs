@@ -2,6 +2,7 @@
 
 mod model;
 mod transitions;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ fn queue() -> Queue {
         backoff: Backoff::Fixed { delay: Duration::from_secs(60) },
         max_delay: LEASE * 100,
         jitter: 0.0,
+        span: None,
+        never: Vec::new(),
     };
     let keep = Retention { age: Duration::from_secs(3600), count: 1000, bytes: u64::MAX };
     Queue {
@@ -60,6 +63,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         enqueued_at,
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
         priority: Priority::default(),
         args_apart: None,

@@ -185,6 +185,7 @@ fn dead(now: Timestamp) -> History {
         node: None,
         result: Value::Null,
         cause: Some(Cause::UnknownTask),
+        reason: None,
     };
     History { end: Some(end), ..History::default() }
 }

@@ -36,6 +36,7 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     }
     let id = JobId::parse(&message.id).map_err(|error| Why::unfit_id("InvalidTaskError", &error))?;
     let args = bind(task, &message.args, message.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    let due = instant(message.eta_ms);
     Ok(Job {
         id,
         queue: desk.queue.clone(),
@@ -43,8 +44,9 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         args,
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,
-        due: instant(message.eta_ms),
+        due,
         timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
+        expires: instant(message.expires_ms).or_else(|| task.expiry(due.unwrap_or(desk.now))),
         retry: None,
         priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
         args_apart: None,
