@@ -82,7 +82,7 @@ enum Command {
         dir: Option<PathBuf>,
     },
     #[command(flatten)]
-    Verb(cli::Verb),
+    Verb(Box<cli::Verb>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run(&config.path),
         Command::Check { config, json } => check(&config.path, json),
         Command::Demo { once, dir } => runtime().block_on(demo::run(once, dir)),
-        Command::Verb(verb) => runtime().block_on(cli::run(verb)),
+        Command::Verb(verb) => runtime().block_on(cli::run(*verb)),
     }
 }
 
