@@ -180,6 +180,8 @@ impl Pool {
         self.rest_until = None;
         if promote {
             self.promoted = Instant::now();
+            // Whether anything else is due is known again when the queue is found empty.
+            self.due = None;
         }
         let queue = Arc::clone(&self.queue.borrow_and_update());
         let most = self.settlements.len().min(SETTLE_BATCH);
