@@ -162,16 +162,20 @@ impl Arbiter {
         first.map(|(seat, _)| *seat)
     }
 
-    /// As much as the queue's part of the node, so that it always has a job to compete with. Where slots are idle, also
-    /// twice what it used last: a queue that is alone takes the whole node in a few rounds, and several that start
-    /// together do not each draw what only one of them can run.
+    /// As much as the queue's part of the node, and one more, so that it has a job to compete with while the next ones
+    /// travel; strictly lighter queues need one, to wait with. Where slots are idle, also twice what it used last: a queue
+    /// that is alone takes the whole node in a few rounds, and several that start together do not each draw what only
+    /// one of them can run.
     fn ahead(&self, need: &Need) -> usize {
         let bound = self.rules.bound.unwrap_or(usize::MAX);
         let share = match self.rules.order {
             SlotOrder::Weighted => {
                 let all: u64 = self.seats.values().map(|seated| seated.weight).sum();
                 let weight = usize::try_from(need.weight).unwrap_or(usize::MAX);
-                bound.saturating_mul(weight).div_ceil(usize::try_from(all).unwrap_or(usize::MAX).max(1))
+                bound
+                    .saturating_mul(weight)
+                    .div_ceil(usize::try_from(all).unwrap_or(usize::MAX).max(1))
+                    .saturating_add(1)
             }
             SlotOrder::Strict { .. } if self.seats.values().all(|seated| seated.weight <= need.weight) => bound,
             SlotOrder::Strict { .. } => 1,

@@ -16,5 +16,6 @@ mod reload;
 mod rq;
 mod schedule;
 mod secrets;
+mod slots;
 mod stop;
 mod workload;
