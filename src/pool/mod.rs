@@ -327,7 +327,7 @@ impl Pool {
     fn claimed(&mut self, want: usize, claims: Vec<Claim>, line: Line) {
         let came = claims.len();
         if want > 0 {
-            self.unused += want - came;
+            self.unused += want.saturating_sub(came);
             self.came = came;
             self.told.1 = true;
         }
