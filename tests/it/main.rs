@@ -20,5 +20,6 @@ mod rq;
 mod schedule;
 mod secrets;
 mod sentinel;
+mod slots;
 mod stop;
 mod workload;
