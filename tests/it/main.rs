@@ -24,5 +24,6 @@ mod rq;
 mod schedule;
 mod secrets;
 mod sentinel;
+mod slots;
 mod stop;
 mod workload;

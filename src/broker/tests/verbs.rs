@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Altered, Change, Line, Paused, Restored, Settled};
+use crate::broker::{Admission, Altered, Change, Line, Paused, Restored, Settled, Taken, Verdict};
 use crate::job::{Failure, Priority, Request, State, Wire};
 use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
@@ -269,6 +269,32 @@ async fn a_purge_that_nobody_takes_back_is_deleted_after_half_an_hour() {
     assert_eq!(bench.raw(&["EXISTS", &bench.keys().jobs]).await, redis::Value::Int(0), "no record is left");
     let gone = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
     assert_eq!(gone, Restored::Gone);
+}
+
+#[tokio::test]
+async fn a_purged_job_that_its_producer_sends_again_lives_its_own_life() {
+    let bench = Bench::new();
+    let keys = bench.keys();
+    for taken_back in [true, false] {
+        bench.enqueue(&[job("x", at(0)), job("y", at(1))]).await;
+        let purge = bench.broker.purge(&bench.queue.name, &[], at(10)).await.expect("Redis answers");
+        bench.raw(&["HSET", &keys.inflight, "a/1", "list\0x"]).await;
+        let taken = Taken { field: "a/1".into(), list: "list".into(), element: b"x".to_vec() };
+        let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(20)))), mark: None };
+        bench.broker.admit(&bench.queue.name, &[again], at(20)).await.expect("Redis answers");
+        let claim = bench.claim(1, at(21)).await.0.remove(0);
+        if taken_back {
+            let back = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
+            assert_eq!(back, Restored::All(1), "x runs already");
+            assert_eq!(bench.claimed_ids(9, at(22)).await, ["y"]);
+        } else {
+            bench.broker.prune(&bench.queue, at(10 + 31 * 60)).await.expect("Redis answers");
+            assert!(bench.standing("y").await.is_none());
+        }
+        assert_eq!(bench.settle(claim, Outcome::Success(Value::Null), at(23)).await.0, Settled::Applied);
+        assert_eq!(bench.state("x").await, Some(State::Completed), "its record was not deleted");
+        bench.raw(&["FLUSHALL"]).await;
+    }
 }
 
 #[tokio::test]
