@@ -78,20 +78,15 @@ impl Enqueue {
     }
 
     async fn body(&self, client: &Client) -> Result<Value, CliError> {
-        // `--json key=value` was meant as `--json` and an argument.
-        let (given, stray) = match self.json.clone().flatten() {
-            Some(text) if looks_like_json(&text) => (Some(text), None),
-            stray => (None, stray),
-        };
-        let pairs: Vec<&String> = stray.iter().chain(&self.args).collect();
+        let Typed { task, pairs, json: given } = self.typed();
         let args = match given {
             Some(_) if !pairs.is_empty() => {
                 return Err(CliError::Usage("give the arguments as KEY=VALUE or as JSON, not both".to_owned()));
             }
-            Some(text) => read_json(&text)?,
-            None => by_name(&pairs, &params(client, &self.task, pairs.is_empty()).await?)?,
+            Some(text) => read_json(text)?,
+            None => by_name(&pairs, &params(client, task, pairs.is_empty()).await?)?,
         };
-        let mut body = json!({"task": self.task, "args": args});
+        let mut body = json!({"task": task, "args": args});
         let fields = [
             ("queue", &self.queue),
             ("id", &self.id),
@@ -110,6 +105,27 @@ impl Enqueue {
         }
         Ok(body)
     }
+
+    /// What was typed, when `--json` stood right before something that is not its value.
+    fn typed(&self) -> Typed<'_> {
+        let stray = self.json.as_ref().and_then(Option::as_deref);
+        let args = self.args.iter().map(String::as_str);
+        match stray {
+            None => Typed { task: &self.task, pairs: args.collect(), json: None },
+            Some(json) if looks_like_json(json) => Typed { task: &self.task, pairs: args.collect(), json: Some(json) },
+            Some(pair) if pair.contains('=') => {
+                Typed { task: &self.task, pairs: std::iter::once(pair).chain(args).collect(), json: None }
+            }
+            Some(task) => Typed { task, pairs: std::iter::once(&*self.task).chain(args).collect(), json: None },
+        }
+    }
+}
+
+/// A task and its arguments, in one of their forms.
+struct Typed<'a> {
+    task: &'a str,
+    pairs: Vec<&'a str>,
+    json: Option<&'a str>,
 }
 
 fn looks_like_json(text: &str) -> bool {
@@ -155,7 +171,7 @@ async fn params(client: &Client, task: &str, unused: bool) -> Result<Vec<(String
     Ok(params.iter().map(|param| (output::cell(&param["name"]), kind(param))).collect())
 }
 
-fn by_name(pairs: &[&String], params: &[(String, ParamType)]) -> Result<Value, CliError> {
+fn by_name(pairs: &[&str], params: &[(String, ParamType)]) -> Result<Value, CliError> {
     let mut args = Map::new();
     for pair in pairs {
         let Some((name, text)) = pair.split_once('=') else {
@@ -239,10 +255,7 @@ mod tests {
     #[test]
     fn what_is_no_argument_is_told() {
         let params = [("n".to_owned(), ParamType::Int)];
-        let told = |pairs: &[&str]| {
-            let pairs: Vec<String> = pairs.iter().map(|&pair| pair.to_owned()).collect();
-            by_name(&pairs.iter().collect::<Vec<_>>(), &params).map_err(|error| error.to_string())
-        };
+        let told = |pairs: &[&str]| by_name(pairs, &params).map_err(|error| error.to_string());
         assert_eq!(told(&["n=5", "x=6"]), Ok(json!({"n": 5, "x": "6"})));
         assert_eq!(told(&["n"]), Err("\"n\" is no argument; write it as KEY=VALUE".to_owned()));
         assert_eq!(told(&["n=x"]), Err("n is of the type int, which \"x\" does not fit".to_owned()));

@@ -24,8 +24,8 @@ pub(crate) struct ListJobs {
     #[command(flatten)]
     filter: Filter,
     /// How many.
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     /// Where to go on: the cursor that the list before ended with.
     #[arg(long)]
     cursor: Option<String>,
@@ -100,15 +100,16 @@ impl ShowJob {
 impl ListJobs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let client = self.common.at.connect()?;
+        let most = self.limit as usize;
         let (mut jobs, mut next, mut scanned) = (Vec::new(), self.cursor.clone(), 0);
         loop {
-            let limit = (self.limit - jobs.len()).clamp(1, PAGE);
+            let limit = (most - jobs.len()).clamp(1, PAGE);
             let cursor = next.as_ref().map_or(String::new(), |next| format!("&cursor={}", escaped(next)));
             let page = client.get(&format!("/api/v1/jobs?limit={limit}{}{cursor}", self.filter.query())).await?;
             jobs.extend(page["jobs"].as_array().cloned().unwrap_or_default());
             scanned += page["scanned"].as_u64().unwrap_or(0);
             next = page["next"].as_str().map(str::to_owned);
-            if next.is_none() || jobs.len() >= self.limit {
+            if next.is_none() || jobs.len() >= most {
                 break;
             }
         }
@@ -187,6 +188,7 @@ pub(super) fn described(job: &Value) -> String {
         fact("took", format!("{seconds:.3} s on {}", cell(&end["node"])));
     }
     fact("cause", cell(&end["cause"]));
+    fact("reason", cell(&end["reason"]));
     if !end["result"].is_null() {
         fact("result", end["result"].to_string());
     }

@@ -102,6 +102,6 @@ mod tests {
             vec!["a\u{1b}[2J".to_owned(), "7".to_owned(), String::new()],
             vec!["bb".into(), "1200".into(), "x".into()],
         ];
-        assert_eq!(table(&["NAME", "COUNT", "X"], &rows), "NAME    COUNT  X\na [2J       7\nbb       1200  x\n");
+        assert_eq!(table(&["NAME", "COUNT", "X"], &rows), "NAME   COUNT  X\na [2J      7\nbb      1200  x\n");
     }
 }

@@ -33,6 +33,10 @@ fn arguments_have_the_types_of_the_task() {
         let said = home.type_with(&["enqueue", "echo", "--wait", "--json", args], &[("JOBSD_URL", &url)], input);
         assert_eq!(said.well().json()["end"]["result"]["args"], expected, "{args}");
     }
+    for args in [["--json", "echo", "n=5", "name=5", "--wait"], ["echo", "--wait", "--json", "n=5", "name=5"]] {
+        let said = home.type_to(&daemon, &[&["enqueue"], &args[..]].concat()).well();
+        assert_eq!(said.json()["end"]["result"]["args"], expected, "{args:?}");
+    }
     for (args, code, words) in [
         (vec!["echo", "n=five", "name=x"], 2, "n is of the type int, which \"five\" does not fit"),
         (vec!["echo", "n"], 2, "\"n\" is no argument; write it as KEY=VALUE"),
@@ -49,8 +53,8 @@ fn arguments_have_the_types_of_the_task() {
         assert_eq!((said.code, said.err.contains(words)), (code, true), "{args:?}: {said:?}");
     }
     let mut jobs = Jobs::of(&redis, "work");
-    assert_eq!(jobs.count("jobs"), 5, "nothing else was enqueued");
-    jobs.until("completed", 5);
+    assert_eq!(jobs.count("jobs"), 7, "nothing else was enqueued");
+    jobs.until("completed", 7);
     let failed = home.type_to(&daemon, &["enqueue", "exit", "code=3", "--wait"]);
     assert_eq!(failed.code, 1, "{failed:?}");
     assert!(failed.out.contains("state     dead"), "{failed:?}");
