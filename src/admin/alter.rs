@@ -68,12 +68,9 @@ impl Verb {
     }
 
     /// The fields of the request's body.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Self::Cancel => &who::FIELDS,
-            Self::Retry => &["args"],
-            Self::Promote | Self::Delete => &[],
-        }
+    fn fields(self) -> Vec<&'static str> {
+        let own: &[&str] = if self == Self::Retry { &["args"] } else { &[] };
+        [own, &who::FIELDS].concat()
     }
 }
 
@@ -86,11 +83,12 @@ pub(super) async fn answer(
     head: &Parts,
     body: Option<&Value>,
 ) -> Result<Answer, Problem> {
-    let mut fields = Fields::of_body(body, &format!("a request to {} a job", verb.word()), verb.fields())?;
+    let mut fields = Fields::of_body(body, &format!("a request to {} a job", verb.word()), &verb.fields())?;
+    let request = who::request(head, &mut fields)?;
     let broker = &shared.parts.broker;
     let standing = job::find(shared, config, id).await?;
     let change = match verb {
-        Verb::Cancel => Change::Cancel(who::request(head, &mut fields)?),
+        Verb::Cancel => Change::Cancel(request.clone()),
         Verb::Retry => Change::Retry { args: args(broker, config, &standing, &mut fields).await? },
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,

@@ -70,16 +70,16 @@ pub(super) async fn answer(
     head: &Parts,
     body: Option<&Value>,
 ) -> Result<Answer, Problem> {
-    let who: &[&str] = if verb == Verb::Cancel { &who::FIELDS } else { &[] };
-    let known = [&filter::FIELDS[..], &["cursor", "limit", "dry_run"], who].concat();
+    let known = [&filter::FIELDS[..], &["cursor", "limit", "dry_run"], &who::FIELDS].concat();
     let mut fields = Fields::of_body(body, &format!("a filter of jobs to {}", verb.word()), &known)?;
     let mut filter = Filter::read(&mut fields, config, clock::now());
     settle_states(verb, &mut filter, &mut fields);
     let limit = fields.count("limit", 1..=MOST).unwrap_or(usize::try_from(MOST).unwrap_or(usize::MAX));
     let behind = page::cursor(&mut fields);
     let dry_run = fields.flag("dry_run").unwrap_or(false);
+    let request = who::request(head, &mut fields)?;
     let change = match verb {
-        Verb::Cancel => Change::Cancel(who::request(head, &mut fields)?),
+        Verb::Cancel => Change::Cancel(request.clone()),
         Verb::Retry => Change::Retry { args: None },
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,
@@ -92,6 +92,10 @@ pub(super) async fn answer(
     let (outcome, states) = (verb.past(), filter.states.clone());
     let none = Done { outcome, states, matched, changed: 0, requested: 0, unfit: 0, ids, scanned, next, dry_run };
     let done = if dry_run { none } else { change_found(shared, found.entries, &change, none).await? };
+    if !dry_run {
+        let Done { matched, changed, requested, .. } = done;
+        tracing::info!(matched, changed, requested, "asked to {} many jobs {}", verb.word(), request.words());
+    }
     Ok(json(StatusCode::OK, &done))
 }
 

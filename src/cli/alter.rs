@@ -9,6 +9,7 @@ use super::{CliError, Common, enqueue, offline, output};
 /// Which jobs: some by id, or all that a filter means.
 #[derive(Debug, clap::Args)]
 struct Which {
+    /// The jobs, if not by a filter.
     ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
@@ -58,6 +59,7 @@ pub(crate) struct Delete {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Promote {
+    /// The jobs.
     #[arg(required = true)]
     ids: Vec<String>,
     #[command(flatten)]

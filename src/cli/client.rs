@@ -39,7 +39,7 @@ pub(super) struct Client {
     /// Where the address comes from, in words.
     source: String,
     token: Option<String>,
-    user: Option<String>,
+    user: String,
 }
 
 impl At {
@@ -96,9 +96,11 @@ fn address(config: &Config, file: &Path) -> Result<String, CliError> {
 }
 
 /// The person at the keyboard, for the record of what was done. Behind sudo it is the one who typed it.
-pub(super) fn user() -> Option<String> {
+pub(super) fn user() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| filled(std::env::var(name).ok().as_ref()));
-    name.map(|name| name.chars().filter(|c| c.is_ascii_graphic()).take(LONGEST_NAME).collect())
+    let name: String =
+        name.iter().flat_map(|name| name.chars()).filter(char::is_ascii_graphic).take(LONGEST_NAME).collect();
+    if name.is_empty() { "cli".to_owned() } else { name }
 }
 
 fn filled(text: Option<&String>) -> Option<String> {
@@ -132,12 +134,9 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, String), CliError> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).header("X-Jobsd-User", &self.user);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
-        }
-        if let Some(user) = &self.user {
-            request = request.header("X-Jobsd-User", user);
         }
         if let Some(body) = body {
             request = request.json(body);

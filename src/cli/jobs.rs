@@ -11,6 +11,7 @@ const PAGE: usize = 500;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShowJob {
+    /// The job's id.
     id: String,
     /// Show the arguments whole, however large they are.
     #[arg(long)]
@@ -39,8 +40,10 @@ pub(super) struct Filter {
     /// scheduled, pending, active, retry, completed, dead or cancelled; several with commas.
     #[arg(long)]
     state: Option<String>,
+    /// Of this queue only.
     #[arg(long)]
     queue: Option<String>,
+    /// Of this task only, by its own name or a producer's.
     #[arg(long)]
     task: Option<String>,
     /// A text in the id, the arguments or the last error.

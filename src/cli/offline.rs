@@ -29,7 +29,7 @@ pub(super) async fn cancel(common: &Common, ids: &[String], reason: Option<Strin
     let file = common.at.file().unwrap_or(Path::new("jobsd.toml"));
     let config = client::load(file)?;
     let visit = Visit::begin(&config).await?;
-    let request = Request { at: clock::now(), by: client::user().unwrap_or_else(|| "cli".to_owned()), reason };
+    let request = Request { at: clock::now(), by: client::user(), reason };
     let done = cancel_all(&visit.broker, &config, ids, &request).await;
     visit.end().await;
     let (answers, failed) = done?;

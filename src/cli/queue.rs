@@ -40,8 +40,10 @@ pub(crate) struct Pause {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Resume {
+    /// The queue. With --task: the only queue in which the task runs again.
     #[arg(required_unless_present_any = ["task", "node"])]
     queue: Option<String>,
+    /// One task instead of a whole queue.
     #[arg(long)]
     task: Option<String>,
     /// A node that was drained.
@@ -53,6 +55,7 @@ pub(crate) struct Resume {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Drain {
+    /// The queue: it is paused, on all nodes.
     #[arg(required_unless_present = "node")]
     queue: Option<String>,
     /// A node instead of a queue: it claims nothing more, and the others go on.
@@ -64,7 +67,8 @@ pub(crate) struct Drain {
     /// Wait no longer than this: exit code 1 then.
     #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration, requires = "wait")]
     timeout: Option<Duration>,
-    #[arg(long)]
+    /// Why: shown wherever the pause of the queue is.
+    #[arg(long, conflicts_with = "node")]
     reason: Option<String>,
     #[command(flatten)]
     common: Common,
@@ -72,6 +76,7 @@ pub(crate) struct Drain {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Purge {
+    /// The queue.
     queue: String,
     /// Do not ask.
     #[arg(long)]
@@ -82,6 +87,7 @@ pub(crate) struct Purge {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Undo {
+    /// The queue.
     queue: String,
     /// The purge. Default: the latest one of the queue.
     purge: Option<String>,

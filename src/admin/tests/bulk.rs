@@ -91,9 +91,9 @@ async fn nobody_means_everything_by_accident() {
         ("retry", json!({"queue": "nope"}), "/queue", "no queue is called \"nope\""),
         (
             "retry",
-            json!({"state": "dead", "reason": "x"}),
-            "/reason",
-            "a filter of jobs to retry has no field \"reason\"; it has state, queue, task, q, error, before, after, cursor, limit, dry_run",
+            json!({"state": "dead", "args": {}}),
+            "/args",
+            "a filter of jobs to retry has no field \"args\"; it has state, queue, task, q, error, before, after, cursor, limit, dry_run, by, reason",
         ),
     ] {
         let problem = port.post(&by(verb), &body).await.problem(422);

@@ -134,7 +134,7 @@ async fn what_is_wrong_with_a_verb_is_named() {
         ("cancel", json!({"by": "x".repeat(65)}), "/by", "\"by\" may have 64 characters"),
         ("cancel", json!({"reason": "a\nb"}), "/reason", "\"reason\" holds a control character"),
         ("cancel", json!({"reason": 7}), "/reason", "\"reason\" must be a text, like \"wrong recipient\""),
-        ("promote", json!({"x": 1}), "/x", "a request to promote a job has no field \"x\"; it has "),
+        ("promote", json!({"x": 1}), "/x", "a request to promote a job has no field \"x\"; it has by, reason"),
     ] {
         let problem = port.post(&of("a", verb), &body).await.problem(422);
         assert_eq!(problem["errors"], json!([{"pointer": pointer, "detail": detail}]), "{body}");
