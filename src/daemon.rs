@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminParts};
-use crate::broker::{Broker, SCRIPTS};
+use crate::broker::{self, Broker};
 use crate::config::{self, Config, Problems, RedisUrl, Secret};
 use crate::control::{Control, Order, Phase};
 use crate::handler::{Handlers, HandlersError};
@@ -138,7 +138,7 @@ impl Daemon {
         tracing::info!(node = %node.id, state = %config.node.state_dir.display(), "starting");
         let handlers = Arc::new(Handlers::new(&config)?);
         let (url, redis) = redis(&config).await?;
-        let store = Store::new(&url, &config.redis.prefix, config.redis.timeout, SCRIPTS)?;
+        let store = Store::new(&url, &config.redis.prefix, config.redis.timeout, broker::scripts())?;
         let (broker, owed) = Broker::new(Arc::new(store), node.id.clone(), config.node.lease);
         let (broker, metrics) = (Arc::new(broker), Arc::new(Metrics::default()));
         let (control, orders) = Control::new();

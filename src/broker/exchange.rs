@@ -72,6 +72,8 @@ impl Broker {
         want: usize,
         now: Timestamp,
     ) -> Exchange {
+        #[cfg(debug_assertions)]
+        let settlements = super::sabotage::hold_back(settlements, want);
         let keys = self.keys(&queue.name);
         let mut pipeline = Pipeline::new();
         if let Err(error) = add_settles(&mut pipeline, &keys, queue, &settlements) {
@@ -97,6 +99,8 @@ impl Broker {
             Some(reply) if want > 0 => self.read_claims(&queue.name, reply, now),
             _ => Ok(Vec::new()),
         };
+        #[cfg(debug_assertions)]
+        self.mark(&queue.name, claims.as_deref().unwrap_or_default()).await;
         Exchange { settled, promoted, claims }
     }
 

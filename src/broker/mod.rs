@@ -15,6 +15,8 @@ mod exchange;
 mod fire;
 mod held;
 mod outbox;
+#[cfg(debug_assertions)]
+mod sabotage;
 mod script;
 mod sweep;
 #[cfg(test)]
@@ -31,7 +33,7 @@ pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Settled, Settlement};
 pub(crate) use fire::Fired;
 pub(crate) use outbox::{Answer, Guard, OwedJob, OwedReceiver};
-pub(crate) use script::SCRIPTS;
+pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::Watch;
 

@@ -57,8 +57,7 @@ impl Fault {
 /// The faults in the order of their times, spread over `span` but for its first and last twentieth.
 pub(super) fn plan(faults: &[(Fault, u32)], span: Duration, seed: u64) -> Vec<Planned> {
     let mut random = Random::new(seed);
-    let mut kinds: Vec<Fault> =
-        faults.iter().flat_map(|&(fault, count)| (0..count).map(move |_| fault)).collect();
+    let mut kinds: Vec<Fault> = faults.iter().flat_map(|&(fault, count)| (0..count).map(move |_| fault)).collect();
     random.shuffle(&mut kinds);
     let mut times: Vec<Duration> = kinds.iter().map(|_| random.span(span / 20..span - span / 20)).collect();
     times.sort_unstable();

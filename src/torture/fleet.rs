@@ -154,9 +154,7 @@ impl Fleet {
         let mut nodes = Vec::new();
         for number in 0..usize::from(count) {
             let proxy = match redis.upstream() {
-                Some(upstream) => {
-                    Some(Proxy::start(upstream, Arc::clone(&redis.open)).await.map_err(NodeError::Port)?)
-                }
+                Some(upstream) => Some(Proxy::start(upstream, Arc::clone(&redis.open)).await.map_err(NodeError::Port)?),
                 None => None,
             };
             let start = Start {
@@ -174,7 +172,11 @@ impl Fleet {
     }
 
     /// Asks the nodes one after another, from the `turn`-th on, until one gives something.
-    pub(super) async fn ask<T, F: Future<Output = Option<T>>>(&self, turn: usize, ask: impl Fn(SocketAddr) -> F) -> Option<T> {
+    pub(super) async fn ask<T, F: Future<Output = Option<T>>>(
+        &self,
+        turn: usize,
+        ask: impl Fn(SocketAddr) -> F,
+    ) -> Option<T> {
         for step in 0..self.nodes.len() {
             let node = &self.nodes[(turn + step) % self.nodes.len()];
             if let Some(answer) = ask(node.admin).await {
@@ -266,7 +268,10 @@ fn spawn(start: &Start, number: usize, state: u32, life: Life) -> Result<Child, 
     let settings = &start.settings;
     let config = settings.folder.join(format!("node{number}.toml"));
     let state = settings.folder.join(format!("node{number}-state{state}"));
-    let failed = |path: &Path| { let path = path.to_owned(); move |source| NodeError::Write { path, source } };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| NodeError::Write { path, source }
+    };
     fs::write(&config, settings.config(start.admin, life, &state)).map_err(failed(&config))?;
     let log = log(&settings.folder, number);
     let log = File::options().create(true).append(true).open(&log).map_err(failed(&log))?;

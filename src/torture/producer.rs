@@ -88,7 +88,11 @@ impl Producer {
 /// Jobs in one batch.
 const MOST: u32 = 500;
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is at least 1 and below a second's jobs")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is at least 1 and below a second's jobs"
+)]
 fn whole(jobs: f64) -> u32 {
     jobs as u32
 }

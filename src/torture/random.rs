@@ -55,7 +55,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
-        let draw = |seed| -> Vec<u64> { std::iter::repeat_with({ let mut r = Random::new(seed); move || r.next() }).take(5).collect() };
+        let draw = |seed| -> Vec<u64> {
+            std::iter::repeat_with({
+                let mut r = Random::new(seed);
+                move || r.next()
+            })
+            .take(5)
+            .collect()
+        };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         let mut order: Vec<u32> = (0..50).collect();

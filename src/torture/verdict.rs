@@ -277,7 +277,9 @@ impl<'a> Case<'a> {
         let Some(settled) = ticket.and_then(|ticket| self.books.attempts.get(ticket)) else { return };
         let Some(ended) = settled.done() else { return };
         let later = |other: &&Attempt| {
-            other.life != settled.life && other.begun > settled.begun && other.begun < ended
+            other.life != settled.life
+                && other.begun > settled.begun
+                && other.begun < ended
                 && !self.comes_late(subject.number, other)
         };
         if self.attempts(subject.job).any(|other| later(&other)) && !self.forgot(settled.begun) {
@@ -305,7 +307,8 @@ impl<'a> Case<'a> {
             for &number in &kill.held {
                 let Some(job) = self.books.jobs.get(number as usize) else { continue };
                 let own = self.attempts(job).filter(|attempt| Some(attempt.life) == kill.life);
-                let late = own.filter_map(Attempt::done).any(|at| at + SETTLES < kill.at && !self.troubled(at, kill.at));
+                let late =
+                    own.filter_map(Attempt::done).any(|at| at + SETTLES < kill.at && !self.troubled(at, kill.at));
                 if late {
                     findings.acknowledged_late += 1;
                     findings.example(number, "was done, and not settled when its node died long after");
@@ -332,7 +335,8 @@ impl<'a> Case<'a> {
                     findings.worst_overtaking = findings.worst_overtaking.max(overtaken.as_secs_f64());
                     if overtaken > OVERTAKES {
                         findings.starved += 1;
-                        findings.example(number, &format!("waited while jobs began that were due {overtaken:.1?} later"));
+                        findings
+                            .example(number, &format!("waited while jobs began that were due {overtaken:.1?} later"));
                     }
                 }
             }
