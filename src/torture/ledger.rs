@@ -25,6 +25,8 @@ pub(super) struct Books {
     pub(super) strikes: Vec<Strike>,
     /// From the death of a job's holder to the begin of its next attempt.
     pub(super) recoveries: Vec<Duration>,
+    /// Jobs that were seen to be held although their holder had made their effect.
+    pub(super) sightings: Vec<Sighting>,
     done: usize,
     accepted: usize,
 }
@@ -81,11 +83,25 @@ pub(super) struct Strike {
     pub(super) left_active: usize,
 }
 
+impl Job {
+    pub(super) fn sent(at: Instant) -> Self {
+        Self { sent: at, accepted: None, attempts: Vec::new(), orphaned: None }
+    }
+}
+
 impl Strike {
     pub(super) fn new(fault: Fault, life: Option<Life>) -> Self {
         let now = Instant::now();
         Self { fault, at: now, over: now, life, held: Vec::new(), resumed: Vec::new(), left_active: 0 }
     }
+}
+
+/// At this time Redis said that this life of a node held this job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sighting {
+    pub(super) at: Instant,
+    pub(super) job: Number,
+    pub(super) life: Life,
 }
 
 /// The books, open to everybody who has something to write.
@@ -97,7 +113,7 @@ impl Ledger {
     pub(super) fn reserve(&self, count: u32) -> Number {
         let mut books = self.lock();
         let first = Number::try_from(books.jobs.len()).expect("fewer jobs than 2^32");
-        let job = Job { sent: Instant::now(), accepted: None, attempts: Vec::new(), orphaned: None };
+        let job = Job::sent(Instant::now());
         books.jobs.extend(std::iter::repeat_n(job, count as usize));
         first
     }
@@ -183,6 +199,18 @@ impl Ledger {
             };
             if (number as usize) < books.jobs.len() && !begun(&books) {
                 books.jobs[number as usize].orphaned = Some(at);
+            }
+        }
+    }
+
+    /// Writes down who holds a job that he has done already. For a moment that is as it should be.
+    pub(super) fn see(&self, held: Vec<(Number, Life)>) {
+        let (mut books, at) = (self.lock(), Instant::now());
+        for (job, life) in held {
+            let Some(entry) = books.jobs.get(job as usize) else { continue };
+            let mut attempts = entry.attempts.iter().map(|ticket| &books.attempts[ticket.0]);
+            if attempts.any(|attempt| attempt.life == life && matches!(attempt.ended, Some((_, Ending::Done)))) {
+                books.sightings.push(Sighting { at, job, life });
             }
         }
     }

@@ -201,14 +201,18 @@ impl Stage<'_> {
     async fn strike(&self, plan: Vec<Planned>, stop: &CancellationToken) -> Result<(), StrikeError> {
         let least = Duration::from_secs(self.options.seconds.into());
         let (fleet, redis, ledger) = (Arc::clone(self.fleet), Arc::clone(self.redis), Arc::clone(self.ledger));
-        let striker = Striker::new(fleet, redis, ledger, self.options.lease);
+        let striker = Striker::new(fleet, redis, ledger, self.options);
         let waited = async {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(least) => {}
             }
         };
-        tokio::join!(striker.run(plan, stop.clone()), waited).0
+        let struck = async { tokio::join!(striker.clone().run(plan, stop.clone()), waited).0 };
+        tokio::select! {
+            struck = struck => struck,
+            never = striker.watch() => match never {},
+        }
     }
 
     async fn tell_progress(&self) -> std::convert::Infallible {

@@ -12,6 +12,7 @@ use super::fault::Fault;
 /// the jobs did, and breaks what the options say. Without any option for faults it makes some of each kind that the Redis
 /// allows.
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Options {
     /// `own`: a private redis-server in a temporary folder. Or the URL of a Redis that is up: all keys are in a prefix of
     /// their own and are deleted at the end.
@@ -23,6 +24,10 @@ pub(crate) struct Options {
     /// Nodes on the Redis.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(super) nodes: u16,
+    /// Nodes that are never killed, stopped or ended. With 0 a fleet may restart as a whole again and again, and nobody
+    /// lives long enough to see that the others are dead.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(super) steady: u16,
     /// Jobs that each node runs at the same time.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(super) concurrency: u16,
@@ -95,6 +100,8 @@ impl Fsync {
 
 /// The value of `--redis` for a private server.
 const OWN: &str = "own";
+/// Jobs in one run. Their records are kept to the end.
+const LARGEST: u64 = 5_000_000;
 /// The most of one fault.
 const MOST: u32 = 100_000;
 
@@ -107,6 +114,10 @@ pub(super) enum OptionsError {
     Tls { option: &'static str },
     #[error("use --{option} {given}: {MOST} is the most")]
     Many { option: &'static str, given: u32 },
+    #[error("use --rate {rate} for {seconds} s: {LARGEST} jobs are the most that are counted one by one")]
+    Large { rate: u32, seconds: u32 },
+    #[error("use --steady {steady} of --nodes {nodes}: none is left to be struck")]
+    Steady { steady: u16, nodes: u16 },
 }
 
 impl Options {
@@ -118,6 +129,12 @@ impl Options {
     /// How many of each fault. Where nothing is said of any, some of each that this Redis allows.
     pub(super) fn faults(&self) -> Result<Vec<(Fault, u32)>, OptionsError> {
         let asked = self.asked();
+        if self.steady >= self.nodes {
+            return Err(OptionsError::Steady { steady: self.steady, nodes: self.nodes });
+        }
+        if u64::from(self.rate) * u64::from(self.seconds) > LARGEST {
+            return Err(OptionsError::Large { rate: self.rate, seconds: self.seconds });
+        }
         let usual = asked.iter().all(|(.., count)| count.is_none());
         let mut faults = Vec::new();
         for (fault, option, count) in asked {
@@ -202,6 +219,8 @@ mod tests {
             ("--redis redis://h/0 --script-flushes 1", "other users"),
             ("--redis rediss://h/0 --resets 1", "TLS"),
             ("--kills 200000", "the most"),
+            ("--nodes 1", "none is left"),
+            ("--rate 20000 --seconds 3600", "5000000 jobs"),
         ] {
             let refusal = options(line).faults().expect_err(line).to_string();
             assert!(refusal.contains(words), "{line}: {refusal}");

@@ -105,12 +105,15 @@ impl Redis {
         url.to_string()
     }
 
-    /// The jobs that this life of a node holds, as Redis sees it.
-    pub(super) async fn held_by(&self, life: Life) -> Result<Vec<Number>, RedisError> {
+    /// Who holds which job, as Redis sees it.
+    pub(super) async fn held(&self) -> Result<Vec<(Number, Life)>, RedisError> {
         let active: Vec<(String, String)> = self.read(redis::cmd("HGETALL").arg(&self.keys.active)).await?;
-        let name = format!("{}-", node_name(life));
-        let of_node = |value: &str| value.split(' ').nth(1).is_some_and(|node| node.starts_with(&name));
-        Ok(active.iter().filter(|(_, value)| of_node(value)).filter_map(|(id, _)| load::number(id)).collect())
+        Ok(active.iter().filter_map(|(id, holder)| Some((load::number(id)?, holding_life(holder)?))).collect())
+    }
+
+    /// The jobs that this life of a node holds.
+    pub(super) async fn held_by(&self, life: Life) -> Result<Vec<Number>, RedisError> {
+        Ok(self.held().await?.into_iter().filter(|(_, holder)| *holder == life).map(|(job, _)| job).collect())
     }
 
     pub(super) async fn kill_clients(&self) -> Result<(), RedisError> {
@@ -191,7 +194,25 @@ impl Redis {
     }
 }
 
-/// What a node is called in this life; its id is this and some digits.
+/// What a node is called in this life; its id is this, a hyphen and some digits.
 pub(super) fn node_name(life: Life) -> String {
     format!("life{}", life.0)
+}
+
+/// The node in `token node started`, the value of an active job.
+fn holding_life(holder: &str) -> Option<Life> {
+    let (name, _) = holder.split(' ').nth(1)?.split_once('-')?;
+    Some(Life(name.strip_prefix("life")?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_known_by_its_name() {
+        let holder = format!("17 {}-1f0e22aa 1700000000000", node_name(Life(42)));
+        assert_eq!(holding_life(&holder), Some(Life(42)));
+        assert_eq!(holding_life("17 vps-1f0e22aa 1700000000000"), None);
+    }
 }

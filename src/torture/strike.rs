@@ -15,6 +15,7 @@ use super::fault::{Fault, Planned};
 use super::fleet::{Fleet, NodeError, Place, Process};
 use super::ledger::{Ledger, Life, Strike};
 use super::load::Number;
+use super::options::Options;
 use super::proxy::Order;
 use super::random::Random;
 use super::redis::{Redis, RedisError};
@@ -33,10 +34,12 @@ pub(super) enum StrikeError {
 /// Who makes faults, and on what.
 #[derive(Debug, Clone)]
 pub(super) struct Striker {
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) redis: Arc<Redis>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) lease: Duration,
+    fleet: Arc<Fleet>,
+    redis: Arc<Redis>,
+    ledger: Arc<Ledger>,
+    lease: Duration,
+    /// The first so many nodes live for the whole run.
+    steady: usize,
     /// As many as may have something done to them at the same time.
     nodes: Arc<Semaphore>,
     /// One fault of Redis at a time.
@@ -47,6 +50,8 @@ pub(super) struct Striker {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often is looked whether they have begun.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often is looked who holds what.
+const WATCH: Duration = Duration::from_millis(500);
 /// Longest wait for a node to have something to lose.
 const WARM: Duration = Duration::from_secs(5);
 /// What a process has given to the kernel when it is stopped or dies reaches Redis within this time.
@@ -57,9 +62,10 @@ const UNSETTLED: Duration = Duration::from_secs(10);
 type Held = OwnedMutexGuard<Process>;
 
 impl Striker {
-    pub(super) fn new(fleet: Arc<Fleet>, redis: Arc<Redis>, ledger: Arc<Ledger>, lease: Duration) -> Self {
-        let at_once = fleet.nodes.len().saturating_sub(1).max(1);
-        Self { fleet, redis, ledger, lease, nodes: Arc::new(Semaphore::new(at_once)), servers: Arc::default() }
+    pub(super) fn new(fleet: Arc<Fleet>, redis: Arc<Redis>, ledger: Arc<Ledger>, options: &Options) -> Self {
+        let nodes = Arc::new(Semaphore::new(fleet.nodes.len().saturating_sub(1).max(1)));
+        let (lease, steady) = (options.lease, usize::from(options.steady));
+        Self { fleet, redis, ledger, lease, steady, nodes, servers: Arc::default() }
     }
 
     /// Makes all faults of the plan; returns when each is over, or `stop` says that it is enough.
@@ -87,13 +93,25 @@ impl Striker {
         Ok(())
     }
 
+    /// Looks again and again who holds what, for as long as it is let.
+    pub(super) async fn watch(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(WATCH).await;
+            // While Redis is away there is nothing to be seen.
+            if let Ok(held) = self.redis.held().await {
+                self.ledger.see(held);
+            }
+        }
+    }
+
     /// A node to strike, for faults of nodes: one that nobody is busy with.
     async fn node_for(&self, fault: Fault, random: &mut Random) -> Option<Target> {
         if matches!(fault, Fault::RedisKill | Fault::RedisRestart | Fault::ScriptFlush) {
             return None;
         }
         let permit = Arc::clone(&self.nodes).acquire_owned().await.expect("it is never closed");
-        let mut places: Vec<&Arc<Place>> = self.fleet.nodes.iter().collect();
+        let spared = if matches!(fault, Fault::Kill | Fault::Stop | Fault::Term) { self.steady } else { 0 };
+        let mut places: Vec<&Arc<Place>> = self.fleet.nodes.iter().skip(spared).collect();
         loop {
             random.shuffle(&mut places);
             if let Some((place, process)) = places.iter().find_map(|place| Some((*place, place.take()?))) {

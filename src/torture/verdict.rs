@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::client::Record;
 use super::fault::Fault;
-use super::ledger::{Attempt, Books, Ending, Job, Strike, Ticket};
+use super::ledger::{Attempt, Books, Ending, Job, Sighting, Strike, Ticket};
 use super::load::{self, Load, Number};
 use super::reconcile::Records;
 
@@ -116,8 +116,6 @@ const FORGETS: Duration = Duration::from_millis(2500);
 const NOTICED: Duration = Duration::from_millis(250);
 /// A result reaches Redis within this time, while Redis is well.
 const SETTLES: Duration = Duration::from_secs(2);
-/// What a fault of Redis may delay.
-const TROUBLE: Duration = Duration::from_secs(10);
 /// What is due later may begin earlier by this: due jobs are promoted once a second, by each node for itself.
 const OVERTAKES: Duration = Duration::from_secs(4);
 /// Consumption goes on this soon after Redis is back.
@@ -301,20 +299,25 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// A node that dies holds only what it runs and what it has just done.
+    /// A node holds only what it runs and what it has just done, whenever one looks and when it dies.
     fn acknowledgements(&self, findings: &mut Findings) {
-        for kill in self.books.strikes.iter().filter(|strike| strike.fault == Fault::Kill) {
-            for &number in &kill.held {
-                let Some(job) = self.books.jobs.get(number as usize) else { continue };
-                let own = self.attempts(job).filter(|attempt| Some(attempt.life) == kill.life);
-                let late =
-                    own.filter_map(Attempt::done).any(|at| at + SETTLES < kill.at && !self.troubled(at, kill.at));
-                if late {
-                    findings.acknowledged_late += 1;
-                    findings.example(number, "was done, and not settled when its node died long after");
-                }
+        let kills = self.books.strikes.iter().filter(|strike| strike.fault == Fault::Kill);
+        let at_death = kills
+            .flat_map(|kill| kill.held.iter().filter_map(|&job| Some(Sighting { at: kill.at, job, life: kill.life? })));
+        let mut late: Vec<Number> = Vec::new();
+        for seen in at_death.chain(self.books.sightings.iter().copied()) {
+            let Some(job) = self.books.jobs.get(seen.job as usize) else { continue };
+            // Its last attempt there: it may have come back to the same node, and run again.
+            let last = self.attempts(job).filter(|attempt| attempt.life == seen.life).last();
+            let Some(done) = last.and_then(Attempt::done) else { continue };
+            if self.well_since(&seen, done).is_some_and(|well| well + SETTLES < seen.at) {
+                late.push(seen.job);
             }
         }
+        late.sort_unstable();
+        late.dedup();
+        findings.acknowledged_late = late.len();
+        late.iter().for_each(|&job| findings.example(job, "was done, and long after it was not settled"));
     }
 
     /// Jobs that others overtook, which were due later. Jobs that were caught up in a fault are left out.
@@ -355,11 +358,24 @@ impl<'a> Case<'a> {
         self.terms.forgetful && kills.into_iter().any(|kill| then + FORGETS > kill.at && then < kill.over)
     }
 
-    /// Whether something was wrong with Redis, or with the way to it.
-    fn troubled(&self, from: Instant, to: Instant) -> bool {
-        let troubles = self.books.strikes.iter();
-        let mut troubles = troubles.filter(|strike| !matches!(strike.fault, Fault::Kill | Fault::Stop | Fault::Term));
-        troubles.any(|strike| strike.at < to && strike.over + TROUBLE > from)
+    /// From when on nothing kept the node from settling what it had done at `done`, until it was seen to hold it;
+    /// `None`: it was gone by then.
+    fn well_since(&self, seen: &Sighting, done: Instant) -> Option<Instant> {
+        let mut well = done;
+        for strike in self.books.strikes.iter().filter(|strike| strike.at < seen.at) {
+            let its_own = strike.life == Some(seen.life);
+            match strike.fault {
+                Fault::Kill | Fault::Term if its_own => return None,
+                Fault::Kill | Fault::Term => {}
+                Fault::Stop if !its_own => {}
+                _ if its_own || strike.life.is_none() => {
+                    let resumed = strike.resumed.iter().copied().flatten().max().unwrap_or_default();
+                    well = well.max(strike.over + resumed);
+                }
+                _ => {}
+            }
+        }
+        Some(well)
     }
 
     fn held(&self, job: Number) -> &[&'a Strike] {

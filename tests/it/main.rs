@@ -17,4 +17,5 @@ mod rq;
 mod schedule;
 mod secrets;
 mod stop;
+mod torture;
 mod workload;
