@@ -128,7 +128,9 @@ fn run(path: &Path) -> ExitCode {
         Err(error) => {
             tracing::error!("failed to {error}");
             ExitCode::from(match error {
-                StartError::Config(_) | StartError::Handlers(_) | StartError::Store(_) => exit::CONFIG,
+                StartError::Config(_) | StartError::Handlers(_) | StartError::Store(_) | StartError::Eviction(_) => {
+                    exit::CONFIG
+                }
                 _ => exit::FAILED,
             })
         }

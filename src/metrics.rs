@@ -15,7 +15,10 @@ pub(crate) enum Ending {
     Completed,
     Failed,
     TimedOut,
+    Snoozed,
+    Expired,
     Interrupted,
+    Cancelled,
 }
 
 impl EncodeLabelValue for Ending {
@@ -24,7 +27,10 @@ impl EncodeLabelValue for Ending {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
+            Self::Snoozed => "snoozed",
+            Self::Expired => "expired",
             Self::Interrupted => "interrupted",
+            Self::Cancelled => "cancelled",
         };
         word.encode(encoder)
     }

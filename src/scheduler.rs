@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError, Fired};
 use crate::clock;
 use crate::config::{CatchUp, Config, Overlap, Schedule};
-use crate::job::{Job, JobId, Origin, Timestamp};
+use crate::job::{Job, JobId, Origin, Priority, Timestamp};
 
 /// The scheduler of one node.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ impl Scheduler {
         let Some(fire) = self.next.get(name).and_then(|(_, next)| *next).filter(|fire| *fire <= now) else {
             return Ok(());
         };
-        let job = job(schedule, fire, now);
+        let expires = self.config.load().tasks.get(&schedule.task).and_then(|task| task.expiry(now));
+        let job = Job { expires, ..job(schedule, fire, now) };
         match self.broker.fire(name, fire, &job, schedule.overlap == Overlap::Skip).await? {
             Fired::Enqueued => tracing::info!(schedule = %name, job = %job.id, "fired"),
             Fired::DoneBefore => {}
@@ -93,7 +94,10 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         enqueued_at: now,
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 

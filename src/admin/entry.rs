@@ -2,6 +2,8 @@
 //!
 //! Knows the fields of a job and what each may hold; putting jobs in is [`super::enqueue`]'s.
 
+mod retry;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
 use crate::config::{Config, NamePattern, Task, bind};
-use crate::job::{Args, Job, JobId, Origin, QueueName, Timestamp};
+use crate::job::{Args, Job, JobId, Origin, Priority, QueueName, Timestamp};
 
 /// Jobs in one request.
 const BULK: usize = 1000;
@@ -21,11 +23,12 @@ const HORIZON: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the ids of a schedule's jobs start with: a job of such an id would stand in for a fire.
 const SCHEDULE_IDS: &str = "cron:";
+const AN_INSTANT: &str = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
 /// How much of a wrong value is repeated to the client.
 const QUOTED: usize = 80;
 
 /// The fields of one job.
-const FIELDS: [&str; 7] = ["task", "args", "queue", "id", "in", "at", "timeout"];
+const FIELDS: [&str; 10] = ["task", "args", "queue", "id", "in", "at", "timeout", "expires", "retry", "priority"];
 
 /// A job that can be enqueued as it stands.
 #[derive(Debug)]
@@ -95,19 +98,32 @@ impl Fields<'_> {
         if timeout == Some(Duration::ZERO) {
             self.wrong("timeout", "a timeout of nothing would stop every attempt at once");
         }
+        let priority = self.priority();
+        let expires = self.expires(due.unwrap_or(now), now);
+        let policy = task.and_then(|task| task.retry.as_ref());
+        let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
+        let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
         if self.errors.len() > before {
             return None;
         }
         let id_is_chosen = chosen.is_some();
         let id = chosen.unwrap_or_else(fresh_id);
+        let expires = expires.or_else(|| task.expiry(due.unwrap_or(now)));
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
-        let job = Job { id, queue, task, args, origin, enqueued_at, due, timeout, retry: None };
+        let args_apart = None;
+        let job =
+            Job { id, queue, task, args, origin, enqueued_at, due, timeout, expires, retry, priority, args_apart };
         Some(Entry { job, id_is_chosen })
     }
 
     fn wrong(&mut self, field: &str, detail: impl Into<String>) {
-        let pointer = format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"));
+        self.wrong_at(&escaped(field), detail);
+    }
+
+    /// `place` is the rest of a pointer.
+    fn wrong_at(&mut self, place: &str, detail: impl Into<String>) {
+        let pointer = format!("{}/{place}", self.at);
         self.errors.push(FieldError { pointer, detail: detail.into() });
     }
 
@@ -199,23 +215,62 @@ impl Fields<'_> {
                 None
             }
             (Some(span), None) => Some(now.after(span)),
-            (None, Some(at)) => self.instant(&at, now),
+            (None, Some(text)) => {
+                let Some(at) = instant(&text) else {
+                    self.wrong("at", format!("{} is not an RFC 3339 time; write {AN_INSTANT}", quoted(&text)));
+                    return None;
+                };
+                if at > now.after(HORIZON) {
+                    self.wrong("at", "a job may be due up to ten years ahead");
+                }
+                // All past ones mean at once.
+                (at > now).then_some(at)
+            }
             (None, None) => None,
         }
     }
 
-    fn instant(&mut self, text: &str, now: Timestamp) -> Option<Timestamp> {
-        let Ok(at) = DateTime::parse_from_rfc3339(text) else {
-            let example = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
-            self.wrong("at", format!("{} is not an RFC 3339 time; write {example}", quoted(text)));
-            return None;
+    /// After when the job is not worth starting: an instant, or a span from the time at which it is `due`.
+    fn expires(&mut self, due: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let text = self.text("expires", "10m")?;
+        let at = match (humantime::parse_duration(&text), instant(&text)) {
+            (Ok(span), _) if span.is_zero() => {
+                self.wrong("expires", "a job that expires at once would never start");
+                return None;
+            }
+            (Ok(span), _) => due.after(span),
+            (_, Some(at)) => at,
+            (Err(_), None) => {
+                let detail = format!("write a duration like \"10m\" or a time like {AN_INSTANT}");
+                self.wrong("expires", format!("{} is no duration and no RFC 3339 time; {detail}", quoted(&text)));
+                return None;
+            }
         };
-        // Instants before 1970 are past, and all past ones mean at once.
-        let at = Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0));
-        if at > now.after(HORIZON) {
-            self.wrong("at", "a job may be due up to ten years ahead");
+        if at <= now {
+            self.wrong("expires", format!("{at} is past; the job would never start"));
+        } else if at <= due {
+            self.wrong("expires", format!("the job would expire before it is due, which is at {due}"));
+        } else if at > due.after(HORIZON) {
+            self.wrong("expires", "a job may expire up to ten years after it is due");
         }
-        (at > now).then_some(at)
+        Some(at)
+    }
+
+    /// How urgent it is; as usual when nothing is said.
+    fn priority(&mut self) -> Priority {
+        let given = match self.entry.get("priority") {
+            None | Some(Value::Null) => return Priority::default(),
+            Some(given) => given,
+        };
+        let priority = given.as_i64().and_then(Priority::new);
+        if priority.is_none() {
+            let (first, last) = (Priority::RANGE.start(), Priority::RANGE.end());
+            self.wrong(
+                "priority",
+                format!("\"priority\" must be a whole number from {first} (first) to {last} (last)"),
+            );
+        }
+        priority.unwrap_or_default()
     }
 
     fn duration(&mut self, field: &'static str, longest: Duration) -> Option<Duration> {
@@ -233,6 +288,17 @@ impl Fields<'_> {
         }
         None
     }
+}
+
+/// An RFC 3339 time. Instants before 1970 are past, and so is its first one.
+fn instant(text: &str) -> Option<Timestamp> {
+    let at = DateTime::parse_from_rfc3339(text).ok()?;
+    Some(Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0)))
+}
+
+/// A field's name inside a JSON pointer.
+fn escaped(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
 }
 
 fn fresh_id() -> JobId {

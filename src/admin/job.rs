@@ -11,8 +11,11 @@ use super::Shared;
 use super::answer::{Answer, json};
 use super::problem::{Problem, ProblemKind};
 use crate::config::{Config, JobSecrets};
-use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, Origin, QueueName, State, Timestamp};
-use crate::store::JobView;
+use crate::job::{
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, RetryPolicy, State,
+    Timestamp,
+};
+use crate::store::Standing;
 
 /// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
 #[derive(Serialize)]
@@ -30,6 +33,12 @@ struct Shown<'a> {
     /// The job's own timeout, when its producer asked for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    /// No attempt starts after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    /// The job's own policy, when its producer sent one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<ShownRetry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<ShownAttempt>,
     history: ShownHistory,
@@ -45,6 +54,23 @@ enum ShownOrigin<'a> {
     Wire { wire: &'static str, list: &'a str },
 }
 
+/// A retry policy in the form in which one is written.
+#[derive(Serialize)]
+struct ShownRetry<'a> {
+    limit: u32,
+    backoff: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delays: Option<Vec<String>>,
+    max_delay: String,
+    jitter: f64,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    span: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    never: Vec<&'a str>,
+}
+
 /// The attempt that runs now.
 #[derive(Serialize)]
 struct ShownAttempt {
@@ -58,10 +84,23 @@ struct ShownHistory {
     failures: u32,
     crashes: u32,
     interruptions: u32,
+    snoozes: u32,
+    /// Where the time of `retry.for` begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_started: Option<String>,
+    /// The latest of the snoozes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snooze: Option<ShownSnooze>,
     /// Results of the steps that are done.
     steps: Vec<Value>,
     /// The latest attempts that did not succeed, oldest first.
     mishaps: Vec<ShownMishap>,
+}
+
+#[derive(Serialize)]
+struct ShownSnooze {
+    at: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -89,6 +128,9 @@ struct ShownEnd {
     node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
+    /// Why there is no further attempt, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     result: Value,
 }
 
@@ -102,7 +144,7 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result
     Ok(json(StatusCode::OK, &shown(config, &view)))
 }
 
-fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
+fn shown<'a>(config: &Config, view: &'a Standing) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -110,15 +152,37 @@ fn shown<'a>(config: &Config, view: &'a JobView) -> Shown<'a> {
         id: job.id.as_str(),
         task: job.task.as_str(),
         queue: job.queue.as_str(),
-        state: view.state,
+        state: view.state(),
         args: secrets.args().clone(),
         origin: origin(&job.origin),
         enqueued_at: job.enqueued_at.to_string(),
         due: view.due.or(job.due).map(|due| due.to_string()),
         timeout: job.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        expires: job.expires.map(|at| at.to_string()),
+        retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
+    }
+}
+
+fn shown_retry(policy: &RetryPolicy) -> ShownRetry<'_> {
+    let words = |span: &Duration| humantime::format_duration(*span).to_string();
+    let (backoff, delay, delays) = match &policy.backoff {
+        Backoff::Fixed { delay } => ("fixed", Some(words(delay)), None),
+        Backoff::Exponential { delay } => ("exponential", Some(words(delay)), None),
+        Backoff::Sidekiq => ("sidekiq", None, None),
+        Backoff::List { delays } => ("list", None, Some(delays.iter().map(words).collect())),
+    };
+    ShownRetry {
+        limit: policy.limit,
+        backoff,
+        delay,
+        delays,
+        max_delay: words(&policy.max_delay),
+        jitter: policy.jitter,
+        span: policy.span.as_ref().map(words),
+        never: policy.never.iter().map(FailurePattern::as_str).collect(),
     }
 }
 
@@ -131,8 +195,8 @@ fn origin(origin: &Origin) -> ShownOrigin<'_> {
     }
 }
 
-fn attempt(view: &JobView) -> Option<ShownAttempt> {
-    let active = view.active.as_ref().filter(|_| view.state == State::Active)?;
+fn attempt(view: &Standing) -> Option<ShownAttempt> {
+    let active = view.active.as_ref().filter(|_| view.state() == State::Active)?;
     Some(ShownAttempt {
         number: view.history.next_attempt(),
         node: active.node.to_string(),
@@ -145,6 +209,12 @@ fn history(history: &History, secrets: &JobSecrets) -> ShownHistory {
         failures: history.failures,
         crashes: history.crashes,
         interruptions: history.interruptions,
+        snoozes: history.snoozes,
+        first_started: history.first_started.map(|at| at.to_string()),
+        snooze: history
+            .snooze
+            .as_ref()
+            .map(|snooze| ShownSnooze { at: snooze.at.to_string(), reason: secrets.text(&snooze.reason) }),
         steps: history.steps.iter().map(|step| secrets.value(step)).collect(),
         mishaps: history.mishaps.iter().map(|mishap| shown_mishap(mishap, secrets)).collect(),
     }
@@ -171,6 +241,7 @@ fn shown_end(end: &End, secrets: &JobSecrets) -> ShownEnd {
         duration_seconds: end.started.map(length).map(|length| length.as_secs_f64()),
         node: end.node.as_ref().map(ToString::to_string),
         cause: end.cause,
+        reason: end.reason.as_deref().map(|reason| secrets.text(reason)),
         result: secrets.value(&end.result),
     }
 }

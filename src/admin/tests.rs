@@ -162,7 +162,7 @@ fn name(text: &str) -> QueueName {
 }
 
 fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
-    let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
+    let keep = Retention { age: Duration::from_secs(3600), count: 1000, bytes: u64::MAX };
     let queue = Queue {
         name: name(text),
         lists,
@@ -173,10 +173,13 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
             backoff: Backoff::Fixed { delay: Duration::ZERO },
             max_delay: Duration::ZERO,
             jitter: 0.0,
+            span: None,
+            never: Vec::new(),
         },
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        ageing: Queue::AGEING,
     };
     (name(text), Arc::new(queue))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis::Pipeline;
 
-use super::enqueue::encode;
+use super::enqueue::{Record, encode};
 use super::exchange::encode_history;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
@@ -74,7 +74,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Vec<Taken>, BrokerError> {
         let keys = self.keys(queue);
-        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases];
+        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses];
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
@@ -139,17 +139,45 @@ impl Broker {
             &keys.cancelled,
             &keys.outbox,
             &keys.counters,
+            &keys.large,
+            &keys.parked,
         ];
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
         for admission in admissions {
-            add(&mut pipeline, admission, now)?;
+            self.add(&mut pipeline, admission, now)?;
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let codes: Vec<u8> = Script::admit.reply(reply, "a number for each message")?;
         let admitted: Vec<Admitted> = codes.into_iter().map(admitted).collect();
         self.owe_refusals(admissions, &admitted);
         Ok(admitted)
+    }
+
+    fn add(&self, pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result<(), BrokerError> {
+        pipeline.arg(&admission.taken.field);
+        match &admission.verdict {
+            Verdict::Job(job) => {
+                let Record { text, large } = encode(job)?;
+                let (set, score) = self.place(job, now);
+                pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(score).arg("").arg(large);
+            }
+            Verdict::Refused(job, history) => {
+                let (Record { text, large }, history) = (encode(job)?, encode_history(history)?);
+                pipeline.arg(job.id.as_str()).arg(text).arg("dead").arg(now.as_millis()).arg(history).arg(large);
+            }
+            Verdict::Dropped => {
+                pipeline.arg("").arg("").arg("drop").arg(0).arg("").arg("");
+            }
+        }
+        match &admission.mark {
+            None => pipeline.arg(0),
+            Some(mark) => {
+                pipeline.arg(3 + 2 * mark.fields.len()).arg(&mark.key).arg(mark.withdrawn.0).arg(mark.withdrawn.1);
+                mark.fields.iter().fold(pipeline, |call, (name, value)| call.arg(name).arg(value))
+            }
+        };
+        Ok(())
     }
 
     /// The producers of refused messages are owed an answer.
@@ -168,34 +196,6 @@ fn side(wire: Wire) -> &'static str {
         Wire::Celery => "R",
         Wire::Rq => "L",
     }
-}
-
-fn add(pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result<(), BrokerError> {
-    pipeline.arg(&admission.taken.field);
-    match &admission.verdict {
-        Verdict::Job(job) => {
-            let (set, at) = match job.due {
-                Some(due) if due > now => ("scheduled", due),
-                _ => ("pending", job.enqueued_at),
-            };
-            pipeline.arg(job.id.as_str()).arg(encode(job)?).arg(set).arg(at.as_millis()).arg("");
-        }
-        Verdict::Refused(job, history) => {
-            let history = encode_history(history)?;
-            pipeline.arg(job.id.as_str()).arg(encode(job)?).arg("dead").arg(now.as_millis()).arg(history);
-        }
-        Verdict::Dropped => {
-            pipeline.arg("").arg("").arg("drop").arg(0).arg("");
-        }
-    }
-    match &admission.mark {
-        None => pipeline.arg(0),
-        Some(mark) => {
-            pipeline.arg(3 + 2 * mark.fields.len()).arg(&mark.key).arg(mark.withdrawn.0).arg(mark.withdrawn.1);
-            mark.fields.iter().fold(pipeline, |call, (name, value)| call.arg(name).arg(value))
-        }
-    };
-    Ok(())
 }
 
 fn admitted(code: u8) -> Admitted {

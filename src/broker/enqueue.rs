@@ -2,9 +2,10 @@
 
 use redis::Pipeline;
 
+use super::place;
 use super::script::Script;
 use super::{Broker, BrokerError};
-use crate::job::{Job, QueueName};
+use crate::job::{Args, Job, QueueName, Timestamp};
 
 /// What became of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +30,12 @@ impl Broker {
         for (queue, indexes) in by_queue(jobs) {
             for batch in indexes.chunks(BATCH) {
                 let keys = self.keys(&queue);
-                Script::enqueue.call(&mut pipeline, &[&keys.jobs, &keys.pending, &keys.scheduled]);
+                Script::enqueue.call(&mut pipeline, &[&keys.jobs, &keys.large, &keys.pending, &keys.scheduled]);
                 for &index in batch {
                     let job = &jobs[index];
-                    let (set, at) = match job.due {
-                        Some(due) if due > job.enqueued_at => ("scheduled", due),
-                        _ => ("pending", job.enqueued_at),
-                    };
-                    pipeline.arg(job.id.as_str()).arg(encode(job)?).arg(set).arg(at.as_millis());
+                    let Record { text, large } = encode(job)?;
+                    let (set, score) = self.place(job, job.enqueued_at);
+                    pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(score).arg(large);
                 }
                 calls.push(batch.to_vec());
             }
@@ -56,6 +55,14 @@ impl Broker {
         }
         Ok(results)
     }
+
+    /// The set that a new job goes to, and its place there.
+    pub(super) fn place(&self, job: &Job, now: Timestamp) -> (&'static str, String) {
+        match job.due {
+            Some(due) if due > now => ("scheduled", place::at_its_time(job.priority, due).to_string()),
+            _ => ("pending", place::in_line(job.priority, job.enqueued_at, self.ageing(&job.queue)).to_string()),
+        }
+    }
 }
 
 /// The indexes of each queue's jobs, in their order.
@@ -70,7 +77,27 @@ fn by_queue(jobs: &[Job]) -> Vec<(QueueName, Vec<usize>)> {
     queues
 }
 
-/// The record as it stands in the `jobs` hash.
-pub(super) fn encode(job: &Job) -> Result<String, BrokerError> {
-    serde_json::to_string(job).map_err(|error| BrokerError::Encode(error.to_string()))
+/// Arguments of more bytes stand beside the record: the line, its claims and its lists stay small.
+const LARGE: usize = 64 * 1024;
+
+/// A job as it is written.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// For the `jobs` hash.
+    pub(super) text: String,
+    /// For the `large` hash; empty when the arguments stand in the record.
+    pub(super) large: String,
+}
+
+/// The job as it is written.
+pub(super) fn encode(job: &Job) -> Result<Record, BrokerError> {
+    let text = serde_json::to_string(job).map_err(|error| BrokerError::Encode(error.to_string()))?;
+    if text.len() <= LARGE && job.args_apart.is_none() {
+        return Ok(Record { text, large: String::new() });
+    }
+    let large = serde_json::to_string(&job.args).map_err(|error| BrokerError::Encode(error.to_string()))?;
+    let apart = (large.len() > LARGE).then_some(large.len() as u64);
+    let (args, large) = if apart.is_some() { (Args::new(), large) } else { (job.args.clone(), String::new()) };
+    let text = serde_json::to_string(&Job { args, args_apart: apart, ..job.clone() });
+    Ok(Record { text: text.map_err(|error| BrokerError::Encode(error.to_string()))?, large })
 }

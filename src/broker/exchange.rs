@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use redis::{Pipeline, Value};
+use redis::{FromRedisValue, Pipeline, Value};
 
 use super::held::Hold;
-use super::script::Script;
+use super::place;
+use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
 use crate::config::Queue;
-use crate::job::{Decision, History, Job, Next, Origin, QueueName, State, Timestamp};
-use crate::store::QueueKeys;
+use crate::job::{Decision, History, Job, Next, NodeId, Origin, QueueName, State, Timestamp};
+use crate::store::{QueueKeys, accepted};
 
 /// A job that is ours for one attempt. Not `Clone`: [`Broker::exchange`] takes it by value, so it is settled once.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct Claim {
     /// Shared with the running attempt; the claim itself stays with the pool.
     pub job: Arc<Job>,
     pub history: History,
-    /// Proof that the claim is ours; grows with every claim of the queue.
+    /// Proof, with the job's id, that the claim is ours; grows with every round trip that claims from the queue.
     pub token: u64,
     pub started: Timestamp,
     /// Says that we know of it, for as long as it exists.
@@ -37,6 +38,18 @@ pub(crate) enum Settled {
     Applied,
     /// The lease was lost and somebody else has the job: the late result counts for nothing.
     Refused,
+    /// The job would have gone on, and somebody has asked for its end: its claim is in [`Exchange::to_cancel`].
+    ToBeCancelled,
+}
+
+/// How the queue stands, as a claim found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    Open,
+    /// There may be more to claim than came: jobs of a task that runs again are still coming back.
+    More,
+    /// The whole queue is paused.
+    Paused,
 }
 
 /// What one round trip brought.
@@ -44,15 +57,17 @@ pub(crate) enum Settled {
 pub(crate) struct Exchange {
     /// For each settlement, in order. `Err` holds those that are not known to be applied: to be sent again.
     pub settled: Result<Vec<Settled>, (BrokerError, Vec<Settlement>)>,
+    /// Claims that stay ours until they are settled as cancelled.
+    pub to_cancel: Vec<Claim>,
     pub promoted: Result<(), BrokerError>,
-    pub claims: Result<Vec<Claim>, BrokerError>,
+    pub claims: Result<(Vec<Claim>, Line), BrokerError>,
 }
 
 impl Exchange {
     /// Nothing is known to have happened.
     fn failed(error: BrokerError, settlements: Vec<Settlement>) -> Self {
         let settled = if settlements.is_empty() { Ok(Vec::new()) } else { Err((error.clone(), settlements)) };
-        Self { settled, promoted: Ok(()), claims: Err(error) }
+        Self { settled, to_cancel: Vec::new(), promoted: Ok(()), claims: Err(error) }
     }
 }
 
@@ -76,12 +91,12 @@ impl Broker {
         let settlements = super::sabotage::hold_back(settlements, want);
         let keys = self.keys(&queue.name);
         let mut pipeline = Pipeline::new();
-        if let Err(error) = add_settles(&mut pipeline, &keys, queue, &settlements) {
+        if let Err(error) = self.add_settles(&mut pipeline, &keys, queue, &settlements) {
             return Exchange::failed(error, settlements);
         }
         if promote {
             Script::promote.call(&mut pipeline, &[&keys.scheduled, &keys.retry, &keys.pending]);
-            pipeline.arg(now.as_millis()).arg(PROMOTE);
+            pipeline.arg(now.as_millis()).arg(PROMOTE).arg(queue.ageing.as_millis().to_string());
         }
         if want > 0 {
             self.add_claim(&mut pipeline, &keys, want, now);
@@ -90,40 +105,87 @@ impl Broker {
             Ok(replies) => replies.into_iter(),
             Err(error) => return Exchange::failed(error.into(), settlements),
         };
-        let settled = self.read_settles(settlements, &mut replies);
+        let mut to_cancel = Vec::new();
+        let settled = self.read_settles(settlements, &mut replies, &mut to_cancel);
         let promoted = match promote.then(|| replies.next()).flatten() {
             Some(reply) => Script::promote.reply::<u64>(reply, "a count").map(drop),
             None => Ok(()),
         };
         let claims = match replies.next() {
-            Some(reply) if want > 0 => self.read_claims(&queue.name, reply, now),
-            _ => Ok(Vec::new()),
+            Some(reply) if want > 0 => self.claimed(&queue.name, reply, now).await,
+            _ => Ok((Vec::new(), Line::Open)),
         };
-        #[cfg(debug_assertions)]
-        self.mark(&queue.name, claims.as_deref().unwrap_or_default()).await;
-        Exchange { settled, promoted, claims }
+        Exchange { settled, to_cancel, promoted, claims }
     }
 
     fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, want: usize, now: Timestamp) {
-        let touched = [&keys.pending, &keys.jobs, &keys.history, &keys.active, &keys.leases, &keys.counters];
+        let touched = [
+            &keys.pending,
+            &keys.jobs,
+            &keys.history,
+            &keys.active,
+            &keys.leases,
+            &keys.counters,
+            &keys.pauses,
+            &keys.parked,
+        ];
         Script::claim.call(pipeline, &touched.map(String::as_str));
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(want);
     }
 
-    fn read_claims(&self, queue: &QueueName, reply: Value, now: Timestamp) -> Result<Vec<Claim>, BrokerError> {
-        let flat: Vec<Vec<u8>> = Script::claim.reply(reply, "texts")?;
-        let mut claims = Vec::with_capacity(flat.len() / 4);
-        for claim in flat.chunks_exact(4) {
-            match self.read_claim(queue, &claim[1], &claim[2], &claim[3], now) {
+    /// The claims, each with its arguments.
+    async fn claimed(
+        &self,
+        queue: &QueueName,
+        reply: Value,
+        now: Timestamp,
+    ) -> Result<(Vec<Claim>, Line), BrokerError> {
+        let (mut claims, line) = self.read_claims(queue, reply, now)?;
+        // If this fails the claims are dropped, and given back by the next sweep.
+        self.fetch_large(queue, &mut claims).await?;
+        #[cfg(debug_assertions)]
+        self.mark(queue, &claims).await;
+        Ok((claims, line))
+    }
+
+    fn read_claims(&self, queue: &QueueName, reply: Value, now: Timestamp) -> Result<(Vec<Claim>, Line), BrokerError> {
+        const EXPECTED: &str = "a word, a token, and texts in pairs";
+        let texts: Vec<Vec<u8>> = Script::claim.reply(reply, EXPECTED)?;
+        let Some(([word, token], found)) = texts.split_first_chunk::<2>() else {
+            return Err(BrokerError::Answer { script: "claim", expected: EXPECTED });
+        };
+        let line = match word.as_slice() {
+            b"paused" => Line::Paused,
+            b"more" => Line::More,
+            _ => Line::Open,
+        };
+        let mut claims = Vec::with_capacity(found.len() / 2);
+        for claim in found.chunks_exact(2) {
+            match self.read_claim(queue, token, &claim[0], &claim[1], now) {
                 Ok(claim) => claims.push(claim),
                 // It stays active under a token that nobody holds: the next sweep finds it and buries it.
-                Err(error) => {
-                    let job = String::from_utf8_lossy(&claim[0]);
-                    tracing::error!(%queue, %job, "a claimed job is unreadable: {error}");
-                }
+                Err(error) => tracing::error!(%queue, "a claimed job is unreadable: {error}"),
             }
         }
-        Ok(claims)
+        Ok((claims, line))
+    }
+
+    /// Fetches the arguments that are too large for the record, of the jobs that have such.
+    async fn fetch_large(&self, queue: &QueueName, claims: &mut [Claim]) -> Result<(), BrokerError> {
+        let key = self.keys(queue).large;
+        // One at a time: each may be as large as a request.
+        for claim in claims.iter_mut().filter(|claim| claim.job.args_apart.is_some()) {
+            let mut pipeline = Pipeline::new();
+            pipeline.hget(&key, claim.job.id.as_str());
+            let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+            let text: Vec<u8> = FromRedisValue::from_redis_value(reply).unwrap_or_default();
+            match serde_json::from_slice(&text) {
+                Ok(args) => Arc::make_mut(&mut claim.job).args = args,
+                // It runs without them, fails on the first one that is missing, and dies with that reason.
+                Err(error) => tracing::error!(%queue, job = %claim.job.id, "its arguments cannot be read: {error}"),
+            }
+        }
+        Ok(())
     }
 
     /// A claim from the texts that a script gives; from here on it is held.
@@ -142,7 +204,7 @@ impl Broker {
             text => serde_json::from_slice(text).map_err(|_| broken("a job's history"))?,
         };
         let token = std::str::from_utf8(token).ok().and_then(|token| token.parse().ok()).ok_or(broken("a token"))?;
-        let hold = self.held.hold(queue, token);
+        let hold = self.held.hold(queue, &job.id, token);
         Ok(Claim { job: Arc::new(job), history, token, started, _hold: hold })
     }
 
@@ -150,6 +212,7 @@ impl Broker {
         &self,
         settlements: Vec<Settlement>,
         replies: &mut impl Iterator<Item = Value>,
+        to_cancel: &mut Vec<Claim>,
     ) -> Result<Vec<Settled>, (BrokerError, Vec<Settlement>)> {
         if settlements.is_empty() {
             return Ok(Vec::new());
@@ -163,15 +226,44 @@ impl Broker {
         if codes.len() != settlements.len() {
             return Err((BrokerError::Answer { script: "settle", expected }, settlements));
         }
-        let outcomes = settlements.into_iter().zip(codes).map(|(settlement, code)| self.close(settlement, code));
-        Ok(outcomes.collect())
+        let answered = settlements.into_iter().zip(codes);
+        Ok(answered.map(|(settlement, code)| self.close(settlement, code, to_cancel)).collect())
+    }
+
+    fn add_settles(
+        &self,
+        pipeline: &mut Pipeline,
+        keys: &QueueKeys,
+        queue: &Queue,
+        settlements: &[Settlement],
+    ) -> Result<(), BrokerError> {
+        if settlements.is_empty() {
+            return Ok(());
+        }
+        call_settle(pipeline, keys, queue.keep_completed.count, queue.keep_dead.count);
+        for Settlement { claim, decision } in settlements {
+            let (set, score) = destination(decision, claim, queue);
+            pipeline.arg(claim.job.id.as_str()).arg(holder(claim.token, &self.node, claim.started)).arg(set).arg(score);
+            pipeline.arg(encode_history(&decision.history)?).arg(counter(decision, &claim.history));
+            if owes_reply(&claim.job, decision.next) {
+                pipeline.arg(claim.token)
+            } else {
+                pipeline.arg("")
+            };
+        }
+        Ok(())
     }
 
     /// The settle is answered: the claim is no longer ours, and the producer is owed an answer.
-    fn close(&self, settlement: Settlement, code: u8) -> Settled {
+    fn close(&self, settlement: Settlement, code: u8, to_cancel: &mut Vec<Claim>) -> Settled {
         let Settlement { claim, decision } = settlement;
-        if code == 0 {
-            return Settled::Refused;
+        match code {
+            0 => return Settled::Refused,
+            3 => {
+                to_cancel.push(claim);
+                return Settled::ToBeCancelled;
+            }
+            _ => {}
         }
         if owes_reply(&claim.job, decision.next) {
             self.owed.send(OwedJob { job: claim.job, history: decision.history, token: claim.token });
@@ -180,31 +272,13 @@ impl Broker {
     }
 }
 
-fn add_settles(
-    pipeline: &mut Pipeline,
-    keys: &QueueKeys,
-    queue: &Queue,
-    settlements: &[Settlement],
-) -> Result<(), BrokerError> {
-    if settlements.is_empty() {
-        return Ok(());
-    }
-    call_settle(pipeline, keys, queue.keep_completed.count, queue.keep_dead.count);
-    for Settlement { claim, decision } in settlements {
-        let (set, score) = destination(decision, claim);
-        pipeline.arg(claim.job.id.as_str()).arg(claim.token).arg(set).arg(score.as_millis());
-        pipeline.arg(encode_history(&decision.history)?);
-        pipeline.arg(counter(decision, &claim.history)).arg(u8::from(owes_reply(&claim.job, decision.next)));
-    }
-    Ok(())
-}
-
 /// Starts a call of `settle`; the settles follow as arguments.
 pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_completed: usize, keep_dead: usize) {
     let touched = [
         &keys.active,
         &keys.history,
         &keys.jobs,
+        &keys.large,
         &keys.pending,
         &keys.retry,
         &keys.completed,
@@ -212,9 +286,15 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.cancelled,
         &keys.counters,
         &keys.outbox,
+        &keys.cancels,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
     pipeline.arg(keep_completed).arg(keep_dead);
+}
+
+/// Who runs a job, as it stands in the `active` hash.
+pub(super) fn holder(token: u64, node: &NodeId, started: Timestamp) -> String {
+    format!("{token} {node} {}", started.as_millis())
 }
 
 /// The history as it stands in the `history` hash.
@@ -223,12 +303,13 @@ pub(super) fn encode_history(history: &History) -> Result<String, BrokerError> {
 }
 
 /// The set a job goes to, and its place in it. A released job gets its old place back, before what came later.
-fn destination(decision: &Decision, claim: &Claim) -> (&'static str, Timestamp) {
+fn destination(decision: &Decision, claim: &Claim, queue: &Queue) -> (&'static str, String) {
+    let job = &claim.job;
     match decision.next {
-        Next::Release => ("pending", claim.job.due.unwrap_or(claim.job.enqueued_at)),
-        Next::Retry { at } => ("retry", at),
+        Next::Release => ("pending", place::in_line(job.priority, place::waits_since(job), queue.ageing).to_string()),
+        Next::Retry { at } => ("retry", place::at_its_time(job.priority, at).to_string()),
         Next::End(state) => {
-            let at = decision.history.end.as_ref().map_or(claim.started, |end| end.at);
+            let at = decision.history.end.as_ref().map_or(claim.started, |end| end.at).as_millis().to_string();
             match state {
                 State::Completed => ("completed", at),
                 State::Cancelled => ("cancelled", at),

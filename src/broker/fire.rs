@@ -2,7 +2,7 @@
 
 use redis::Pipeline;
 
-use super::enqueue::encode;
+use super::enqueue::{Record, encode};
 use super::script::{Script, only};
 use super::{Broker, BrokerError};
 use crate::job::{Job, QueueName, Timestamp};
@@ -31,11 +31,13 @@ impl Broker {
         skip_overlap: bool,
     ) -> Result<Fired, BrokerError> {
         let keys = self.keys(&job.queue);
-        let touched = [&keys.fires, &keys.jobs, &keys.pending, &keys.scheduled, &keys.retry, &keys.active];
+        let Record { text, large } = encode(job)?;
+        let touched = [&keys.fires, &keys.jobs, &keys.pending, &keys.scheduled, &keys.retry, &keys.active, &keys.large];
         let mut pipeline = Pipeline::new();
         Script::fire.call(&mut pipeline, &touched.map(String::as_str));
-        pipeline.arg(schedule).arg(fire.as_millis()).arg(job.id.as_str()).arg(encode(job)?);
-        pipeline.arg(job.enqueued_at.as_millis()).arg(if skip_overlap { "skip" } else { "" });
+        pipeline.arg(schedule).arg(fire.as_millis()).arg(job.id.as_str()).arg(text);
+        pipeline.arg(job.enqueued_at.as_millis()).arg(self.place(job, job.enqueued_at).1).arg(large);
+        pipeline.arg(if skip_overlap { "skip" } else { "" });
         let reply = only(self.store.link.send(&pipeline).await?)?;
         match Script::fire.reply::<u8>(reply, "0, 1 or 2")? {
             0 => Ok(Fired::DoneBefore),

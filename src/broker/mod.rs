@@ -9,12 +9,18 @@
 //! was lost while we live on, [`Broker::sweep`] compares what Redis says we hold with what we know of.
 
 mod admit;
+mod alter;
+mod cancel;
 mod demand;
 mod enqueue;
 mod exchange;
 mod fire;
 mod held;
+mod nodes;
 mod outbox;
+mod pause;
+mod place;
+mod purge;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod script;
@@ -24,19 +30,24 @@ mod tests;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
+pub(crate) use alter::{Altered, Change};
 pub(crate) use demand::Demand;
 pub(crate) use enqueue::Enqueued;
-pub(crate) use exchange::{Claim, Settled, Settlement};
+pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
+pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Guard, OwedJob, OwedReceiver};
+pub(crate) use pause::{Pause, Paused};
+pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Armed, Watch};
 
+use crate::config::Queue;
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};
 use held::Held;
@@ -53,6 +64,10 @@ pub(crate) struct Broker {
     held: Held,
     /// Free slots of each pool, for the intake.
     demands: Mutex<HashMap<QueueName, Demand>>,
+    /// What a step of priority is worth in each queue of the configuration.
+    ageing: Mutex<HashMap<QueueName, Duration>>,
+    /// Whether this node claims nothing more, because it was told to drain.
+    pub draining: tokio::sync::watch::Sender<bool>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
     pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
@@ -69,6 +84,8 @@ impl Broker {
             lease,
             held: Held::default(),
             demands: Mutex::default(),
+            ageing: Mutex::default(),
+            draining: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
         (broker, receiver)
@@ -78,6 +95,26 @@ impl Broker {
     pub(crate) fn demand(&self, queue: &QueueName) -> Demand {
         let mut demands = self.demands.lock().unwrap_or_else(PoisonError::into_inner);
         demands.entry(queue.clone()).or_default().clone()
+    }
+
+    /// The rules of a queue are in force: by them its jobs are placed in line.
+    pub(crate) fn learn(&self, queue: &Queue) {
+        self.ageings().insert(queue.name.clone(), queue.ageing);
+    }
+
+    /// What a step of priority is worth; as usual in a queue that this node's configuration does not have.
+    fn ageing(&self, queue: &QueueName) -> Duration {
+        self.ageings().get(queue).copied().unwrap_or(Queue::AGEING)
+    }
+
+    fn ageings(&self) -> MutexGuard<'_, HashMap<QueueName, Duration>> {
+        // A panic while it was locked cannot have left it half-changed: every use is a single operation.
+        self.ageing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many claims of this queue the process holds.
+    pub(crate) fn holds(&self, queue: &QueueName) -> usize {
+        self.held.count(queue)
     }
 
     fn keys(&self, queue: &QueueName) -> QueueKeys {

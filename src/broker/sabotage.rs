@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::Pipeline;
 
+use super::exchange::holder;
 use super::{Broker, Claim, Settlement};
 use crate::job::QueueName;
 
@@ -51,7 +52,7 @@ const LATE: Duration = Duration::from_secs(4);
 /// The second round trip of a torn claim, to a Redis that is some way off.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-const FENCE: (&str, &str) = ("if holder and string.sub(holder, 1, #token + 1) == token .. ' ' then", "if true then");
+const FENCE: (&str, &str) = ("if holder == ARGV[at + 1] then", "if true then");
 const MARK: (&str, &str) = ("if #active > 0 then", "if false then");
 
 impl Sabotage {
@@ -64,11 +65,10 @@ impl Sabotage {
             Self::NoReap => {
                 &[("elseif node == nil or not leases[node] or expired_nodes[node] then", "elseif false then")]
             }
-            Self::Unsorted => &[(
-                "local popped = redis.call('ZPOPMIN', KEYS[1], want)",
-                "local popped = redis.call('ZRANDMEMBER', KEYS[1], want, 'WITHSCORES')
-                 for i = 1, #popped, 2 do redis.call('ZREM', KEYS[1], popped[i]) end",
-            )],
+            Self::Unsorted => &[
+                ("ids = redis.call('ZRANGE', KEYS[1], 0, want - 1)", "ids = redis.call('ZRANDMEMBER', KEYS[1], want)"),
+                ("redis.call('ZREMRANGEBYRANK', KEYS[1], 0, #ids - 1)", "redis.call('ZREM', KEYS[1], unpack(ids))"),
+            ],
             Self::TornClaim => &[MARK],
         }
     }
@@ -109,8 +109,7 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("HSET").arg(self.keys(queue).active);
         for claim in claims {
-            let mark = format!("{} {} {}", claim.token, self.node, claim.started.as_millis());
-            pipeline.arg(claim.job.id.as_str()).arg(mark);
+            pipeline.arg(claim.job.id.as_str()).arg(holder(claim.token, &self.node, claim.started));
         }
         // What becomes of it is what this is about.
         let _ = self.store.link.send(&pipeline).await;

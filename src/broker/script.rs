@@ -21,7 +21,10 @@ macro_rules! scripts {
     };
 }
 
-scripts!(admit, adopt, answer, claim, enqueue, fire, heartbeat, promote, prune, reap, retire, settle, take);
+scripts!(
+    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
+    retire, settle, shrink, take,
+);
 
 #[cfg(not(debug_assertions))]
 static LOADED: LazyLock<Vec<&str>> = LazyLock::new(|| SCRIPTS.to_vec());

@@ -3,13 +3,13 @@
 use redis::{FromRedisValue, Pipeline, Value};
 use serde_json::Value as Json;
 
-use super::exchange::{call_settle, encode_history};
+use super::exchange::{call_settle, encode_history, holder};
 use super::script::{Script, only};
 use super::{Broker, BrokerError, Claim};
 use crate::clock;
 use crate::config::Queue;
-use crate::job::{Cause, End, History, Mishap, MishapKind, NodeId, QueueName, State, Timestamp};
-use crate::store::accepted;
+use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, NodeId, QueueName, State, Timestamp};
+use crate::store::{QueueKeys, accepted};
 
 /// What a heartbeat learned about one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub(crate) struct Swept {
 const KEEP_ALL: usize = 1 << 40;
 /// Jobs deleted by one pass over one set.
 const PRUNE: usize = 1000;
+/// More bytes than any Redis holds, and a number that Lua still counts exactly.
+const EXACT: u64 = 1 << 52;
+/// Jobs measured by one step of a walk.
+const SHRINK: u64 = 500;
 
 impl Broker {
     /// Sets this process's clock by Redis's, so that all nodes on it reckon leases and due times by the same one. Says
@@ -111,7 +115,7 @@ impl Broker {
                     let reason = self.last_seen(&found[4], &found[5], started, now);
                     swept.push(Swept { claim, reason, crashed: true });
                 }
-                Err(error) => unreadable.push((found[0].clone(), found[1].clone(), error)),
+                Err(error) => unreadable.push(Unreadable::new(&found[0], &found[1], started, error)),
             }
         }
         // What is in `swept` is held from here on: if the rest fails, it is dropped, and found by the next sweep.
@@ -148,7 +152,7 @@ impl Broker {
         let lost: Vec<(&[u8], &[u8], Timestamp)> = mine
             .chunks_exact(3)
             .filter_map(|own| Some((&*own[0], &*own[1], number(&own[1])?, Timestamp::from_millis(number(&own[2])?))))
-            .filter(|(_, _, token, started)| *started < old && !self.held.knows(queue, *token))
+            .filter(|(id, _, token, started)| *started < old && !self.knows(queue, id, *token))
             .map(|(id, token, _, started)| (id, token, started))
             .collect();
         if lost.is_empty() {
@@ -172,10 +176,15 @@ impl Broker {
                     let reason = "Redis had given it to this node, but the answer was lost on the way".to_owned();
                     swept.push(Swept { claim, reason, crashed: false });
                 }
-                Err(error) => unreadable.push((id.to_vec(), token.to_vec(), error)),
+                Err(error) => unreadable.push(Unreadable::new(id, token, started, error)),
             }
         }
         Ok(())
+    }
+
+    fn knows(&self, queue: &QueueName, id: &[u8], token: u64) -> bool {
+        let id = std::str::from_utf8(id).ok().and_then(|id| JobId::parse(id).ok());
+        id.is_some_and(|id| self.held.knows(queue, &id, token))
     }
 
     /// Ends jobs whose record cannot be read: dead, with the reason. The record stays as it is, for whoever can read it.
@@ -185,7 +194,7 @@ impl Broker {
         }
         let mut pipeline = Pipeline::new();
         call_settle(&mut pipeline, &self.keys(queue), KEEP_ALL, KEEP_ALL);
-        for (id, token, error) in unreadable {
+        for Unreadable { id, token, started, error } in unreadable {
             let job = String::from_utf8_lossy(id);
             tracing::error!(%queue, %job, "its record cannot be read, it is dead: {error}");
             let mut history = History::default();
@@ -199,9 +208,11 @@ impl Broker {
                 detail: None,
             });
             let cause = Some(Cause::Unreadable);
-            let end = End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause };
+            let end =
+                End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause, reason: None };
             history.end = Some(end);
-            pipeline.arg(id).arg(token).arg("dead").arg(now.as_millis()).arg(encode_history(&history)?).arg("").arg(0);
+            pipeline.arg(id).arg(holder(*token, &self.node, *started)).arg("dead").arg(now.as_millis());
+            pipeline.arg(encode_history(&history)?).arg("").arg("");
         }
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
@@ -229,19 +240,53 @@ impl Broker {
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
-        let touched = [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history];
+        let touched = [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large];
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(now.before(queue.keep_completed.age).as_millis());
         pipeline.arg(now.before(queue.keep_dead.age).as_millis());
         pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        Script::prune.reply(reply, "a count")
+        let mut deleted: u64 = Script::prune.reply(reply, "a count")?;
+        for (set, keep) in [(&keys.completed, queue.keep_completed), (&keys.dead, queue.keep_dead)] {
+            deleted += self.shrink(&keys, set, keep.bytes).await?;
+        }
+        self.empty_trash(&queue.name, now).await?;
+        Ok(deleted)
+    }
+
+    /// Deletes the oldest of a set of ended jobs, as many as it takes to keep the rest within `bytes`; says how many.
+    /// Walks from the newest on in steps, so that nobody waits for the whole walk.
+    async fn shrink(&self, keys: &QueueKeys, set: &str, bytes: u64) -> Result<u64, BrokerError> {
+        let (mut rank, mut left, mut deleted) = (0, i64::try_from(bytes.min(EXACT)).unwrap_or(i64::MAX), 0);
+        loop {
+            let mut pipeline = Pipeline::new();
+            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large]);
+            pipeline.arg(rank).arg(SHRINK).arg(left);
+            let reply = only(self.store.link.send(&pipeline).await?)?;
+            let (stay, room, gone): (u64, i64, u64) = Script::shrink.reply(reply, "three numbers")?;
+            (rank, left, deleted) = (rank + stay, room, deleted + gone);
+            if stay + gone < SHRINK {
+                return Ok(deleted);
+            }
+        }
     }
 }
 
-/// A job by id and token, and why its record cannot be read.
-type Unreadable = (Vec<u8>, Vec<u8>, BrokerError);
+/// A claim of ours whose record cannot be read, and why.
+#[derive(Debug)]
+struct Unreadable {
+    id: Vec<u8>,
+    token: u64,
+    started: Timestamp,
+    error: BrokerError,
+}
+
+impl Unreadable {
+    fn new(id: &[u8], token: &[u8], started: Timestamp, error: BrokerError) -> Self {
+        Self { id: id.to_vec(), token: number(token).unwrap_or(0), started, error }
+    }
+}
 
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()

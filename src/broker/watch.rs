@@ -53,7 +53,7 @@ impl Watch {
     }
 
     /// Arms the keys: `notify` is told at the next change of one of them. `filled` are keys whose existence means that
-    /// there is something to do; `timed` are sorted sets whose first score is a due time.
+    /// there is something to do; `timed` are sorted sets whose first score is a due time; of `also` only changes are told.
     ///
     /// Arm first, then look for work, then wait: whatever comes after the look, the notice tells.
     ///
@@ -64,18 +64,33 @@ impl Watch {
         notify: &Arc<Notify>,
         filled: &[String],
         timed: &[String],
+        also: &str,
     ) -> Result<Armed, LinkError> {
         self.register(notify, filled);
         self.register(notify, timed);
+        self.register(notify, std::slice::from_ref(&also.to_owned()));
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("EXISTS").arg(filled);
+        pipeline.cmd("EXISTS").arg(filled).cmd("EXISTS").arg(also);
         for key in timed {
             pipeline.zrange_withscores(key, 0, 0);
         }
         let mut replies = self.send(&pipeline).await?.into_iter();
         let ready = matches!(replies.next(), Some(Value::Int(n)) if n > 0);
+        let _armed = replies.next();
         let due = replies.filter_map(first_score).min();
         Ok(Armed { ready, due })
+    }
+
+    /// The fields of a hash; `notify` is told at its next change.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer; it is told all the same when there is a new connection.
+    pub(crate) async fn read_hash(&self, notify: &Arc<Notify>, key: &str) -> Result<Vec<(String, String)>, LinkError> {
+        self.register(notify, std::slice::from_ref(&key.to_owned()));
+        let mut pipeline = Pipeline::new();
+        pipeline.hgetall(key);
+        let reply = self.send(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
+        redis::FromRedisValue::from_redis_value(reply).map_err(|_| LinkError::Unexpected { what: "a hash" })
     }
 
     /// Forgets a waiter.

@@ -200,6 +200,7 @@ mod tests {
             params,
             timeout: None,
             retry: None,
+            expires: None,
             steps: vec![],
             result: None,
         }

@@ -6,9 +6,11 @@
 mod bind;
 mod diff;
 mod escape;
+mod failures;
 mod file;
 mod job_secrets;
 mod queue;
+mod redis;
 mod schedule;
 mod secret;
 mod sensitive;
@@ -20,16 +22,17 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
+pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
-    Video,
+    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Smtp, SmtpTls, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{

@@ -19,6 +19,13 @@ pub(crate) struct Queue {
     pub crash_limit: u32,
     pub keep_completed: Retention,
     pub keep_dead: Retention,
+    /// A waiting job rises by one step of priority in this time.
+    pub ageing: Duration,
+}
+
+impl Queue {
+    /// The usual `ageing`.
+    pub(crate) const AGEING: Duration = Duration::from_secs(60);
 }
 
 /// How long and how many ended jobs stay readable.
@@ -26,4 +33,6 @@ pub(crate) struct Queue {
 pub(crate) struct Retention {
     pub age: Duration,
     pub count: usize,
+    /// Records, histories and arguments together.
+    pub bytes: u64,
 }

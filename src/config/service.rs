@@ -1,29 +1,10 @@
-//! The parts of the configuration that exist once: Redis, the node, the admin port and the services handlers use.
+//! The parts of the configuration that exist once: the node, the admin port and the services handlers use.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Dialect, Secret, Statement};
-
-/// `[redis]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Redis {
-    pub url: RedisUrl,
-    /// First part of every key of ours, before the colon. Default `jobsd`.
-    pub prefix: String,
-    /// Longest wait for the answer to one command.
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum RedisUrl {
-    /// A private `redis-server`, started and supervised by the daemon in its state folder. It listens on a socket
-    /// there, and on this port of the loopback address for producers that need one.
-    Embedded { port: Option<u16> },
-    /// `redis://`, `rediss://` or `redis+unix://`; it may hold a password.
-    Url(Secret),
-}
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Statement, Template, ValueTemplate};
-use crate::job::{QueueName, RetryPolicy, TaskName};
+use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
 
 /// A declared task.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,11 +21,20 @@ pub(crate) struct Task {
     pub params: Vec<Param>,
     pub timeout: Option<Duration>,
     pub retry: Option<RetryPolicy>,
+    /// How long after it became due a job is still worth starting, unless its producer says otherwise.
+    pub expires: Option<Duration>,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
     /// (RFC 3339) and `job` (`id`, `queue`, `attempt`). `None`: the last step's result.
     pub result: Option<ValueTemplate>,
+}
+
+impl Task {
+    /// When a job that is due at this instant expires, if its producer does not say.
+    pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
+        self.expires.map(|span| due.after(span))
+    }
 }
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.
@@ -34,17 +43,7 @@ pub(crate) struct NamePattern(pub String);
 
 impl NamePattern {
     pub(crate) fn matches(&self, name: &str) -> bool {
-        let Some((first, others)) = self.0.split_once('*') else { return self.0 == name };
-        let Some(mut rest) = name.strip_prefix(first) else { return false };
-        // What follows the last star must close the name; what stands between two stars may stand anywhere, first come.
-        let (between, last) = others.rsplit_once('*').unwrap_or(("", others));
-        for part in between.split('*') {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-        rest.ends_with(last)
+        glob(&self.0, name)
     }
 
     /// Order among patterns that match the same name: exact names first, then the one with most literal text.
@@ -161,6 +160,8 @@ pub(crate) struct HttpStep {
     pub headers: Vec<(String, Template)>,
     /// Sent as JSON. `None`: the job's arguments for methods with a body, nothing for the others.
     pub body: Option<ValueTemplate>,
+    /// Statuses that mean "not now, later": the job is put off and no attempt is spent.
+    pub snooze: Vec<u16>,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.
@@ -179,32 +180,8 @@ pub(crate) enum ProbeOp {
     Fail,
     /// Ends the daemon's process as SIGKILL would.
     Crash,
+    /// Puts the job off for the argument `seconds` (without it, as the retry policy says), with the argument `reason`.
+    Snooze,
     /// Does nothing and returns null: for benchmarks.
     Noop,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_run_of_characters() {
-        let cases = [
-            ("a.b", "a.b", true),
-            ("a.b", "a.bc", false),
-            ("*", "", true),
-            ("app.*", "app.tasks.mail", true),
-            ("app.*", "ap", false),
-            ("*.mail", "app.tasks.mail", true),
-            ("*.mail", "mail", false),
-            ("*aba", "ababa", true),
-            ("a*a", "a", false),
-            ("app.*.send_*", "app.tasks.send_mail", true),
-            ("app.*.send_*", "app.send_mail", false),
-            ("*a*b*", "xbxa", false),
-        ];
-        for (pattern, name, matches) in cases {
-            assert_eq!(NamePattern(pattern.into()).matches(name), matches, "{pattern} on {name}");
-        }
-    }
 }

@@ -200,7 +200,7 @@ async fn first_failure(store: &Store, work: &Work, ticket: &Ticket) -> String {
         tokio::time::sleep(LOOK).await;
         // An error is the daemon's to log; the wait for the answer has its own end.
         if let Ok(Some(view)) = store.job(&id, std::slice::from_ref(&queue)).await
-            && view.state == State::Retry
+            && view.state() == State::Retry
             && let Some(mishap) = view.history.mishaps.last()
         {
             return format!("{}: {}", mishap.name, mishap.message);

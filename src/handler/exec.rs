@@ -1,18 +1,23 @@
 //! The `exec` handler: one program of the operator's, without a shell.
 //!
 //! The program reads `{"id", "task", "queue", "attempt", "args"}` on stdin and answers on stdout, as JSON or text. Exit
-//! codes follow `sysexits.h` where they say something about a retry: 0 done, 75 try again, 65 never again; any other as
-//! the retry policy says.
+//! codes follow `sysexits.h` where they say something about a further run: 0 done, 75 not now but later, 65 never again;
+//! any other as the retry policy says.
+//!
+//! 75 puts the job off and costs no attempt. The last line of stdout may say for how long and why:
+//! `{"retry_after": 90}` in seconds or `{"retry_after": "1h 30m"}`, and `"reason"`. Without it the wait is that of the
+//! retry policy, and the reason is the program's last words.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Run;
 use super::child::{self, ChildError, Finished, Keep, Program};
+use super::{Halt, Run};
 use crate::config::{ExecStep, RenderError};
 use crate::job::Failure;
 
@@ -20,6 +25,8 @@ use crate::job::Failure;
 const MAX_RESULT: usize = 256 * 1024;
 /// Bytes of stderr that a failure holds, the last ones.
 const MAX_STDERR: usize = 8 * 1024;
+/// Characters of the reason for which a program puts its job off.
+const MAX_REASON: usize = 500;
 /// What the program sees of the daemon's environment in any case.
 const ENV: [&str; 2] = ["PATH", "LANG"];
 
@@ -37,6 +44,8 @@ pub(super) enum ExecError {
     Argument(PathBuf),
     #[error("run {}: its answer is longer than {} KiB", .0.display(), MAX_RESULT / 1024)]
     TooLong(PathBuf),
+    #[error("{reason}")]
+    Snooze { delay: Option<Duration>, reason: String },
     #[error("run {}: it {}", program.display(), how_it_ended(.status))]
     Failed { program: PathBuf, status: ExitStatus, stderr: String },
 }
@@ -44,6 +53,9 @@ pub(super) enum ExecError {
 /// Returns what the program wrote: JSON where it is, else the text, null where it wrote nothing.
 pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecError> {
     let finished = child::run(program(step, run)?).await?;
+    if finished.status.code() == Some(EX_TEMPFAIL) {
+        return Err(put_off(&finished));
+    }
     if !finished.status.success() {
         return Err(ExecError::Failed {
             program: step.program.clone(),
@@ -96,6 +108,54 @@ fn answer(finished: &Finished) -> Value {
     }
 }
 
+/// What a program that ended with 75 says of it.
+fn put_off(finished: &Finished) -> ExecError {
+    let said = last_object(&finished.stdout.text());
+    let asked = said.get("retry_after");
+    let delay = asked.and_then(span);
+    let reason = match said.get("reason").and_then(Value::as_str) {
+        Some(reason) => shortened(reason),
+        None if asked.is_some() => last_words(&finished.stderr.text()),
+        None => last_words(&format!("{}\n{}", finished.stdout.text(), finished.stderr.text())),
+    };
+    let reason = match asked {
+        Some(asked) if delay.is_none() => {
+            let asked = shortened(&asked.to_string());
+            format!("{reason} (its `retry_after` is {asked}, which is neither seconds nor a duration such as \"5m\")")
+        }
+        _ => reason,
+    };
+    ExecError::Snooze { delay, reason }
+}
+
+/// The output as one object, or its last line as one: what stands above may be the program's progress.
+fn last_object(output: &str) -> Value {
+    let read = |text: &str| serde_json::from_str(text).ok().filter(Value::is_object);
+    let line = || output.lines().rfind(|line| !line.trim().is_empty());
+    read(output).or_else(|| read(line()?)).unwrap_or_default()
+}
+
+/// Seconds, or a duration as people write it.
+fn span(asked: &Value) -> Option<Duration> {
+    match asked {
+        Value::Number(seconds) => Duration::try_from_secs_f64(seconds.as_f64()?).ok(),
+        Value::String(text) => humantime::parse_duration(text).ok(),
+        _ => None,
+    }
+}
+
+/// The last line that is not blank.
+fn last_words(output: &str) -> String {
+    match output.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+        Some(line) => shortened(line),
+        None => "the program asked to be run later (exit code 75)".to_owned(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_REASON).collect()
+}
+
 fn how_it_ended(status: &ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
@@ -104,23 +164,23 @@ fn how_it_ended(status: &ExitStatus) -> String {
     }
 }
 
-impl From<ExecError> for Failure {
+impl From<ExecError> for Halt {
     fn from(error: ExecError) -> Self {
         let message = format!("failed to {error}");
-        match error {
+        Self::Failed(match error {
+            ExecError::Snooze { delay, reason } => return Self::Snoozed { delay, reason },
             ExecError::Render(error) => error.into(),
-            ExecError::Child(_) => Self::new("ExecStartError", message),
-            ExecError::Argument(_) | ExecError::TooLong(_) => Self::never("ExecError", message),
+            ExecError::Child(_) => Failure::new("ExecStartError", message),
+            ExecError::Argument(_) | ExecError::TooLong(_) => Failure::never("ExecError", message),
             ExecError::Failed { status, stderr, .. } => {
                 let failure = match (status.code(), status.signal()) {
-                    (Some(EX_DATAERR), _) => Self::never("ExecError", message),
-                    (Some(EX_TEMPFAIL), _) => Self::new("ExecTemporaryError", message),
-                    (_, Some(_)) => Self::new("ExecKilled", message),
-                    _ => Self::new("ExecError", message),
+                    (Some(EX_DATAERR), _) => Failure::never("ExecError", message),
+                    (_, Some(_)) => Failure::new("ExecKilled", message),
+                    _ => Failure::new("ExecError", message),
                 };
                 if stderr.is_empty() { failure } else { failure.with_detail(stderr) }
             }
-        }
+        })
     }
 }
 

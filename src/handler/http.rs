@@ -1,5 +1,9 @@
 //! The `http` handler: one request to the operator's URL, and what the answer means.
 //!
+//! A failed status is called by its number, `Http503`, and tried again as the retry policy says if that may help (408,
+//! 425, 429, 5xx), not before the answer's `Retry-After`. The attempt is spent: whoever wants a status to mean "not now"
+//! says so in the step's `snooze`.
+//!
 //! Redirects are not followed: a job that posts somewhere must not end up elsewhere, or as a GET.
 
 use std::time::Duration;
@@ -8,7 +12,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::{Run, response};
+use super::{Halt, Run, response};
 use crate::clock;
 use crate::config::{HttpStep, RenderError};
 use crate::job::Failure;
@@ -40,6 +44,8 @@ pub(super) enum HttpError {
     Request(String),
     #[error("call {host}: {reason}")]
     Connection { host: String, reason: String },
+    #[error("{reason}")]
+    Snooze { delay: Option<Duration>, reason: String },
     #[error("call {host}: it answered {status}{}", redirect(.location))]
     Status { host: String, status: StatusCode, location: Option<String>, retry_after: Option<Duration>, body: String },
 }
@@ -63,6 +69,9 @@ impl Http {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         let lost = |error| HttpError::Connection { host: host.clone(), reason: response::reason(error) };
         let answer = self.client.execute(request).await.map_err(lost)?;
+        if step.snooze.contains(&answer.status().as_u16()) {
+            return Err(put_off(&host, &answer));
+        }
         if !answer.status().is_success() {
             return Err(refusal(host, answer).await);
         }
@@ -118,6 +127,11 @@ fn url(text: &str) -> Result<Url, HttpError> {
     }
 }
 
+fn put_off(host: &str, answer: &Response) -> HttpError {
+    let reason = format!("{host} answered {}, which means \"not now\" here", answer.status());
+    HttpError::Snooze { delay: response::retry_after(answer.headers(), clock::now().to_utc()), reason }
+}
+
 async fn refusal(host: String, answer: Response) -> HttpError {
     let status = answer.status();
     let retry_after = response::retry_after(answer.headers(), clock::now().to_utc());
@@ -138,23 +152,25 @@ fn redirect(location: &Option<String>) -> String {
     location.as_ref().map(|to| format!(", a redirect to {to}; redirects are not followed")).unwrap_or_default()
 }
 
-impl From<HttpError> for Failure {
+impl From<HttpError> for Halt {
     fn from(error: HttpError) -> Self {
         let message = format!("failed to {error}");
-        match error {
+        Self::Failed(match error {
+            HttpError::Snooze { delay, reason } => return Self::Snoozed { delay, reason },
             HttpError::Render(error) => error.into(),
-            HttpError::Request(_) => Self::never("InvalidRequest", message),
-            HttpError::Connection { .. } => Self::new("HttpConnectError", message),
+            HttpError::Request(_) => Failure::never("InvalidRequest", message),
+            HttpError::Connection { .. } => Failure::new("HttpConnectError", message),
             HttpError::Status { status, retry_after, body, .. } => {
+                let name = format!("Http{}", status.as_u16());
                 let again = matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error();
                 let failure = match (again, retry_after) {
-                    (true, Some(span)) => Self::new("HttpStatusError", message).after(span),
-                    (true, None) => Self::new("HttpStatusError", message),
-                    (false, _) => Self::never("HttpStatusError", message),
+                    (true, Some(span)) => Failure::new(name, message).after(span),
+                    (true, None) => Failure::new(name, message),
+                    (false, _) => Failure::never(name, message),
                 };
                 if body.is_empty() { failure } else { failure.with_detail(body) }
             }
-        }
+        })
     }
 }
 

@@ -19,6 +19,8 @@ mod steps;
 mod video;
 mod video_protocol;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::clock;
@@ -75,6 +77,23 @@ struct Run<'a> {
     context: &'a Context,
 }
 
+/// Why an attempt ends before its last step is done.
+#[derive(Debug)]
+enum Halt {
+    Failed(Failure),
+    /// Not now, later: see [`Outcome::Snoozed`].
+    Snoozed {
+        delay: Option<Duration>,
+        reason: String,
+    },
+}
+
+impl<E: Into<Failure>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl Handlers {
     /// Reads what the configuration points to (templates, certificates, credentials) and checks it.
     /// Nothing here waits for the network.
@@ -100,14 +119,17 @@ impl Handlers {
         let mut context = Context::new(attempt, &self.vars, clock::now());
         match self.steps(attempt, &mut context).await {
             Ok(result) => Outcome::Success(result),
-            Err(failure) => {
+            Err(halt) => {
                 let secrets = JobSecrets::of(Some(attempt.task), &attempt.job.args);
-                Outcome::Failure(without_secrets(failure, &secrets))
+                match halt {
+                    Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
+                    Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
+                }
             }
         }
     }
 
-    async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Failure> {
+    async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
             let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
@@ -121,20 +143,21 @@ impl Handlers {
         }
     }
 
-    async fn step(&self, step: &Step, run: &Run<'_>) -> Result<Value, Failure> {
+    /// Each on the heap: the future of an attempt has the size of its largest part, and is moved when it is spawned.
+    async fn step(&self, step: &Step, run: &Run<'_>) -> Result<Value, Halt> {
         match step {
-            Step::Email(step) => Ok(self.email.send(step, run).await?),
+            Step::Email(step) => Ok(Box::pin(self.email.send(step, run)).await?),
             Step::Sql(step) => {
                 let mut named = run.context.args().clone();
                 for (name, template) in &step.values {
                     named.insert(name.clone(), template.render(run.context.values())?);
                 }
-                Ok(self.sql.run(&step.statements, &named).await?)
+                Ok(Box::pin(self.sql.run(&step.statements, &named)).await?)
             }
-            Step::Push(step) => Ok(self.push.send(step, run, &self.sql).await?),
-            Step::Video(step) => Ok(self.video.process(step, run).await?),
-            Step::Exec(step) => Ok(exec::run(step, run).await?),
-            Step::Http(step) => Ok(self.http.call(step, run).await?),
+            Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
+            Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
+            Step::Exec(step) => Ok(Box::pin(exec::run(step, run)).await?),
+            Step::Http(step) => Ok(Box::pin(self.http.call(step, run)).await?),
             Step::Probe(step) => probe::run(step, run).await,
         }
     }

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Run;
+use super::{Halt, Run};
 use crate::clock;
 use crate::config::{ProbeOp, ProbeStep};
 use crate::job::Failure;
 
-pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Failure> {
+pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> {
     match step.op {
         ProbeOp::Echo => Ok(json!({"args": run.context.args()})),
-        ProbeOp::Sleep => sleep(run).await,
-        ProbeOp::Fail => Err(fail(run)),
-        ProbeOp::Crash => crash().await,
+        ProbeOp::Sleep => Ok(sleep(run).await?),
+        ProbeOp::Fail => Err(fail(run).into()),
+        ProbeOp::Crash => Ok(crash().await?),
+        ProbeOp::Snooze => Err(snooze(run)),
         ProbeOp::Noop => Ok(Value::Null),
     }
 }
@@ -24,10 +25,7 @@ pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Failur
 /// Sleeps for the argument `seconds` and returns `{"started": …}`.
 async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
     let started = clock::now();
-    let seconds = run.context.args().get("seconds").and_then(Value::as_f64);
-    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
-        Failure::never("BadArguments", "the probe `sleep` needs the argument `seconds`: a number, 0 or more")
-    })?;
+    let span = seconds(run, "sleep")?;
     tokio::time::sleep(span).await;
     Ok(json!({"started": started.to_string()}))
 }
@@ -41,6 +39,27 @@ fn fail(run: &Run<'_>) -> Failure {
         Some(Value::Bool(false)) => Failure::never(kind, message),
         _ => Failure::new(kind, message),
     }
+}
+
+/// Puts the job off for the argument `seconds`, if there is one, with the argument `reason`.
+fn snooze(run: &Run<'_>) -> Halt {
+    let args = run.context.args();
+    let reason = args.get("reason").and_then(Value::as_str).unwrap_or("the probe was told to wait").to_owned();
+    match args.get("seconds").filter(|seconds| !seconds.is_null()) {
+        None => Halt::Snoozed { delay: None, reason },
+        Some(_) => match seconds(run, "snooze") {
+            Ok(delay) => Halt::Snoozed { delay: Some(delay), reason },
+            Err(failure) => failure.into(),
+        },
+    }
+}
+
+/// The argument `seconds` of the probe `op`.
+fn seconds(run: &Run<'_>, op: &str) -> Result<Duration, Failure> {
+    let seconds = run.context.args().get("seconds").and_then(Value::as_f64);
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        Failure::never("BadArguments", format!("the probe `{op}` needs the argument `seconds`: a number, 0 or more"))
+    })
 }
 
 /// Ends this process as the kernel ends one that is out of memory: at once, without a last word.

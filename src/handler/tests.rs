@@ -141,3 +141,18 @@ async fn a_result_that_cannot_be_rendered_is_final() {
     let failed = failure(perform(&world, &task, Value::Null, &Steps::default()).await);
     assert_eq!((failed.kind.as_str(), failed.retry), ("TemplateError", Retryable::Never));
 }
+
+#[tokio::test]
+async fn a_snooze_keeps_the_finished_steps_and_no_secret() {
+    let world = world();
+    let mut task = fixture::task(vec![probe(ProbeOp::Noop), probe(ProbeOp::Snooze), probe(ProbeOp::Crash)]);
+    task.params = vec![Param { secret: true, ..fixture::param("token") }];
+    let steps = Steps::default();
+    let args = json!({"seconds": 1.5, "reason": "t0k3n-t0k3n is not known yet", "token": "t0k3n-t0k3n"});
+    let outcome = perform(&world, &task, args, &steps).await;
+    let delay = Some(Duration::from_millis(1500));
+    assert_eq!(outcome, Outcome::Snoozed { delay, reason: "*** is not known yet".into() });
+    let wrong = failure(perform(&world, &task, json!({"seconds": -1}), &steps).await);
+    assert_eq!(wrong.kind, "BadArguments");
+    assert_eq!(steps.results(), [Value::Null]);
+}

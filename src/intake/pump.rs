@@ -107,7 +107,8 @@ impl Pump {
         if !taken.is_empty() {
             return self.admit(taken, stop).await;
         }
-        let armed = self.broker.watch.arm(&self.changed, &self.keys, &[]).await?;
+        let pauses = self.broker.store.keys.queue(&self.queue).pauses;
+        let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
         Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
     }
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::broker::Verdict;
 use crate::config::{BindError, Config, Task};
 use crate::job::{
-    Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, QueueName, State, TaskName,
-    Timestamp, Wire,
+    Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
+    TaskName, Timestamp, Wire,
 };
 
 /// What is known of a message that is refused.
@@ -72,7 +72,10 @@ impl Refused<'_> {
             enqueued_at: now,
             due: None,
             timeout: None,
+            expires: None,
             retry: None,
+            priority: Priority::default(),
+            args_apart: None,
         };
         let mut history = History::default();
         history.note(Mishap {
@@ -85,7 +88,15 @@ impl Refused<'_> {
             detail: None,
         });
         let cause = Some(self.why.cause);
-        history.end = Some(End { state: State::Dead, at: now, started: None, node: None, result: Value::Null, cause });
+        history.end = Some(End {
+            state: State::Dead,
+            at: now,
+            started: None,
+            node: None,
+            result: Value::Null,
+            cause,
+            reason: None,
+        });
         Verdict::Refused(Box::new(job), Box::new(history))
     }
 }

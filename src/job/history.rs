@@ -20,6 +20,15 @@ pub(crate) struct History {
     /// Attempts that we ended ourselves: these count against nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub interruptions: u32,
+    /// Attempts that ended with "not now, later": these count against the limit of snoozes only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub snoozes: u32,
+    /// The latest of the snoozes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snooze: Option<Snooze>,
+    /// Start of the first attempt that was not merely interrupted, once there is a further one to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_started: Option<Timestamp>,
     /// Results of the steps that are done; the next attempt goes on behind them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Value>,
@@ -29,6 +38,13 @@ pub(crate) struct History {
     /// Present once the job is completed, dead or cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
+}
+
+/// An attempt that put its job off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Snooze {
+    pub at: Timestamp,
+    pub reason: String,
 }
 
 /// One attempt that did not succeed.
@@ -52,6 +68,9 @@ pub(crate) enum MishapKind {
     TimedOut,
     Crashed,
     Interrupted,
+    Cancelled,
+    /// It did not start.
+    Expired,
 }
 
 /// How a job ended.
@@ -70,18 +89,23 @@ pub(crate) struct End {
     /// Why a dead job is dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Why there is no further attempt, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Why a job is dead, as one word for machines; the mishaps hold the sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cause {
-    /// Its last permitted attempt failed.
+    /// Its last permitted attempt failed, or the next one would come too late.
     RetriesExhausted,
     /// It failed in a way that another attempt cannot cure.
     NotRetryable,
     /// The process died under it as often as the queue allows.
     CrashLoop,
+    /// It was put off more often or for longer than a job may be.
+    SnoozeLimit,
     /// The message could not be read.
     Unreadable,
     /// No task of the configuration has this name.
@@ -96,6 +120,13 @@ impl History {
     /// The number of the attempt that comes next, from 1. Interrupted ones are not counted.
     pub(crate) fn next_attempt(&self) -> u32 {
         1 + self.failures + self.crashes
+    }
+
+    /// The snooze, if that is how the latest attempt ended.
+    pub(crate) fn snoozed_last(&self) -> Option<&Snooze> {
+        let snooze = self.snooze.as_ref()?;
+        let mishap = self.mishaps.last();
+        (self.end.is_none() && mishap.is_none_or(|mishap| mishap.at < snooze.at)).then_some(snooze)
     }
 
     /// Adds a mishap, dropping the oldest beyond the bound.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::{Request, Timestamp};
+
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
@@ -12,6 +14,15 @@ pub(crate) enum Outcome {
     Failure(Failure),
     /// The attempt was stopped at the job's timeout.
     TimedOut(Duration),
+    /// Not now, later: it costs the job no attempt.
+    Snoozed {
+        /// `None`: as long as the retry policy would wait.
+        delay: Option<Duration>,
+        /// One sentence for a person.
+        reason: String,
+    },
+    /// The attempt did not start: the job had expired at this instant.
+    Expired(Timestamp),
     /// The process that ran the attempt died or lost its lease; `reason` says which, in words.
     Crashed {
         reason: String,
@@ -20,6 +31,8 @@ pub(crate) enum Outcome {
     Interrupted {
         reason: String,
     },
+    /// Somebody asked for the job's end.
+    Cancelled(Request),
 }
 
 /// Why an attempt failed.

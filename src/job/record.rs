@@ -16,7 +16,11 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
+    /// Empty in a record whose arguments stand beside it, until they are fetched.
     pub args: Args,
+    /// Bytes of the arguments, when they are too large for the record and stand beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args_apart: Option<u64>,
     pub origin: Origin,
     pub enqueued_at: Timestamp,
     /// Not before this instant. `None`: at once.
@@ -25,9 +29,38 @@ pub(crate) struct Job {
     /// Longest run of one attempt, when the producer asked for another than the task's or queue's.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
     pub timeout: Option<Duration>,
+    /// No attempt starts after this instant. `None`: whenever its turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// The producer's own retry policy, when it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// As with nice(1) and with Celery on Redis, less is sooner.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
+}
+
+/// How urgent a job is among those of its queue: −9 comes first, 9 last, 0 when nobody says anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Priority(i8);
+
+impl Priority {
+    pub(crate) const RANGE: std::ops::RangeInclusive<i64> = -9..=9;
+
+    /// `None` outside [`Priority::RANGE`].
+    pub(crate) fn new(steps: i64) -> Option<Self> {
+        if Self::RANGE.contains(&steps) { i8::try_from(steps).ok().map(Self) } else { None }
+    }
+
+    pub(crate) fn steps(self) -> i8 {
+        self.0
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_default(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// Where a job came from, and with it who waits for the answer.
@@ -65,9 +98,9 @@ impl Wire {
 ///
 /// ```text
 ///             ┌──────────── retry ◄──────────┐
-///             ▼                              │ failed, attempts left
+///             ▼                              │ failed with attempts left, or snoozed
 /// scheduled ─► pending ──claim──► active ────┼─► completed
-///             ▲                      │       ├─► dead        no attempts left, must not be retried, or crash loop
+///             ▲                      │       ├─► dead        no attempts left, must not be retried, crash loop, expired
 ///             └── released, crashed ─┘       └─► cancelled
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +116,10 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) fn has_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Dead | Self::Cancelled)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Survey, Swept};
+use crate::broker::{Broker, BrokerError, NodeCard, NodeOrder, NodeQueue, Survey, Swept};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{NodeId, QueueName, Timestamp};
@@ -34,6 +34,7 @@ pub(crate) struct Keeper {
     /// The node that ran on this state folder before and is surely dead: its leases are ended with the first round.
     predecessor: Mutex<Option<NodeId>>,
     queues: Mutex<HashMap<QueueName, Kept>>,
+    started: Timestamp,
     /// When the last round ended.
     alive: watch::Sender<Instant>,
 }
@@ -44,6 +45,7 @@ impl Keeper {
             broker,
             predecessor: Mutex::new(predecessor),
             queues: Mutex::default(),
+            started: clock::now(),
             alive: watch::Sender::new(Instant::now()),
         }
     }
@@ -82,9 +84,12 @@ impl Keeper {
             };
             self.alive.send_replace(Instant::now());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep(next) => {}
             }
+        }
+        if let Err(error) = self.broker.leave(&self.broker.node).await {
+            tracing::debug!("this node stays on the list, as not seen any more: {error}");
         }
     }
 
@@ -103,6 +108,7 @@ impl Keeper {
         self.retire_predecessor(&names).await?;
         let now = clock::now();
         let surveys = self.broker.heartbeat(&names, now).await?;
+        self.present(&queues, now).await;
         rounds.beat(jumped, lease);
         let expired_before = rounds.expired_before(now);
         let sweep_all = rounds.sweep_is_due(lease);
@@ -120,10 +126,42 @@ impl Keeper {
         Ok(rounds.next_end(&surveys, now))
     }
 
+    /// Puts this node on the list of nodes, and does what it was told.
+    async fn present(&self, queues: &[Kept], now: Timestamp) {
+        let card = NodeCard {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            started: self.started,
+            seen: now,
+            lease_until: now.after(self.broker.lease()),
+            queues: queues.iter().map(|kept| self.served(&kept.queue)).collect(),
+            draining: *self.broker.draining.borrow(),
+        };
+        match self.broker.present(&card).await {
+            Ok(order) => self.obey(order),
+            // Nothing depends on the list.
+            Err(error) => tracing::debug!("putting this node on the list failed: {error}"),
+        }
+    }
+
+    fn served(&self, queue: &Queue) -> NodeQueue {
+        NodeQueue { queue: queue.name.clone(), concurrency: queue.concurrency, running: self.broker.holds(&queue.name) }
+    }
+
+    fn obey(&self, order: Option<NodeOrder>) {
+        let drain = order == Some(NodeOrder::Drain);
+        let changed = self.broker.draining.send_if_modified(|draining| std::mem::replace(draining, drain) != drain);
+        if changed {
+            tracing::info!("{}", if drain { "told to drain: claiming nothing more" } else { "claiming again" });
+        }
+    }
+
     async fn retire_predecessor(&self, queues: &[QueueName]) -> Result<(), BrokerError> {
         let predecessor = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(node) = predecessor {
             self.broker.retire(&node, queues).await?;
+            self.broker.leave(&node).await?;
             *self.predecessor.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(())

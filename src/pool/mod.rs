@@ -5,14 +5,16 @@
 
 mod attempt;
 mod keeper;
+mod observe;
 mod supervisor;
+mod trips;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use keeper::Keeper;
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{Broker, Claim, Demand, Settled, Settlement, Swept};
+use crate::broker::{Broker, BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::handler::{Handlers, Steps};
-use crate::job::{AttemptFacts, Outcome, Timestamp, decide};
-use crate::metrics::{AttemptLabels, Ending, Metrics, QueueLabels, TaskLabels};
+use crate::job::{AttemptFacts, JobId, Outcome, Request, Timestamp, decide};
+use crate::metrics::Metrics;
+use observe::Observed;
+use trips::{Returned, Trips};
 
 /// Claims in one round trip: bounds the size of a reply.
 const CLAIM_BATCH: usize = 500;
@@ -69,24 +73,47 @@ struct Pool {
     swept: mpsc::Receiver<Swept>,
     stop: Stop,
     running: JoinSet<Outcome>,
-    /// The claims of the running attempts, and what each has finished so far.
-    claims: HashMap<Id, (Claim, Steps)>,
+    claims: HashMap<Id, Running>,
     settlements: Vec<Settlement>,
+    trips: Trips,
+    observed: Observed,
+    /// The queue may hold something new.
     changed: Arc<Notify>,
+    /// Somebody may have asked for a job to be cancelled.
+    heard: Arc<Notify>,
     demand: Demand,
+    /// Whether the node was told to claim nothing more.
+    draining: watch::Receiver<bool>,
     /// There may be something to claim.
     look: bool,
+    /// The queue is paused: there is nothing to claim until that changes.
+    paused: bool,
     /// When the next job becomes due, as of the last time the queue was found empty.
     due: Option<Timestamp>,
     /// A busy pool never finds its queue empty: it promotes what is due at this pace.
     promoted: Instant,
+    /// After a failure no round trip leaves before this.
+    rest_until: Option<Instant>,
     pause: Duration,
+}
+
+/// A claim whose attempt runs.
+struct Running {
+    claim: Claim,
+    /// What the attempt has finished so far.
+    steps: Steps,
+    /// Ends the attempt; taken when it is used.
+    cancel: Option<oneshot::Sender<Request>>,
 }
 
 impl Pool {
     fn new(shared: Arc<Shared>, queue: watch::Receiver<Arc<Queue>>, swept: mpsc::Receiver<Swept>, stop: Stop) -> Self {
-        let demand = shared.broker.demand(&queue.borrow().name);
+        let name = queue.borrow().name.clone();
         Self {
+            demand: shared.broker.demand(&name),
+            draining: shared.broker.draining.subscribe(),
+            trips: Trips::new(Arc::clone(&shared.broker)),
+            observed: Observed::new(Arc::clone(&shared.metrics), &name),
             shared,
             queue,
             swept,
@@ -95,32 +122,36 @@ impl Pool {
             claims: HashMap::new(),
             settlements: Vec::new(),
             changed: Arc::new(Notify::new()),
-            demand,
+            heard: Arc::new(Notify::new()),
             look: true,
+            paused: false,
             due: None,
             promoted: Instant::now(),
+            rest_until: None,
             pause: RETRY_PAUSE.0,
         }
     }
 
     /// Runs until it is told to drain and nothing is left to settle.
     async fn run(mut self) {
+        let name = self.queue.borrow().name.clone();
+        self.trips.hear_cancels(&name, &self.heard);
         while !self.finished() {
             self.gather();
-            let (want, promote) = self.appetite();
-            if self.settlements.is_empty() && want == 0 {
-                self.wait().await;
-            } else {
-                self.exchange(want, promote).await;
-            }
+            self.depart();
+            self.wait().await;
+            // What is about to end on this thread ends first: it goes along with the next round trip.
+            tokio::task::yield_now().await;
         }
         self.shared.broker.watch.forget(&self.changed);
+        self.shared.broker.watch.forget(&self.heard);
     }
 
     fn finished(&self) -> bool {
         self.stop.drain.is_cancelled()
             && self.running.is_empty()
             && self.settlements.is_empty()
+            && self.trips.are_empty()
             && self.swept.is_empty()
     }
 
@@ -138,6 +169,24 @@ impl Pool {
         }
     }
 
+    /// Sends a round trip off, if there is anything to settle or to claim and one may leave.
+    fn depart(&mut self) {
+        let (want, promote) = self.appetite();
+        self.tell_demand();
+        let idle = self.settlements.is_empty() && want == 0;
+        if idle || !self.trips.has_room() || self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.rest_until = None;
+        if promote {
+            self.promoted = Instant::now();
+        }
+        let queue = Arc::clone(&self.queue.borrow_and_update());
+        let most = self.settlements.len().min(SETTLE_BATCH);
+        let settlements = self.settlements.drain(..most).collect();
+        self.trips.exchange(queue, settlements, promote, want);
+    }
+
     /// How many jobs to claim now, and whether some of them must be promoted before.
     fn appetite(&self) -> (usize, bool) {
         let due = self.due.is_some_and(|due| due <= clock::now());
@@ -145,97 +194,130 @@ impl Pool {
         (want, want > 0 && (due || self.promoted.elapsed() >= PROMOTE_EVERY))
     }
 
+    /// Slots that nothing runs in and no claim is on its way to.
     fn free(&self) -> usize {
-        if self.stop.drain.is_cancelled() {
+        if self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow() {
             return 0;
         }
-        self.queue.borrow().concurrency.saturating_sub(self.running.len())
+        self.queue.borrow().concurrency.saturating_sub(self.running.len() + self.trips.wanted())
     }
 
-    async fn exchange(&mut self, want: usize, promote: bool) {
-        let queue = Arc::clone(&self.queue.borrow_and_update());
-        let settlements = std::mem::take(&mut self.settlements);
-        if promote {
-            self.promoted = Instant::now();
-        }
-        let result = self.shared.broker.exchange(&queue, settlements, promote, want, clock::now()).await;
-        let mut failed = None;
-        match result.settled {
-            Ok(settled) => self.count_refused(&settled),
-            Err((error, back)) => {
-                self.settlements = back;
-                failed = Some(error);
-            }
-        }
-        match result.claims {
-            Ok(claims) => {
-                let came = claims.len();
-                for claim in claims {
-                    self.start(claim);
-                }
-                if want > 0 && came < want {
-                    self.arm().await;
-                }
-            }
-            Err(error) => failed = Some(error),
-        }
-        failed = failed.or(result.promoted.err());
-        self.tell_demand();
-        match failed {
-            None => self.pause = RETRY_PAUSE.0,
-            Some(error) => {
-                tracing::debug!(queue = %queue.name, "the round trip to Redis failed, trying again: {error}");
-                self.rest().await;
-            }
-        }
-    }
-
-    /// The queue gave less than was asked for: asks to be told of the next change.
-    async fn arm(&mut self) {
-        let keys = self.shared.broker.store.keys.queue(&self.queue.borrow().name);
-        match self.shared.broker.watch.arm(&self.changed, &[keys.pending], &[keys.scheduled, keys.retry]).await {
-            Ok(armed) => {
-                self.look = armed.ready;
-                self.due = armed.due;
-            }
-            // Nobody will tell us: keep looking, at the pace of the pause.
-            Err(error) => {
-                tracing::debug!("arming the watch failed: {error}");
-                self.rest().await;
-            }
-        }
-    }
-
-    /// Waits until something has ended, something can be claimed, or the rules have changed.
+    /// Waits until something has ended or come back, something can be claimed, or the rules have changed.
     async fn wait(&mut self) {
-        self.tell_demand();
         let due = self.due.map_or(Duration::MAX, |due| due.since(clock::now()));
         let free = self.free();
         let draining = self.stop.drain.is_cancelled();
+        let rest = self.rest_until;
         tokio::select! {
             Some(joined) = self.running.join_next_with_id() => self.finish(joined),
+            returned = self.trips.next() => self.receive(returned),
             Some(swept) = self.swept.recv() => self.take_over(swept),
-            () = self.changed.notified(), if free > 0 => self.look = true,
+            () = self.changed.notified(), if free > 0 || self.paused => {
+                self.look = true;
+                self.paused = false;
+            }
+            () = self.heard.notified() => {
+                let name = self.queue.borrow().name.clone();
+                self.trips.hear_cancels(&name, &self.heard);
+            }
             () = tokio::time::sleep(due.min(MAX_SLEEP)), if free > 0 && self.due.is_some() => {}
+            () = tokio::time::sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
             Ok(()) = self.queue.changed() => self.look = true,
+            Ok(()) = self.draining.changed() => self.look = true,
             () = self.stop.drain.cancelled(), if !draining => {}
         }
     }
 
-    async fn rest(&mut self) {
-        tokio::time::sleep(self.pause).await;
+    fn receive(&mut self, returned: Returned) {
+        match returned {
+            Returned::Exchange { want, exchange } => self.exchanged(want, *exchange),
+            Returned::Armed(Ok(armed)) => {
+                self.look |= armed.ready;
+                self.due = armed.due;
+            }
+            Returned::Paused(Ok(still)) => {
+                self.paused = still;
+                self.look |= !still;
+            }
+            Returned::Cancels(Ok(requests)) => requests.into_iter().for_each(|(id, request)| self.cancel(&id, request)),
+            // Nobody will tell us: keep looking, at the pace of the pause.
+            Returned::Armed(Err(error)) => self.rest(&error.into()),
+            Returned::Paused(Err(error)) => {
+                self.paused = false;
+                self.rest(&error);
+            }
+            // Whoever asks again, and the new connection to Redis, wakes us.
+            Returned::Cancels(Err(error)) => tracing::debug!("reading who is to be cancelled failed: {error}"),
+            Returned::ToCancel(claim, why) => {
+                let unknown = || Request { at: clock::now(), by: "somebody".to_owned(), reason: None };
+                let request = why.ok().flatten().unwrap_or_else(unknown);
+                self.settle(*claim, Outcome::Cancelled(request));
+            }
+        }
+    }
+
+    fn exchanged(&mut self, want: usize, exchange: Exchange) {
+        let Exchange { settled, to_cancel, promoted, claims } = exchange;
+        let mut failed = promoted.err();
+        match settled {
+            Ok(settled) => self.count_refused(&settled),
+            Err((error, back)) => {
+                self.settlements.extend(back);
+                failed = Some(error);
+            }
+        }
+        to_cancel.into_iter().for_each(|claim| self.trips.ask_why(claim));
+        match claims {
+            Ok((claims, line)) => self.claimed(want, claims, line),
+            Err(error) => failed = Some(error),
+        }
+        match failed {
+            None => self.pause = RETRY_PAUSE.0,
+            Some(error) => self.rest(&error),
+        }
+    }
+
+    fn claimed(&mut self, want: usize, claims: Vec<Claim>, line: Line) {
+        let came = claims.len();
+        for claim in claims {
+            self.start(claim);
+        }
+        if came > 0 {
+            self.show_sizes();
+        }
+        let name = self.queue.borrow().name.clone();
+        match line {
+            Line::Paused => {
+                self.paused = true;
+                self.trips.arm_paused(&name, &self.changed);
+            }
+            // The queue gave less than was asked for: asks to be told of the next change.
+            Line::Open if came < want => {
+                self.look = false;
+                self.trips.arm(&name, &self.changed);
+            }
+            Line::Open | Line::More => {}
+        }
+    }
+
+    /// A round trip failed: the next one leaves after a pause, which grows.
+    fn rest(&mut self, error: &BrokerError) {
+        tracing::debug!(queue = %self.queue.borrow().name, "a round trip to Redis failed, trying again: {error}");
+        self.look = true;
+        self.rest_until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(RETRY_PAUSE.1);
     }
 
     fn start(&mut self, claim: Claim) {
         let live = self.shared.live.load_full();
         let queue = Arc::clone(&self.queue.borrow());
-        self.observe_wait(&claim);
-        let (abort, steps) = (self.stop.abort.clone(), Steps::new(claim.history.steps.clone()));
+        self.observed.claimed(&claim);
+        let (cancel, cancelled) = oneshot::channel();
+        let ends = attempt::Ends { abort: self.stop.abort.clone(), cancelled };
+        let steps = Steps::new(claim.history.steps.clone());
         let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
-        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), abort));
-        self.claims.insert(task.id(), (claim, steps));
-        self.running_gauge();
+        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), ends));
+        self.claims.insert(task.id(), Running { claim, steps, cancel: Some(cancel) });
     }
 
     fn finish(&mut self, joined: Result<(Id, Outcome), tokio::task::JoinError>) {
@@ -243,17 +325,26 @@ impl Pool {
             Ok(ended) => ended,
             Err(error) => (error.id(), attempt::panicked(error)),
         };
-        let (mut claim, steps) = self.claims.remove(&id).expect("every running attempt has its claim");
+        let Running { mut claim, steps, cancel: _ } =
+            self.claims.remove(&id).expect("every running attempt has its claim");
         claim.history.steps = steps.results();
-        self.running_gauge();
+        self.show_sizes();
         self.settle(claim, outcome);
+    }
+
+    /// Ends the attempt of this job, if it runs here.
+    fn cancel(&mut self, id: &JobId, request: Request) {
+        let running = self.claims.values_mut().find(|running| running.claim.job.id == *id);
+        if let Some(cancel) = running.and_then(|running| running.cancel.take()) {
+            // It may have ended by itself just now.
+            let _ = cancel.send(request);
+        }
     }
 
     fn take_over(&mut self, swept: Swept) {
         let Swept { claim, reason, crashed } = swept;
-        let queue = self.queue.borrow().name.clone();
-        tracing::warn!(%queue, job = %claim.job.id, "taken over: {reason}");
-        self.shared.metrics.taken_over.get_or_create(&QueueLabels { queue: queue.to_string() }).inc();
+        tracing::warn!(queue = %claim.job.queue, job = %claim.job.id, "taken over: {reason}");
+        self.observed.taken_over.inc();
         let outcome = if crashed { Outcome::Crashed { reason } } else { Outcome::Interrupted { reason } };
         self.settle(claim, outcome);
         self.look = true;
@@ -262,7 +353,7 @@ impl Pool {
     /// Decides what follows from the outcome; the next round trip carries it.
     fn settle(&mut self, claim: Claim, outcome: Outcome) {
         let now = clock::now();
-        self.observe_ending(&claim, &outcome, now);
+        self.observed.ended(&claim, &outcome, now);
         let queue = self.queue.borrow();
         let live = self.shared.live.load();
         let task = live.config.tasks.get(&claim.job.task);
@@ -292,40 +383,14 @@ impl Pool {
     fn count_refused(&self, settled: &[Settled]) {
         let refused = settled.iter().filter(|&&settled| settled == Settled::Refused).count();
         if refused > 0 {
-            let queue = self.queue.borrow().name.to_string();
+            let queue = &self.queue.borrow().name;
             tracing::warn!(%queue, refused, "late results were refused: their lease was lost and others have the jobs");
-            self.shared.metrics.refused.get_or_create(&QueueLabels { queue }).inc_by(refused as u64);
+            self.observed.refused.inc_by(refused as u64);
         }
     }
 
-    fn running_gauge(&self) {
-        let queue = self.queue.borrow();
-        let labels = QueueLabels { queue: queue.name.to_string() };
-        let metrics = &self.shared.metrics;
-        metrics.running.get_or_create(&labels).set(i64::try_from(self.running.len()).unwrap_or(i64::MAX));
-        metrics.slots.get_or_create(&labels).set(i64::try_from(queue.concurrency).unwrap_or(i64::MAX));
-    }
-
-    fn observe_wait(&self, claim: &Claim) {
-        let since = claim.job.due.unwrap_or(claim.job.enqueued_at);
-        if claim.history.next_attempt() == 1 {
-            let labels = QueueLabels { queue: claim.job.queue.to_string() };
-            self.shared.metrics.wait_seconds.get_or_create(&labels).observe(claim.started.since(since).as_secs_f64());
-        }
-    }
-
-    fn observe_ending(&self, claim: &Claim, outcome: &Outcome, now: Timestamp) {
-        let (queue, task) = (claim.job.queue.to_string(), claim.job.task.to_string());
-        let ending = match outcome {
-            Outcome::Success(_) => Ending::Completed,
-            Outcome::Failure(_) => Ending::Failed,
-            Outcome::TimedOut(_) => Ending::TimedOut,
-            Outcome::Crashed { .. } | Outcome::Interrupted { .. } => Ending::Interrupted,
-        };
-        let seconds = now.since(claim.started).as_secs_f64();
-        let labels = TaskLabels { queue: queue.clone(), task: task.clone() };
-        self.shared.metrics.attempt_seconds.get_or_create(&labels).observe(seconds);
-        self.shared.metrics.attempts.get_or_create(&AttemptLabels { queue, task, ending }).inc();
+    fn show_sizes(&self) {
+        self.observed.sizes(self.running.len(), self.queue.borrow().concurrency);
     }
 }
 

@@ -56,6 +56,7 @@ impl Supervisor {
             }
         }
         for (name, queue) in queues {
+            self.shared.broker.learn(queue);
             match self.pools.get(name) {
                 Some(pool) => {
                     self.keeper.update(queue);

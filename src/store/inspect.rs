@@ -6,20 +6,8 @@ use deadpool_redis::PoolError;
 use redis::{FromRedisValue, Pipeline, Value};
 
 use super::link::accepted;
-use super::{ForeignList, LinkError, QueueKeys, Store};
-use crate::job::{History, Job, JobId, NodeId, QueueName, State, Timestamp};
-
-/// One job as it stands.
-#[derive(Debug, Clone)]
-pub(crate) struct JobView {
-    pub job: Job,
-    pub state: State,
-    pub history: History,
-    /// The running attempt, of an active job.
-    pub active: Option<ActiveView>,
-    /// When a waiting job became pending or becomes due.
-    pub due: Option<Timestamp>,
-}
+use super::{ForeignList, LinkError, QueueKeys, Standing, Store};
+use crate::job::{JobId, NodeId, QueueName, Timestamp};
 
 /// Who runs a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,25 +76,9 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub(crate) async fn job(&self, id: &JobId, queues: &[QueueName]) -> Result<Option<JobView>, LinkError> {
-        const READS: usize = 6;
-        if queues.is_empty() {
-            return Ok(None);
-        }
-        let mut pipeline = Pipeline::new();
-        for queue in queues {
-            let keys = self.keys.queue(queue);
-            pipeline.hget(&keys.jobs, id.as_str()).hget(&keys.history, id.as_str()).hget(&keys.active, id.as_str());
-            pipeline.zscore(&keys.pending, id.as_str()).zscore(&keys.scheduled, id.as_str());
-            pipeline.zscore(&keys.retry, id.as_str());
-        }
-        let replies = self.read(&pipeline).await?;
-        for found in replies.chunks_exact(READS) {
-            if !matches!(found[0], Value::Nil) {
-                return job_view(found).map(Some);
-            }
-        }
-        Ok(None)
+    pub(crate) async fn job(&self, id: &JobId, queues: &[QueueName]) -> Result<Option<Standing>, LinkError> {
+        let wanted: Vec<_> = queues.iter().map(|queue| (queue, id)).collect();
+        Ok(self.standings(&wanted).await?.into_iter().flatten().next())
     }
 
     /// Which of these ids belong to a job, in any of the queues.
@@ -150,7 +122,7 @@ impl Store {
         queues.iter().map(|(queue, foreign)| queue_view(queue, foreign, &mut replies)).collect()
     }
 
-    async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
+    pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
         let mut connection = self.reads.get().await.map_err(|error| self.unconnected(error))?;
         // The library's own deadline is half a second; ours below is the one that the operator sets.
         connection.set_response_timeout(self.timeout);
@@ -174,23 +146,6 @@ impl Store {
             other => LinkError::Refused(other.to_string()),
         }
     }
-}
-
-fn job_view(found: &[Value]) -> Result<JobView, LinkError> {
-    let unexpected = |what| LinkError::Unexpected { what };
-    let job: Job = json(&found[0])?.ok_or(unexpected("a job"))?;
-    let history: History = json(&found[1])?.unwrap_or_default();
-    let active = text(&found[2])?.and_then(|text| ActiveView::parse(&text));
-    let [pending, scheduled, retry] = [&found[3], &found[4], &found[5]].map(score);
-    let (pending, scheduled, retry) = (pending?, scheduled?, retry?);
-    let state = match &history.end {
-        Some(end) => end.state,
-        None if active.is_some() => State::Active,
-        None if scheduled.is_some() => State::Scheduled,
-        None if retry.is_some() => State::Retry,
-        None => State::Pending,
-    };
-    Ok(JobView { job, state, history, active, due: pending.or(scheduled).or(retry) })
 }
 
 fn count(pipeline: &mut Pipeline, keys: &QueueKeys, foreign: &[ForeignList]) {
@@ -255,19 +210,6 @@ fn number(value: Value) -> Result<u64, LinkError> {
 
 fn typed<T: FromRedisValue>(value: Value, what: &'static str) -> Result<T, LinkError> {
     T::from_redis_value(value).map_err(|_| LinkError::Unexpected { what })
-}
-
-fn text(value: &Value) -> Result<Option<String>, LinkError> {
-    typed(value.clone(), "a text")
-}
-
-fn score(value: &Value) -> Result<Option<Timestamp>, LinkError> {
-    Ok(typed::<Option<f64>>(value.clone(), "a score")?.map(instant))
-}
-
-fn json<T: serde::de::DeserializeOwned>(value: &Value) -> Result<Option<T>, LinkError> {
-    let Some(text) = text(value)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|_| LinkError::Unexpected { what: "a record" })
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds, far below 2^53")]

@@ -18,12 +18,17 @@ pub(crate) struct QueueKeys {
     pub jobs: String,
     /// HASH: job id → its history (JSON, see [`crate::job::History`]). Absent until something has happened.
     pub history: String,
-    /// ZSET: job id → the time it became pending (ms). Claimed from the front.
+    /// HASH: job id → its arguments (JSON), of jobs whose arguments are too large to stand in the record.
+    pub large: String,
+    /// ZSET: job id → its place in line (see [`crate::broker::place`]). Claimed from the front.
     pub pending: String,
-    /// ZSET: job id → when it is due (ms): jobs that were enqueued for later.
+    /// ZSET: job id → when it is due, with its priority in the fraction: jobs that were enqueued for later.
     pub scheduled: String,
-    /// ZSET: job id → when it is due (ms): jobs whose last attempt failed.
+    /// ZSET: job id → the same: jobs whose last attempt failed.
     pub retry: String,
+    /// SET: tasks that have parked jobs. The ZSET `parked/TASK` holds those jobs, with the score they had in `pending`:
+    /// found by a claim while their task was paused.
+    pub parked: String,
     /// HASH: job id → `token node started`: who runs it, by which claim, since when (ms).
     pub active: String,
     /// ZSET: job id → when it ended (ms). One for each way to end.
@@ -41,6 +46,13 @@ pub(crate) struct QueueKeys {
     pub outbox: String,
     /// HASH: schedule name → its last fire (ms).
     pub fires: String,
+    /// HASH: task, or `''` for the whole queue → who paused it, when and why (JSON). Absent: nothing is paused.
+    pub pauses: String,
+    /// HASH: job id → who asked for it to be cancelled while it ran, when and why (JSON).
+    pub cancels: String,
+    /// ZSET: purge id → when its jobs are deleted for good (ms). What was purged stands in the keys `trash/ID/…`, which
+    /// the HASH `trash/ID/manifest` lists.
+    pub trash: String,
 }
 
 /// A foreign list and how elements are taken from it.
@@ -53,9 +65,31 @@ pub(crate) struct ForeignList {
     pub keys: Vec<String>,
 }
 
+impl QueueKeys {
+    /// ZSET: the jobs of a paused task, out of the way of the others.
+    pub(crate) fn parked_of(&self, task: &str) -> String {
+        format!("{}/{task}", self.parked)
+    }
+
+    /// What a purge took out of the key called `what`, under that name.
+    pub(crate) fn trash_of(&self, purge: &str, what: &str) -> String {
+        format!("{}/{purge}/{what}", self.trash)
+    }
+}
+
 impl Keys {
     pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
+    }
+
+    /// HASH: node id → what the node says of itself (JSON, see [`crate::broker::NodeCard`]).
+    pub(crate) fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// HASH: node id → an order that the node has to follow: `drain`.
+    pub(crate) fn orders(&self) -> String {
+        format!("{}:orders", self.prefix)
     }
 
     pub(crate) fn queue(&self, queue: &QueueName) -> QueueKeys {
@@ -63,9 +97,11 @@ impl Keys {
         QueueKeys {
             jobs: key("jobs"),
             history: key("history"),
+            large: key("large"),
             pending: key("pending"),
             scheduled: key("scheduled"),
             retry: key("retry"),
+            parked: key("parked"),
             active: key("active"),
             completed: key("completed"),
             dead: key("dead"),
@@ -75,6 +111,9 @@ impl Keys {
             inflight: key("inflight"),
             outbox: key("outbox"),
             fires: key("fires"),
+            pauses: key("pauses"),
+            cancels: key("cancels"),
+            trash: key("trash"),
         }
     }
 }

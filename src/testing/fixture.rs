@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Redis, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
+    Redis, RedisTls, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
 };
-use crate::job::{Job, JobId, Origin, QueueName, TaskName, Timestamp};
+use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
 
 pub(crate) const JOB_ID: &str = "5f0c3a52-0f0e-7000-8000-000000000001";
 
@@ -28,7 +28,10 @@ pub(crate) fn job(args: Value) -> Job {
         enqueued_at: Timestamp::from_millis(0),
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 
@@ -40,6 +43,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         params: Vec::new(),
         timeout: None,
         retry: None,
+        expires: None,
         steps,
         result: None,
     }
@@ -69,6 +73,8 @@ pub(crate) fn config(dir: &Path) -> Config {
             url: RedisUrl::Embedded { port: None },
             prefix: "jobsd".into(),
             timeout: Duration::from_secs(5),
+            tls: RedisTls::default(),
+            accept_eviction: false,
         },
         node: Node {
             name: "test".into(),

@@ -120,7 +120,7 @@ async fn what_is_wrong_is_named_with_its_place() {
         (
             json!({"task": task, "a/b~c": 1}),
             "/a~1b~0c",
-            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout"#,
+            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout, expires, retry, priority"#,
         ),
         (json!([{"task": task}, 7]), "/1", "job 1 is not an object"),
         (json!([{"task": task}, {"task": task, "in": true}]), "/1/in", r#""in" must be a text, like "5m""#),
@@ -201,13 +201,13 @@ async fn many_at_once_all_or_nothing() {
 async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
     let now = clock::now().after(Duration::from_secs(60 * minutes));
     let exchange = port.broker.exchange(queue, vec![], true, 1, now).await;
-    exchange.claims.expect("Redis is up").pop().expect("a job is pending")
+    exchange.claims.expect("Redis is up").0.pop().expect("a job is pending")
 }
 
 /// Settles an attempt of this outcome.
 async fn settle(port: &Port, queue: &Queue, claim: Claim, outcome: Outcome, limit: u32) {
     let backoff = Backoff::Fixed { delay: Duration::ZERO };
-    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0 };
+    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0, span: None, never: Vec::new() };
     let facts = AttemptFacts {
         node: &port.broker.node,
         attempt: claim.history.next_attempt(),
@@ -271,6 +271,156 @@ async fn a_job_is_shown_through_its_life_without_its_secret() {
     for body in bodies {
         assert!(!body.contains(TOKEN) && !body.contains("rst%2B"), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_job_may_bring_its_own_retry_policy() {
+    let port = Port::open().await;
+    let shown = async |retry: Value| {
+        let reply = port.post(JOBS, &json!({"task": "cleanup_old_notifications", "retry": retry})).await;
+        assert_eq!(reply.status, 201, "{}", reply.body);
+        port.get(reply.header("location")).await.json()["retry"].take()
+    };
+    assert_eq!(shown(Value::Null).await, Value::Null);
+    // What is left out is the queue's: `limit = 0`, no delay.
+    let fixed =
+        |limit: u32| json!({"limit": limit, "backoff": "fixed", "delay": "0s", "max_delay": "0s", "jitter": 0.0});
+    assert_eq!(shown(json!(5)).await, fixed(5));
+    assert_eq!(shown(json!(false)).await, fixed(0));
+    let list = json!({"limit": 2, "backoff": "list", "delays": ["5s", "2h"], "max_delay": "2h", "jitter": 0.0});
+    assert_eq!(shown(json!(["5s", "2h"])).await, list);
+    let whole = json!({
+        "limit": 9, "backoff": "exponential", "delay": "1s", "max_delay": "1h", "jitter": 0.5, "for": "1day",
+        "never": ["Smtp*", "TimeLimitExceeded"],
+    });
+    assert_eq!(shown(whole.clone()).await, whole);
+    let sidekiq = json!({"limit": 25, "backoff": "sidekiq", "max_delay": "30days", "jitter": 0.0});
+    assert_eq!(shown(json!({"backoff": "sidekiq"})).await, sidekiq);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_retry_policy_is_named_with_its_place() {
+    let port = Port::open().await;
+    let cases = [
+        (
+            json!(true),
+            "",
+            r#""retry" must be an object like {"limit": 5}, a list of delays, a number of retries or false"#,
+        ),
+        (
+            json!("5m"),
+            "",
+            r#""retry" must be an object like {"limit": 5}, a list of delays, a number of retries or false"#,
+        ),
+        (json!(1001), "", "the number of retries must be an integer from 0 to 1000"),
+        (json!({"limit": -1}), "/limit", "the number of retries must be an integer from 0 to 1000"),
+        (json!([]), "", r#"the delays must be a list of 1 to 100 durations, like ["5s", "5m"]"#),
+        (json!(["5s", "5 parsecs"]), "/1", r#""5 parsecs" is not a duration; write "90s", "5m" or "1h 30m""#),
+        (json!({"delays": [5]}), "/delays/0", r#"a duration is a text, like "5m""#),
+        (json!({"for": "0s"}), "/for", r#""0s" is not from 1s to 1year"#),
+        (
+            json!({"backoff": "linear"}),
+            "/backoff",
+            r#""backoff" must be one of "fixed", "exponential", "sidekiq", "list""#,
+        ),
+        (json!({"jitter": 2}), "/jitter", r#""jitter" must be a number from 0 to 1"#),
+        (json!({"limt": 2}), "/limt", r#"a retry policy has no "limt"; did you mean "limit"?"#),
+        (
+            json!({"backoff": "sidekiq", "delay": "5s"}),
+            "/delay",
+            "`delay` has no effect here: the curve of Sidekiq has its own delays; remove `delay`",
+        ),
+        (
+            json!({"delay": "5s"}),
+            "",
+            "a retry delay of 5s is longer than `max_delay`, which is 0s; set `max_delay` to 5s or more, or shorten the delay",
+        ),
+        (
+            json!({"never": "Http4*"}),
+            "/never",
+            r#""never" must be a list of up to 100 names, like ["InvalidAddress", "Http4*"]"#,
+        ),
+        (
+            json!({"never": ["Http4*", "SmtpRejectd"]}),
+            "/never/1",
+            r#"no handler reports a failure "SmtpRejectd"; did you mean "SmtpRejected"?"#,
+        ),
+        (
+            json!({"never": ["a b"]}),
+            "/never/0",
+            "the name of a failure holds the character ' '; allowed are letters, digits, `_`, `.` and `*`; \
+             write it like \"InvalidAddress\" or \"Http4*\"",
+        ),
+    ];
+    for (retry, place, detail) in cases {
+        let body = json!({"task": "cleanup_old_notifications", "retry": retry});
+        let problem = port.post(JOBS, &body).await.problem(422);
+        let pointer = format!("/retry{place}");
+        assert_eq!(problem["errors"], json!([{"pointer": pointer, "detail": detail}]), "{body}");
+    }
+    assert_eq!(waiting(&port).await, 0, "nothing of it was enqueued");
+}
+
+#[tokio::test]
+async fn a_job_expires_after_it_is_due() {
+    let port = Port::open().await;
+    let task = "cleanup_old_notifications";
+    let expires = async |mut job: Value| {
+        job["task"] = json!(task);
+        let reply = port.post(JOBS, &job).await;
+        assert_eq!(reply.status, 201, "{}", reply.body);
+        let shown = port.get(reply.header("location")).await.json();
+        let millis = |field: &str| {
+            let at = chrono::DateTime::parse_from_rfc3339(shown[field].as_str().expect("a time")).expect("RFC 3339");
+            at.timestamp_millis()
+        };
+        millis("expires") - millis(if shown["due"].is_null() { "enqueued_at" } else { "due" })
+    };
+    assert_eq!(expires(json!({"expires": "10m"})).await, 600_000);
+    assert_eq!(expires(json!({"expires": "10m", "in": "1h"})).await, 600_000);
+    let at = clock::now().after(Duration::from_secs(600));
+    let shown = port.post(JOBS, &json!({"task": task, "id": "until", "expires": at.to_string()})).await;
+    assert_eq!(shown.status, 201);
+    assert_eq!(port.get("/api/v1/jobs/until").await.json()["expires"], at.to_string());
+
+    let in_a_minute = clock::now().after(Duration::from_secs(60)).to_string();
+    let cases = [
+        (json!({"expires": "0s"}), "a job that expires at once would never start"),
+        (json!({"expires": 60}), r#""expires" must be a text, like "10m""#),
+        (json!({"expires": "soon"}), "is no duration and no RFC 3339 time"),
+        (json!({"expires": "1970-01-01T00:00:00Z"}), "is past; the job would never start"),
+        (json!({"expires": in_a_minute, "in": "1h"}), "the job would expire before it is due"),
+        (json!({"expires": "9999-01-01T00:00:00Z"}), "a job may expire up to ten years after it is due"),
+    ];
+    for (mut body, words) in cases {
+        body["task"] = json!(task);
+        let problem = port.post(JOBS, &body).await.problem(422);
+        assert_eq!(problem["errors"][0]["pointer"], "/expires", "{body}");
+        let detail = problem["detail"].as_str().expect("a text");
+        assert!(detail.contains(words), "{words:?} is not in {detail:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_was_put_off_says_so() {
+    let port = Port::open().await;
+    let config = config();
+    let queue = &config.queues["emails"];
+    let job = json!({"task": "send_password_reset_email", "id": "reset-2", "args": ["a@b.c", "rst+4f/9c=="]});
+    assert_eq!(port.post(JOBS, &job).await.status, 201);
+    let running = claim(&port, queue, 0).await;
+    let reason = "rst+4f/9c== is not there yet".to_owned();
+    settle(&port, queue, running, Outcome::Snoozed { delay: None, reason }, 0).await;
+    let shown = port.get("/api/v1/jobs/reset-2").await.json();
+    assert_eq!((&shown["state"], &shown["history"]["snoozes"]), (&json!("retry"), &json!(1)));
+    assert_eq!(shown["history"]["snooze"]["reason"], "*** is not there yet");
+    let running = claim(&port, queue, 1).await;
+    settle(&port, queue, running, Failure::new("SmtpDeferred", "421").into(), 0).await;
+    let end = &port.get("/api/v1/jobs/reset-2").await.json()["end"];
+    assert_eq!(
+        (&end["cause"], &end["reason"]),
+        (&json!("retries-exhausted"), &json!("it failed once, and `retry.limit` is 0"))
+    );
 }
 
 #[tokio::test]

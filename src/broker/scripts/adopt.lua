@@ -5,6 +5,8 @@
 -- Returns { field, list NUL element } for each message that the caller now holds, flat: those taken over, and those it
 -- had already (it knows which of them it is still working on).
 local now, me, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('HDEL', KEYS[1], '')
 local out, n = {}, 0
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do

@@ -10,6 +10,8 @@ local id, token, guard, key, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if redis.call('HGET', KEYS[1], id) ~= token then
   return 0
 end
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('HDEL', KEYS[1], '')
 local run = true
 if guard == 'exists' then
   run = redis.call('EXISTS', key) == 1

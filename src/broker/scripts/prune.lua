@@ -1,7 +1,7 @@
 -- Deletes ended jobs that are older than their retention or more than it keeps, oldest first, a bounded number at a
 -- time.
 --
--- KEYS  completed, dead, cancelled, jobs, history
+-- KEYS  completed, dead, cancelled, jobs, history, large
 -- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
 --       limit for each set
 -- Returns how many were deleted.
@@ -19,6 +19,7 @@ for s = 1, 3 do
     end
     redis.call('HDEL', KEYS[4], unpack(ids))
     redis.call('HDEL', KEYS[5], unpack(ids))
+    redis.call('HDEL', KEYS[6], unpack(ids))
     deleted = deleted + #ids
   end
 end

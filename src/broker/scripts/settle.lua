@@ -1,65 +1,77 @@
--- Ends attempts: the only way out of active. A settle whose token is not the active one is refused.
+-- Ends attempts: the only way out of active. A settle whose holder is not the active one is refused.
 -- Ended jobs beyond the number to keep are deleted here, so that the sets of a busy queue do not outgrow their bound.
 --
--- KEYS  active, history, jobs, pending, retry, completed, dead, cancelled, counters, outbox
+-- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
---       then for each settle: id, token, set ('pending' | 'retry' | 'completed' | 'dead' | 'cancelled'), score (ms),
---       history (JSON), outcome's counter ('failed' | 'crashed' | ''), reply ('1' when a foreign producer waits)
--- Returns for each settle: 1 applied, 2 was applied before (its answer was lost), 0 refused.
+--       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
+--       'dead' | 'cancelled'), score, history (JSON), outcome's counter ('failed' | 'crashed' | ''), the token if a
+--       foreign producer waits for an answer (else '')
+-- Returns for each settle: 1 applied, 2 was applied before (its answer was lost), 0 refused, 3 not applied because the
+-- job would go on and is to be cancelled: settle it again as cancelled.
 local WIDTH = 7
-local sets = { pending = KEYS[4], retry = KEYS[5], completed = KEYS[6], dead = KEYS[7], cancelled = KEYS[8] }
+local sets = { pending = KEYS[5], retry = KEYS[6], completed = KEYS[7], dead = KEYS[8], cancelled = KEYS[9] }
 local ended = { completed = true, dead = true, cancelled = true }
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('HDEL', KEYS[1], '')
 local ids = {}
 for i = 3, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[i]
 end
 local holders = redis.call('HMGET', KEYS[1], unpack(ids))
+local cancels = redis.call('EXISTS', KEYS[12]) == 1
 local replies, left, histories, scores, counts, outbox = {}, {}, {}, {}, {}, {}
-local function count(name)
-  counts[name] = (counts[name] or 0) + 1
-end
 for n = 1, #ids do
   local at = 3 + (n - 1) * WIDTH
-  local id, token, set, score, history = ids[n], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local holder = holders[n]
-  if holder and string.sub(holder, 1, #token + 1) == token .. ' ' then
-    left[#left + 1] = id
-    histories[#histories + 1] = id
-    histories[#histories + 1] = history
-    scores[set] = scores[set] or {}
-    local list = scores[set]
-    list[#list + 1] = score
-    list[#list + 1] = id
-    if ended[set] then
-      count(set)
+  local id, holder, set = ids[n], holders[n], ARGV[at + 2]
+  if holder == ARGV[at + 1] then
+    if cancels and not ended[set] and redis.call('HEXISTS', KEYS[12], id) == 1 then
+      replies[n] = 3
+    else
+      local l, h = #left, #histories
+      left[l + 1], histories[h + 1], histories[h + 2] = id, id, ARGV[at + 4]
+      local list = scores[set]
+      if not list then
+        list = {}
+        scores[set] = list
+      end
+      local s = #list
+      list[s + 1], list[s + 2] = ARGV[at + 3], id
+      local counter = ARGV[at + 5]
+      if counter ~= '' then
+        counts[counter] = (counts[counter] or 0) + 1
+      end
+      if ARGV[at + 6] ~= '' then
+        outbox[#outbox + 1] = id
+        outbox[#outbox + 1] = ARGV[at + 6]
+      end
+      replies[n] = 1
     end
-    if ARGV[at + 5] ~= '' then
-      count(ARGV[at + 5])
-    end
-    if ARGV[at + 6] == '1' then
-      outbox[#outbox + 1] = id
-      outbox[#outbox + 1] = token
-    end
-    replies[n] = 1
-  elseif not holder and redis.call('HGET', KEYS[2], id) == history then
+  elseif not holder and redis.call('HGET', KEYS[2], id) == ARGV[at + 4] then
     replies[n] = 2
   else
-    count('refused')
+    counts.refused = (counts.refused or 0) + 1
     replies[n] = 0
   end
 end
 if #left > 0 then
   redis.call('HDEL', KEYS[1], unpack(left))
   redis.call('HSET', KEYS[2], unpack(histories))
+  if cancels then
+    -- Whatever was asked, this attempt is over.
+    redis.call('HDEL', KEYS[12], unpack(left))
+  end
 end
 for set, list in pairs(scores) do
   redis.call('ZADD', sets[set], unpack(list))
+  if ended[set] then
+    counts[set] = #list / 2
+  end
 end
 if #outbox > 0 then
-  redis.call('HSET', KEYS[10], unpack(outbox))
+  redis.call('HSET', KEYS[11], unpack(outbox))
 end
 for name, n in pairs(counts) do
-  redis.call('HINCRBY', KEYS[9], name, n)
+  redis.call('HINCRBY', KEYS[10], name, n)
 end
 local function trim(set, keep)
   if not scores[set] then
@@ -68,13 +80,11 @@ local function trim(set, keep)
   -- Twice what came in (the list holds a score for each id): a set whose bound was lowered shrinks with every settle.
   local surplus = math.min(redis.call('ZCARD', sets[set]) - keep, #scores[set])
   if surplus > 0 then
-    local old = redis.call('ZPOPMIN', sets[set], surplus)
-    local gone = {}
-    for i = 1, #old, 2 do
-      gone[#gone + 1] = old[i]
-    end
+    local gone = redis.call('ZRANGE', sets[set], 0, surplus - 1)
+    redis.call('ZREMRANGEBYRANK', sets[set], 0, surplus - 1)
     redis.call('HDEL', KEYS[3], unpack(gone))
     redis.call('HDEL', KEYS[2], unpack(gone))
+    redis.call('HDEL', KEYS[4], unpack(gone))
   end
 end
 trim('completed', tonumber(ARGV[1]))

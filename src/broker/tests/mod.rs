@@ -2,6 +2,7 @@
 
 mod model;
 mod transitions;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use serde_json::json;
 use super::{Broker, Claim, Settlement, scripts};
 use crate::config::{Queue, Retention};
 use crate::job::{
-    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, QueueName, RetryPolicy, TaskName, Timestamp, decide,
+    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, TaskName, Timestamp,
+    decide,
 };
 use crate::store::Store;
 use crate::testing::redis::RedisServer;
@@ -28,8 +30,10 @@ fn queue() -> Queue {
         backoff: Backoff::Fixed { delay: Duration::from_secs(60) },
         max_delay: LEASE * 100,
         jitter: 0.0,
+        span: None,
+        never: Vec::new(),
     };
-    let keep = Retention { age: Duration::from_secs(3600), count: 1000 };
+    let keep = Retention { age: Duration::from_secs(3600), count: 1000, bytes: u64::MAX };
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
@@ -39,6 +43,7 @@ fn queue() -> Queue {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        ageing: Queue::AGEING,
     }
 }
 
@@ -58,7 +63,10 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         enqueued_at,
         due: None,
         timeout: None,
+        expires: None,
         retry: None,
+        priority: Priority::default(),
+        args_apart: None,
     }
 }
 

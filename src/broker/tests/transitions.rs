@@ -5,22 +5,22 @@ use serde_json::{Value, json};
 use super::*;
 use crate::broker::{Admission, Admitted, Answer, Enqueued, Fired, Guard, Mark, Settled, Taken, Verdict};
 use crate::job::{Cause, Failure, History, State, Wire};
-use crate::store::{ForeignList, JobView};
+use crate::store::{ForeignList, Standing};
 
 async fn claim(broker: &Broker, queue: &Queue, want: usize, now: Timestamp) -> Vec<Claim> {
-    broker.exchange(queue, Vec::new(), true, want, now).await.claims.expect("Redis answers")
+    broker.exchange(queue, Vec::new(), true, want, now).await.claims.expect("Redis answers").0
 }
 
 async fn settle(broker: &Broker, queue: &Queue, settlements: Vec<Settlement>, now: Timestamp) -> Vec<Settled> {
     broker.exchange(queue, settlements, false, 0, now).await.settled.expect("Redis answers")
 }
 
-async fn view(broker: &Broker, id: &str) -> Option<JobView> {
+async fn view(broker: &Broker, id: &str) -> Option<Standing> {
     broker.store.job(&JobId::parse(id).expect("a valid id"), &[queue().name]).await.expect("Redis answers")
 }
 
 async fn state(broker: &Broker, id: &str) -> Option<State> {
-    view(broker, id).await.map(|view| view.state)
+    view(broker, id).await.map(|view| view.state())
 }
 
 fn ids(claims: &[Claim]) -> Vec<&str> {
@@ -52,7 +52,7 @@ async fn a_job_goes_from_pending_over_active_to_completed() {
     let answer = settle(&a, &queue, vec![settlement(&a, &queue, first, ok(), at(3))], at(3)).await;
     assert_eq!(answer, [Settled::Applied]);
     let view = view(&a, "first").await.expect("it is kept");
-    assert_eq!((view.state, view.active), (State::Completed, None));
+    assert_eq!((view.state(), view.active), (State::Completed, None));
     assert_eq!(view.history.end.map(|end| end.result), Some(json!("done")));
     assert_eq!(state(&a, "second").await, Some(State::Pending));
 }
@@ -185,6 +185,7 @@ fn dead(now: Timestamp) -> History {
         node: None,
         result: Value::Null,
         cause: Some(Cause::UnknownTask),
+        reason: None,
     };
     History { end: Some(end), ..History::default() }
 }
@@ -251,7 +252,7 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
     }
     assert_eq!(answers, [Admitted::Yes, Admitted::LivesAlready, Admitted::Yes]);
     let view = view(&a, "same").await.expect("it is there");
-    assert_eq!((view.state, view.history), (State::Pending, History::default()), "it starts over");
+    assert_eq!((view.state(), view.history), (State::Pending, History::default()), "it starts over");
 }
 
 #[tokio::test]

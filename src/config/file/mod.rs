@@ -12,6 +12,7 @@ mod document;
 mod interpolate;
 mod params;
 mod queues;
+mod redis;
 mod retry;
 mod scalar;
 mod schedules;
@@ -118,7 +119,7 @@ fn walk(text: &str, path: &Path, env: Environment<'_>, mail_templates: &[&str]) 
 
 fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Config {
     let root = Table::root(doc, tree);
-    let redis = services::redis(&root.table("redis"));
+    let redis = self::redis::redis(&root.table("redis"));
     let node = services::node(&root.table("node"));
     let log = services::log(&root.table("log"));
     let admin = services::admin(&root.table("admin"));

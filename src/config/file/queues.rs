@@ -11,6 +11,9 @@ use super::source::Place;
 use crate::config::{Queue, Retention};
 use crate::job::{QueueName, Wire};
 
+const COMPLETED_BYTES: u64 = 64 << 20;
+const DEAD_BYTES: u64 = 256 << 20;
+
 /// The queues of a file. A queue with problems in it is here too: a task may name it.
 #[derive(Default)]
 pub(super) struct Queues {
@@ -62,8 +65,13 @@ impl Queues {
             timeout: table.duration("timeout", Duration::from_secs(300), TIMEOUT),
             retry: table.get("retry").map_or(default.clone(), |item| retry::policy(&item, &default)),
             crash_limit: table.integer("crash_limit", 3, 1..=1000),
-            keep_completed: retention(table, "keep_completed", Retention { age: DAY, count: 10_000 }),
-            keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000 }),
+            keep_completed: retention(
+                table,
+                "keep_completed",
+                Retention { age: DAY, count: 10_000, bytes: COMPLETED_BYTES },
+            ),
+            keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
+            ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
         };
         table.close();
         queue
@@ -143,6 +151,7 @@ fn retention(table: &Table<'_>, key: &'static str, default: Retention) -> Retent
     let retention = Retention {
         age: table.duration("age", default.age, Duration::ZERO..=DAY * 3650),
         count: table.integer("count", default.count, 0..=10_000_000),
+        bytes: table.get("bytes").and_then(|item| item.size(0..=1 << 40)).unwrap_or(default.bytes),
     };
     table.close();
     retention

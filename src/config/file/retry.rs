@@ -1,22 +1,15 @@
-//! `retry = { limit, backoff, delay | delays, max_delay, jitter }` of a queue or a task.
+//! `retry` of a queue or a task: `{ limit, backoff, delay | delays, max_delay, jitter, for, never }`, or one of the short
+//! forms `["5s", "5m"]`, `5` and `false`.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
+use super::diagnostic::{nearest, quoted};
 use super::document::{Item, Table};
-use super::scalar::{DAY, show};
-use crate::job::{Backoff, RetryPolicy};
-
-const DELAY: RangeInclusive<Duration> = Duration::ZERO..=DAY.saturating_mul(30);
-/// Delays that a list may hold.
-const DELAYS: usize = 100;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Fixed,
-    Exponential,
-    List,
-}
+use crate::config::{failure_names, is_known};
+use crate::job::retry_draft::{DELAY, MOST_LISTED, MOST_RETRIES, SPAN};
+use crate::job::{Backoff, BackoffKind, FailurePattern, RetryDraft, RetryPolicy};
 
 /// The policy of a queue that names none.
 pub(super) fn default_policy() -> RetryPolicy {
@@ -25,85 +18,94 @@ pub(super) fn default_policy() -> RetryPolicy {
         backoff: Backoff::Exponential { delay: Duration::from_secs(10) },
         max_delay: Duration::from_secs(3600),
         jitter: 0.1,
+        span: None,
+        never: Vec::new(),
     }
 }
 
-/// The policy in the table that `item` is; what it leaves out comes from `base`.
+/// The policy that `item` is; what it leaves out comes from `base`.
 pub(super) fn policy(item: &Item<'_>, base: &RetryPolicy) -> RetryPolicy {
-    let Some(table) = item.table() else { return base.clone() };
-    let (base_kind, base_delay) = match &base.backoff {
-        Backoff::Fixed { delay } => (Kind::Fixed, *delay),
-        Backoff::Exponential { delay } => (Kind::Exponential, *delay),
-        Backoff::List { .. } => (Kind::List, Duration::ZERO),
-    };
-    let choices = [("fixed", Kind::Fixed), ("exponential", Kind::Exponential), ("list", Kind::List)];
-    // A list of delays says by itself what is meant.
-    let usual = if table.has("delays") { Kind::List } else { base_kind };
-    let kind = table.choice("backoff", usual, &choices);
-    let delay = table.get("delay");
-    let delays = table.get("delays");
-    let backoff = match kind {
-        Kind::List => {
-            unused(&table, delay.as_ref(), "delay", "backoff = \"list\" takes `delays`");
-            list(&table, delays.as_ref(), base)
-        }
-        Kind::Fixed | Kind::Exponential => {
-            unused(&table, delays.as_ref(), "delays", "only backoff = \"list\" takes them");
-            let delay = delay.and_then(|item| item.duration(DELAY)).unwrap_or(base_delay);
-            if kind == Kind::Fixed { Backoff::Fixed { delay } } else { Backoff::Exponential { delay } }
+    let draft = match item.value {
+        DeValue::Table(_) => return item.table().map_or_else(|| base.clone(), |table| whole(&table, base)),
+        DeValue::Array(_) => RetryDraft::list(delays(item)),
+        DeValue::Boolean(false) => RetryDraft::limit(0),
+        DeValue::Integer(_) => limit(item).map(RetryDraft::limit).unwrap_or_default(),
+        // A variable may say how often.
+        DeValue::String(text) if text.contains('$') => limit(item).map(RetryDraft::limit).unwrap_or_default(),
+        _ => {
+            item.mismatch("a table such as { limit = 5 }, a list of delays, a number of retries or false");
+            RetryDraft::default()
         }
     };
-    let limit = match &backoff {
-        Backoff::List { delays } if table.has("delays") => u32::try_from(delays.len()).unwrap_or(u32::MAX),
-        _ => base.limit,
-    };
-    let policy = RetryPolicy {
-        limit: table.integer("limit", limit, 0..=1000),
-        max_delay: table.duration("max_delay", base.max_delay, DELAY),
-        jitter: table.get("jitter").and_then(|item| item.number(0.0..=1.0)).unwrap_or(base.jitter),
-        backoff,
-    };
-    table.close();
-    reachable(&table, &policy);
+    let (policy, conflicts) = draft.resolve(base);
+    for conflict in conflicts {
+        item.error(conflict.message, conflict.help);
+    }
     policy
 }
 
-fn list(table: &Table<'_>, delays: Option<&Item<'_>>, base: &RetryPolicy) -> Backoff {
-    let Some(item) = delays else {
-        if let Backoff::List { .. } = &base.backoff {
-            return base.backoff.clone();
-        }
-        table.doc.error(&table.place, "backoff = \"list\" without `delays`", "add delays = [\"10s\", \"1m\", \"10m\"]");
-        return Backoff::List { delays: vec![Duration::ZERO] };
+fn whole(table: &Table<'_>, base: &RetryPolicy) -> RetryPolicy {
+    let draft = RetryDraft {
+        limit: table.get("limit").and_then(|item| limit(&item)),
+        backoff: table.get("backoff").and_then(|item| item.choice(&BackoffKind::ALL)),
+        delay: table.get("delay").and_then(|item| item.duration(DELAY)),
+        delays: table.get("delays").map(|item| delays(&item)),
+        max_delay: table.get("max_delay").and_then(|item| item.duration(DELAY)),
+        jitter: table.get("jitter").and_then(|item| item.number(0.0..=1.0)),
+        span: table.get("for").and_then(|item| item.duration(SPAN)),
+        never: table.get("never").map(|item| never(&item)),
     };
+    table.close();
+    let (policy, conflicts) = draft.resolve(base);
+    for conflict in conflicts {
+        let place = conflict.key.and_then(|key| table.get(key)).map_or_else(|| table.place.clone(), |item| item.key);
+        table.doc.error(&place, conflict.message, conflict.help);
+    }
+    policy
+}
+
+fn limit(item: &Item<'_>) -> Option<u32> {
+    item.integer(0..=i64::from(MOST_RETRIES)).and_then(|limit| u32::try_from(limit).ok())
+}
+
+fn delays(item: &Item<'_>) -> Vec<Duration> {
     let items = item.array("an array of durations such as [\"10s\", \"1m\"]").unwrap_or_default();
-    if item.value.is_array() && !(1..=DELAYS).contains(&items.len()) {
+    if item.value.is_array() && !(1..=MOST_LISTED).contains(&items.len()) {
         item.error(
-            format!("`delays` holds {} items, allowed is 1 to {DELAYS}", items.len()),
+            format!("there are {} delays, allowed is 1 to {MOST_LISTED}", items.len()),
             "name the delay before each retry",
         );
     }
-    Backoff::List { delays: items.iter().filter_map(|item| item.duration(DELAY)).collect() }
+    items.iter().filter_map(|item| item.duration(DELAY)).collect()
 }
 
-fn unused(table: &Table<'_>, item: Option<&Item<'_>>, key: &str, reason: &str) {
-    if let Some(item) = item {
-        table.doc.error(&item.key, format!("`{key}` has no effect here: {reason}"), format!("remove `{key}`"));
-    }
-}
-
-/// A delay above the maximum would be cut silently.
-fn reachable(table: &Table<'_>, policy: &RetryPolicy) {
-    let longest = match &policy.backoff {
-        Backoff::Fixed { delay } | Backoff::Exponential { delay } => *delay,
-        Backoff::List { delays } => delays.iter().max().copied().unwrap_or_default(),
-    };
-    if longest > policy.max_delay {
-        let (longest, most) = (show(longest), show(policy.max_delay));
-        table.doc.error(
-            &table.place,
-            format!("a retry delay of {longest} is longer than `max_delay`, which is {most}"),
-            format!("set max_delay = \"{longest}\" or more, or shorten the delay"),
+/// A pattern that matches no failure of ours is most likely misspelt; but a probe fails with names of its own.
+fn never(item: &Item<'_>) -> Vec<FailurePattern> {
+    let items = item.array("an array of names such as [\"InvalidAddress\", \"Http4*\"]").unwrap_or_default();
+    if items.len() > MOST_LISTED {
+        item.error(
+            format!("there are {} names, allowed is up to {MOST_LISTED}", items.len()),
+            "use `*` for several of a kind",
         );
     }
+    items.iter().filter_map(pattern).collect()
+}
+
+fn pattern(item: &Item<'_>) -> Option<FailurePattern> {
+    let text = item.text("the name of a failure such as \"InvalidAddress\" or \"Http4*\"")?.text;
+    let pattern = match FailurePattern::parse(&text) {
+        Ok(pattern) => pattern,
+        Err(error) => {
+            item.error(error.to_string(), "write it as jobs show it: \"InvalidAddress\", or \"Http4*\" for several");
+            return None;
+        }
+    };
+    if !is_known(&pattern) {
+        let help = match nearest(&text, failure_names()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "the README lists the names of all failures".to_owned(),
+        };
+        item.doc.warning(&item.place, format!("no handler reports a failure {}", quoted(&text)), help);
+    }
+    Some(pattern)
 }

@@ -14,6 +14,8 @@ use crate::config::{Template, ValueTemplate};
 
 const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A mean year, which is shown as "1year".
+pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
 /// Bounds of what must not be zero and does not wait longer than a week.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY.saturating_mul(7);
 /// Bounds of a wait for a server's answer.

@@ -254,8 +254,14 @@ fn http(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
     let headers = table.rendered_table("headers", scope);
     header_names(&table);
     let body = table.rendered_value("body", scope);
+    let snooze = table.get("snooze").map(|item| statuses(&item)).unwrap_or_default();
     table.close();
-    Some(Step::Http(HttpStep { method, url: url?, headers, body }))
+    Some(Step::Http(HttpStep { method, url: url?, headers, body, snooze }))
+}
+
+fn statuses(item: &Item<'_>) -> Vec<u16> {
+    let items = item.array("an array of statuses such as [429, 503]").unwrap_or_default();
+    items.iter().filter_map(|item| u16::try_from(item.integer(200..=599)?).ok()).collect()
 }
 
 /// `probe = "echo"` or `probe = { op = "echo" }`.
@@ -265,6 +271,7 @@ fn probe(item: &Item<'_>) -> Option<Step> {
         ("sleep", ProbeOp::Sleep),
         ("fail", ProbeOp::Fail),
         ("crash", ProbeOp::Crash),
+        ("snooze", ProbeOp::Snooze),
         ("noop", ProbeOp::Noop),
     ];
     let op = if item.value.is_table() {

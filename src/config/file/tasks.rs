@@ -1,7 +1,9 @@
 //! `[tasks.NAME]`, and what must hold between tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -10,12 +12,15 @@ use super::document::{Document, Item, Key, Table};
 use super::params;
 use super::queues::Queues;
 use super::retry;
-use super::scalar::TIMEOUT;
+use super::scalar::{TIMEOUT, YEAR};
 use super::scope::Scope;
 use super::source::Place;
 use super::steps::{self, HANDLERS, Surroundings};
 use crate::config::{NamePattern, Param, Step, Task};
 use crate::job::{QueueName, TaskName};
+
+/// Bounds of how long a job is worth starting.
+const EXPIRES: RangeInclusive<Duration> = Duration::from_secs(1)..=YEAR;
 
 /// The tasks of a file.
 #[derive(Default)]
@@ -60,12 +65,14 @@ impl Tasks {
         let base = queue.as_ref().and_then(|queue| context.queues.checked.get(queue)).map(|queue| queue.retry.clone());
         let base = base.unwrap_or_else(retry::default_policy);
         let retry = table.get("retry").map(|item| retry::policy(&item, &base));
+        let expires = table.get("expires").and_then(|item| item.duration(EXPIRES));
         let steps = all_steps(name, table, &params, context);
         let scope = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: steps.len().max(1) };
         let result = table.get("result").map(|item| scope.value(&item));
         table.close();
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
-        Some(Task { name: name.clone(), names, queue: queue?, params, timeout, retry, steps, result: result.flatten() })
+        let (name, result) = (name.clone(), result.flatten());
+        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, steps, result })
     }
 
     fn wire_names(&mut self, task: &TaskName, table: &Table<'_>, context: &Context<'_>) -> Vec<NamePattern> {

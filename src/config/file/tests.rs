@@ -89,7 +89,9 @@ fn uploads_are_in_the_state_folder_unless_a_variable_says_where() {
 fn every_key_is_shown() {
     let all = uncommented(SHIPPED, |_| true)
         // Pairs of which only one may be given; each is looked for by its name below.
-        .replace("retry.delays", "shown_delays");
+        .replace("retry.delays", "shown_delays")
+        .replace("retry.for", "shown_for")
+        .replace("retry.never", "shown_never");
     let tree = DeTable::parse(&all).expect("un-commented, the file is still TOML");
     let mut shown = BTreeSet::new();
     collect(tree.get_ref(), "", &mut shown);
@@ -107,7 +109,7 @@ fn every_key_is_shown() {
 
 /// The path of a key with what the operator chose replaced: `queues.emails.timeout` → `queues.*.timeout`.
 fn kind(path: &str) -> String {
-    let path = path.trim_start_matches('.').replace("shown_delays", "delays");
+    let path = path.trim_start_matches('.');
     let mut parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
     if parts.len() > 1 && ["queues", "tasks", "schedules"].contains(&parts[0]) {
         parts[1] = "*";
@@ -118,7 +120,7 @@ fn kind(path: &str) -> String {
         parts[3] = "*";
     }
     let path = parts.join(".");
-    path.replace("queues.*.delays", "queues.*.retry.delays").replace("tasks.*.retry", "queues.*.retry")
+    path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry")
 }
 
 fn collect(table: &DeTable<'_>, path: &str, shown: &mut BTreeSet<String>) {
@@ -408,6 +410,20 @@ fn what_deserves_a_look_is_a_warning() {
 }
 
 #[test]
+fn keys_of_redis_that_have_no_effect_are_warned_of() {
+    let text = "[redis]\nurl = \"redis://h/0\"\nsentinel_password = \"cred:s\"\nca_file = \"/nonexistent/ca.pem\"\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("s"), "hunter2").expect("written");
+    let path = folder.path().display().to_string();
+    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| path.clone());
+    let warnings = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").warnings;
+    let shown: Vec<String> = warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(shown[0].contains("`redis.sentinel_password` has no effect: redis.url names no Sentinels"), "{shown:?}");
+    assert!(shown[1].contains("`redis.ca_file` has no effect: redis.url does not ask for TLS"), "{shown:?}");
+}
+
+#[test]
 fn what_is_left_out_of_retry_comes_from_the_queue() {
     let text = "[queues.q]\nretry = { limit = 7, backoff = \"fixed\", delay = \"5s\" }\n\
                 [tasks.t]\nqueue = \"q\"\nprobe = \"echo\"\nretry = { limit = 1 }\n\
@@ -418,6 +434,42 @@ fn what_is_left_out_of_retry_comes_from_the_queue() {
     assert_eq!((retry("t").limit, retry("t").backoff), (1, crate::job::Backoff::Fixed { delay: seconds(5) }));
     let list = crate::job::Backoff::List { delays: vec![seconds(1), seconds(2)] };
     assert_eq!((retry("u").limit, retry("u").backoff), (2, list));
+}
+
+#[test]
+fn retry_has_short_forms() {
+    let env = |name: &str| (name == "RETRIES").then(|| "7".to_owned());
+    let (seconds, hours) = (std::time::Duration::from_secs, |hours: u64| std::time::Duration::from_secs(hours * 3600));
+    let cases = [
+        ("5", 5, None, hours(1)),
+        ("0", 0, None, hours(1)),
+        ("false", 0, None, hours(1)),
+        ("\"${RETRIES}\"", 7, None, hours(1)),
+        ("[\"5s\", \"2h\"]", 2, Some(crate::job::Backoff::List { delays: vec![seconds(5), hours(2)] }), hours(2)),
+        ("{ backoff = \"sidekiq\" }", 25, Some(crate::job::Backoff::Sidekiq), hours(720)),
+        ("{ for = \"24h\" }", 1000, None, hours(1)),
+    ];
+    for (written, limit, backoff, max_delay) in cases {
+        let text = format!("[queues.q]\nretry = {written}\n");
+        let config = parse(&text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").config;
+        let policy = config.queues["q"].retry.clone();
+        let usual = super::retry::default_policy();
+        let backoff = backoff.unwrap_or(usual.backoff);
+        assert_eq!((policy.limit, policy.backoff, policy.max_delay), (limit, backoff, max_delay), "{written}");
+        assert_eq!(policy.span, written.contains("for").then(|| hours(24)));
+    }
+}
+
+#[test]
+fn a_failure_that_no_handler_reports_is_a_warning() {
+    let text = "[queues.q]\nretry.never = [\"InvalidRecipient\", \"SmtpRejectd\", \"Http4*\", \"TimeLimitExceeded\"]\n";
+    let warnings = valid(text).warnings;
+    let shown: String = warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{shown}");
+    for words in ["2:16: warning: no handler reports a failure \"InvalidRecipient\"", "did you mean \"SmtpRejected\"?"]
+    {
+        assert!(shown.contains(words), "{words:?} is not in\n{shown}");
+    }
 }
 
 #[test]

@@ -77,7 +77,6 @@ async fn exit_codes_say_whether_to_try_again() {
     for (body, kind, retry, how) in [
         ("echo no >&2; exit 1", "ExecError", Retryable::ByPolicy, "ended with exit code 1"),
         ("echo no >&2; exit 65", "ExecError", Retryable::Never, "ended with exit code 65"),
-        ("echo no >&2; exit 75", "ExecTemporaryError", Retryable::ByPolicy, "ended with exit code 75"),
         ("echo no >&2; kill -SEGV $$", "ExecKilled", Retryable::ByPolicy, "was ended by signal 11 (SIGSEGV)"),
     ] {
         let failed = failure(perform(script(dir.path(), body), Value::Null).await);
@@ -85,6 +84,32 @@ async fn exit_codes_say_whether_to_try_again() {
         assert_eq!(failed.message, format!("failed to run /bin/sh: it {how}"));
         assert_eq!(failed.detail.as_deref(), Some("no\n"));
     }
+}
+
+#[tokio::test]
+async fn exit_code_75_puts_the_job_off() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let wrong = "not yet (its `retry_after` is \"soon\", which is neither seconds nor a duration such as \"5m\")";
+    let silent = "the program asked to be run later (exit code 75)";
+    for (says, delay, reason) in [
+        ("echo working; echo 'the feed is not ready' >&2", None, "the feed is not ready"),
+        ("echo 'the feed is not ready'", None, "the feed is not ready"),
+        (r#"echo '{"retry_after": 90, "reason": "not yet"}'"#, seconds(90), "not yet"),
+        (r#"echo step 1; echo '{"retry_after": 90, "reason": "not yet"}'"#, seconds(90), "not yet"),
+        (r#"printf '{\n  "retry_after": 90,\n  "reason": "not yet"\n}\n'"#, seconds(90), "not yet"),
+        (r#"echo '[90]'"#, None, "[90]"),
+        (r#"echo '{"retry_after": "1h 30m"}'; echo 'not yet' >&2"#, seconds(5400), "not yet"),
+        (r#"echo '{"retry_after": "soon", "reason": "not yet"}'"#, None, wrong),
+        (r#"echo '{"retry_after": 90}'"#, seconds(90), silent),
+        (":", None, silent),
+    ] {
+        let outcome = perform(script(dir.path(), &format!("{says}; exit 75")), Value::Null).await;
+        assert_eq!(outcome, Outcome::Snoozed { delay, reason: reason.to_owned() }, "{says}");
+    }
+    let long = perform(script(dir.path(), "head -c 3000000 /dev/zero | tr '\\0' x; exit 75"), Value::Null).await;
+    let Outcome::Snoozed { reason, .. } = long else { panic!("{long:?}") };
+    assert_eq!(reason.len(), MAX_REASON);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::testing::fixture::{self, template};
 use crate::testing::http::{Answer, Server};
 
 fn step(method: &str, url: &str) -> HttpStep {
-    HttpStep { method: method.into(), url: template(url), headers: Vec::new(), body: None }
+    HttpStep { method: method.into(), url: template(url), headers: Vec::new(), body: None, snooze: Vec::new() }
 }
 
 async fn call(step: HttpStep, args: Value) -> Outcome {
@@ -72,10 +72,28 @@ async fn statuses_are_sorted() {
         })
         .await;
         let failed = failure(call(step("GET", &server.url()), Value::Null).await);
-        assert_eq!(failed.retry, retry, "{status}");
+        assert_eq!((failed.kind, failed.retry), (format!("Http{status}"), retry));
         assert!(failed.message.contains(&status.to_string()), "{}", failed.message);
         assert_eq!(failed.detail.as_deref(), Some("because"));
         assert_eq!(server.seen().len(), 1, "a redirect is not followed");
+    }
+}
+
+#[tokio::test]
+async fn statuses_that_the_step_names_put_the_job_off() {
+    for (status, header, delay) in [(202, None, None), (429, Some("120"), Some(Duration::from_secs(120)))] {
+        let server = Server::start(move |_| {
+            header.into_iter().fold(Answer::new(status, ""), |answer, value| answer.with("retry-after", value))
+        })
+        .await;
+        let step = HttpStep { snooze: vec![202, 429], ..step("GET", &server.url()) };
+        match call(step, Value::Null).await {
+            Outcome::Snoozed { delay: asked, reason } => {
+                assert_eq!(asked, delay);
+                assert!(reason.starts_with(&format!("127.0.0.1 answered {status}")), "{reason}");
+            }
+            other => panic!("{status}: {other:?}"),
+        }
     }
 }
 

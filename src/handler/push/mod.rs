@@ -6,7 +6,9 @@
 mod fcm;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::Run;
@@ -20,6 +22,8 @@ use fcm::{Fcm, FcmError};
 
 /// Bytes that Apple's service allows for an id that replaces an earlier notification.
 const COLLAPSE_ID_LEN: usize = 64;
+/// After a 429 that names no time itself: FCM refills its quotas every minute, as its page on throttling says.
+const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
 /// Push as `[push]` wants it.
 #[derive(Debug)]
@@ -143,9 +147,10 @@ impl From<PushError> for Failure {
             PushError::Fcm(FcmError::Connection(_)) => Self::new("PushConnectError", message),
             // The message is the same for every device and at every attempt.
             PushError::Fcm(FcmError::Refused { detail, .. }) => detailed(Self::never("PushRejected", message), detail),
-            PushError::Fcm(FcmError::Status { retry_after, detail, .. }) => {
+            PushError::Fcm(FcmError::Status { status, retry_after, detail }) => {
                 let failure = Self::new("PushStatusError", message);
-                let failure = match retry_after {
+                let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_WAIT);
+                let failure = match retry_after.or(quota) {
                     Some(span) => failure.after(span),
                     None => failure,
                 };

@@ -226,13 +226,17 @@ async fn a_user_without_devices_is_no_failure() {
 
 #[tokio::test]
 async fn refusals_are_sorted() {
-    for (status, kind, retry) in [
-        (429, "PushStatusError", Retryable::After(Duration::from_secs(60))),
-        (503, "PushStatusError", Retryable::After(Duration::from_secs(60))),
-        (403, "PushCredentialsError", Retryable::ByPolicy),
+    let after = |seconds| Retryable::After(Duration::from_secs(seconds));
+    for (status, asks, kind, retry) in [
+        (429, Some("90"), "PushStatusError", after(90)),
+        (429, None, "PushStatusError", after(60)),
+        (503, Some("60"), "PushStatusError", after(60)),
+        (503, None, "PushStatusError", Retryable::ByPolicy),
+        (403, Some("60"), "PushCredentialsError", Retryable::ByPolicy),
     ] {
         let google = google(move |_| {
-            Answer::new(status, r#"{"error": {"status": "X", "message": "no"}}"#).with("retry-after", "60")
+            let answer = Answer::new(status, r#"{"error": {"status": "X", "message": "no"}}"#);
+            asks.into_iter().fold(answer, |answer, asks| answer.with("retry-after", asks))
         })
         .await;
         let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(step())]).await);

@@ -11,7 +11,7 @@ use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, Why, call, unread};
-use crate::job::{Cause, Job, JobId, Origin, Timestamp, Wire};
+use crate::job::{Cause, Job, JobId, Origin, Priority, Timestamp, Wire};
 
 /// Reads the message and decides what it becomes.
 pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken) -> Verdict {
@@ -36,6 +36,7 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     }
     let id = JobId::parse(&message.id).map_err(|error| Why::unfit_id("InvalidTaskError", &error))?;
     let args = bind(task, &message.args, message.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    let due = instant(message.eta_ms);
     Ok(Job {
         id,
         queue: desk.queue.clone(),
@@ -43,9 +44,12 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         args,
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,
-        due: instant(message.eta_ms),
+        due,
         timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
+        expires: instant(message.expires_ms).or_else(|| task.expiry(due.unwrap_or(desk.now))),
         retry: None,
+        priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
+        args_apart: None,
     })
 }
 

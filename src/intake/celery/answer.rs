@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::result::{Document, Exception, Revocation, State};
 use crate::broker::{Answer, Guard, OwedJob};
-use crate::job::{Cause, End, Mishap, State as JobState};
+use crate::job::{Cause, End, History, State as JobState};
 
 /// How long a result stays: Celery's own default for `result_expires`, in seconds.
 const RESULT_EXPIRES: &str = "86400";
@@ -18,9 +18,10 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
     let text = |name: &str| note.get(name).and_then(Value::as_str);
     let mut answer = Answer::default();
     let Some(id) = text("id").filter(|_| note.get("silent") != Some(&Value::Bool(true))) else { return answer };
-    let last = owed.history.mishaps.last();
-    let exception = exception(note, last);
-    let traceback = last.and_then(|mishap| mishap.detail.as_deref());
+    let exception = exception(note, &owed.history);
+    let failed = owed.history.mishaps.last().filter(|_| owed.history.snoozed_last().is_none());
+    let traceback = failed.and_then(|mishap| mishap.detail.as_deref());
+    // Also a job that was put off: it waits for a further run, and its history says that nothing has failed.
     let state = match &owed.history.end {
         None => State::Retry { exception: &exception, traceback },
         Some(end) => ended(end, &exception, traceback),
@@ -49,14 +50,17 @@ fn ended<'a>(end: &'a End, exception: &'a Exception, traceback: Option<&'a str>)
     }
 }
 
-/// The exception that the client raises. A class it has imported comes as itself, any other as one of that name.
-fn exception(note: &Value, mishap: Option<&Mishap>) -> Exception {
+/// The exception that the client raises. One of a job that was put off is what `self.retry()` raises in a task. A class it has imported comes as itself, any other as one of that name.
+fn exception(note: &Value, history: &History) -> Exception {
+    if let Some(snooze) = history.snoozed_last() {
+        return Exception::new("celery.exceptions", "Retry", vec![snooze.reason.as_str().into()]);
+    }
     if let Some(Value::Object(told)) = note.get("exception") {
         let text = |name: &str| told.get(name).and_then(Value::as_str).unwrap_or_default();
         let message = told.get("exc_message").and_then(Value::as_array).cloned().unwrap_or_default();
         return Exception::new(text("exc_module"), text("exc_type"), message);
     }
-    let Some(mishap) = mishap else { return Exception::runtime_error("the job ended without a word") };
+    let Some(mishap) = history.mishaps.last() else { return Exception::runtime_error("the job ended without a word") };
     let module = match mishap.name.as_str() {
         "TypeError" | "ValueError" | "RuntimeError" | "KeyError" | "NotImplementedError" | "OSError" => "builtins",
         "WorkerLostError" => return Exception::worker_lost(&mishap.message),
@@ -70,6 +74,31 @@ fn exception(note: &Value, mishap: Option<&Mishap>) -> Exception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Mishap, MishapKind, NodeId, Snooze, Timestamp};
+
+    /// As after `raise self.retry()` in a task.
+    #[test]
+    fn a_job_that_was_put_off_is_a_retry() {
+        let failed = Mishap {
+            at: Timestamp::from_millis(1),
+            attempt: 1,
+            node: NodeId::parse("vps-1").expect("a name"),
+            kind: MishapKind::Failed,
+            name: "Http503".into(),
+            message: "busy".into(),
+            detail: Some("<html>".into()),
+        };
+        let told = |snoozed_at| {
+            let snooze =
+                Some(Snooze { at: Timestamp::from_millis(snoozed_at), reason: "the feed is not ready".into() });
+            let history = History { mishaps: vec![failed.clone()], snooze, ..History::default() };
+            let exception = exception(&Value::Null, &history);
+            (exception.exc_module, exception.exc_type, exception.exc_message)
+        };
+        let text = |module: &str, class: &str, words: &str| (module.to_owned(), class.to_owned(), vec![words.into()]);
+        assert_eq!(told(2), text("celery.exceptions", "Retry", "the feed is not ready"));
+        assert_eq!(told(0), text("jobsd", "Http503", "busy"), "the failure came later");
+    }
 
     #[test]
     fn the_guard_knows_a_success_by_its_beginning() {

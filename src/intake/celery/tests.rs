@@ -1,5 +1,6 @@
 //! Messages captured from real Celery 5.4 producers, and what they are read as.
 
+mod admitted;
 mod refused;
 mod written;
 

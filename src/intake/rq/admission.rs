@@ -11,7 +11,7 @@ use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
 use crate::intake::refused::{Refused, Why, call, unread};
-use crate::job::{Backoff, Cause, Job, JobId, Origin, RetryPolicy, Wire};
+use crate::job::{Backoff, Cause, FailurePattern, Job, JobId, Origin, Priority, RetryPolicy, Timestamp, Wire};
 
 /// Reads the job's hash and decides what it becomes.
 pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec<u8>>) -> Verdict {
@@ -63,7 +63,10 @@ fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, 
         enqueued_at: desk.now,
         due: None,
         timeout,
-        retry: retry(&job.options),
+        expires: task.expiry(enqueued(&job.options).unwrap_or(desk.now)),
+        retry: retry(&job.options, never(desk, task)),
+        priority: Priority::default(),
+        args_apart: None,
     })
 }
 
@@ -109,11 +112,30 @@ const WITHOUT_END: Duration = Duration::from_secs(365 * 86_400);
 /// No retry of RQ's waits longer than its own longest interval; this only bounds nonsense.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(365 * 86_400);
 
-fn retry(options: &Options) -> Option<RetryPolicy> {
+/// How often and when, its producer says; what must not be tried again, the operator.
+fn retry(options: &Options, never: &[FailurePattern]) -> Option<RetryPolicy> {
     let limit = options.retries_left?;
     let delays =
         if options.retry_intervals.is_empty() { vec![Duration::ZERO] } else { options.retry_intervals.clone() };
-    Some(RetryPolicy { limit, backoff: Backoff::List { delays }, max_delay: MAX_RETRY_DELAY, jitter: 0.0 })
+    Some(RetryPolicy {
+        limit,
+        backoff: Backoff::List { delays },
+        max_delay: MAX_RETRY_DELAY,
+        jitter: 0.0,
+        span: None,
+        never: never.to_vec(),
+    })
+}
+
+fn never<'a>(desk: &Desk<'a>, task: &'a Task) -> &'a [FailurePattern] {
+    let policy = task.retry.as_ref().or_else(|| desk.config.queues.get(desk.queue).map(|queue| &queue.retry));
+    policy.map_or(&[], |policy| &policy.never)
+}
+
+/// When its producer put it into the queue.
+fn enqueued(options: &Options) -> Option<Timestamp> {
+    let at = options.enqueued_at.or(options.created_at)?;
+    Some(Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0)))
 }
 
 /// What would have to happen at the job's end and cannot yet: refused as a whole rather than run by half.

@@ -27,6 +27,9 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
                 if note.get("json") == Some(&Value::Bool(true)) { Serializer::Json } else { Serializer::Pickle };
             foreign.finished(&mut answer, end, ttl, result::return_value(&end.result, serializer));
         }
+        Some(end) if end.state == State::Cancelled => {
+            foreign.cancelled(&mut answer, end, ttl("failure_ttl", DEFAULT_FAILURE_TTL.as_secs()));
+        }
         Some(end) => {
             let ttl = ttl("failure_ttl", DEFAULT_FAILURE_TTL.as_secs());
             foreign.failed(&mut answer, end, ttl, owed.history.mishaps.last());
@@ -81,6 +84,16 @@ impl Foreign<'_> {
             None => to.command(&[&"XADD", &stream, &"MAXLEN", &"~", &RESULTS_KEPT, &"*", &"type", &"1"]),
         }
         self.keep(to, "finished", end, ttl, "+inf");
+    }
+
+    /// RQ enters a cancelled job in its registry with the time of the cancellation.
+    fn cancelled(&self, to: &mut Answer, end: &End, ttl: i64) {
+        self.status(to, "canceled", end);
+        let at = end.at.to_utc().timestamp();
+        to.command(&[&"ZADD", &keys::registry("canceled", self.queue), &at.to_string(), &self.id]);
+        if ttl >= 0 {
+            to.command(&[&"EXPIRE", &keys::job(self.id), &ttl.to_string()]);
+        }
     }
 
     fn failed(&self, to: &mut Answer, end: &End, ttl: i64, mishap: Option<&Mishap>) {

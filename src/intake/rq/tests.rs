@@ -1,5 +1,6 @@
 //! Jobs captured from real RQ 2.0 producers, and what they are read as.
 
+mod admitted;
 mod refused;
 mod written;
 

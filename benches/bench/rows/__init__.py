@@ -1,0 +1,17 @@
+"""Every row of the table, in its order."""
+
+from . import delayed, depth, drain, enqueue, idle, latency, long, start
+
+ALL = (
+    drain.NATIVE,
+    drain.ON_CELERY,
+    drain.ON_RQ,
+    enqueue.ONE,
+    enqueue.MANY,
+    latency.ROW,
+    delayed.ROW,
+    idle.ROW,
+    start.ROW,
+    depth.ROW,
+    long.ROW,
+)

@@ -1,0 +1,162 @@
+//! Purging a queue of everything that waits, and taking that back.
+//!
+//! A purge renames the sets and lists, so it is whole and takes no time, however much waits. The jobs' records stay until
+//! the time to take it back is over; then they are deleted step by step.
+
+use std::time::Duration;
+
+use redis::{FromRedisValue, Pipeline};
+
+use super::script::{Script, only};
+use super::{Broker, BrokerError};
+use crate::job::{QueueName, Timestamp, Wire};
+use crate::store::{ForeignList, QueueKeys, accepted};
+
+/// How long a purge can be taken back.
+const UNDO: Duration = Duration::from_secs(30 * 60);
+/// Jobs put back or deleted by one step.
+const STEP: usize = 1000;
+
+/// The name, among the keys of a purge, of the hash that lists the others.
+const MANIFEST: &str = "manifest";
+
+/// What a purge took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Purge {
+    pub id: String,
+    pub jobs: u64,
+    /// Messages of foreign producers that nobody had taken yet.
+    pub messages: u64,
+    /// Until then it can be taken back.
+    pub until: Timestamp,
+}
+
+/// What became of a purge that was to be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restored {
+    /// This many jobs and messages are where they were.
+    All(u64),
+    /// There is no purge of this id, or its time is over.
+    Gone,
+}
+
+/// A key that holds what waits.
+struct Waiting {
+    key: String,
+    /// The end from which a list is served, `L` or `R`; `-` for a sorted set.
+    side: char,
+    /// Where its content goes back to.
+    home: String,
+    /// Its name in the trash.
+    name: String,
+}
+
+impl Broker {
+    /// Takes everything that waits out of the queue: pending, parked, scheduled and retried jobs, and the messages in
+    /// `lists`. What runs goes on.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: it may have happened all the same; another purge takes what is left.
+    pub(crate) async fn purge(
+        &self,
+        queue: &QueueName,
+        lists: &[ForeignList],
+        now: Timestamp,
+    ) -> Result<Purge, BrokerError> {
+        let keys = self.keys(queue);
+        let (id, until) = (purge_id(), now.after(UNDO));
+        let waiting = self.waiting(&keys, lists).await?;
+        let mut touched = vec![keys.trash.clone(), keys.trash_of(&id, MANIFEST)];
+        touched.extend(waiting.iter().flat_map(|one| [one.key.clone(), keys.trash_of(&id, &one.name)]));
+        let mut pipeline = Pipeline::new();
+        Script::purge.call(&mut pipeline, &touched.iter().map(String::as_str).collect::<Vec<_>>());
+        pipeline.arg(&id).arg(until.as_millis());
+        for one in &waiting {
+            pipeline.arg(format!("{}{}", one.side, one.home));
+        }
+        let counts: Vec<u64> = Script::purge.reply(only(self.store.link.send(&pipeline).await?)?, "counts")?;
+        let sum = |sorted: bool| -> u64 {
+            waiting.iter().zip(&counts).filter(|(one, _)| (one.side == '-') == sorted).map(|(_, count)| count).sum()
+        };
+        let purge = Purge { jobs: sum(true), messages: sum(false), id, until };
+        tracing::warn!(%queue, purge = purge.id, jobs = purge.jobs, messages = purge.messages, "purged");
+        Ok(purge)
+    }
+
+    /// Puts everything back that a purge took.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: a part may be back; call it again for the rest.
+    pub(crate) async fn restore(&self, queue: &QueueName, purge: &str) -> Result<Restored, BrokerError> {
+        let keys = self.keys(queue);
+        let manifest = keys.trash_of(purge, MANIFEST);
+        let mut restored = 0;
+        loop {
+            let mut pipeline = Pipeline::new();
+            Script::restore.call(&mut pipeline, &[&keys.trash, &manifest]);
+            pipeline.arg(purge).arg(STEP);
+            let reply = only(self.store.link.send(&pipeline).await?)?;
+            let (back, left): (i64, u64) = Script::restore.reply(reply, "two counts")?;
+            let Ok(back) = u64::try_from(back) else { return Ok(Restored::Gone) };
+            restored += back;
+            if left == 0 {
+                tracing::info!(%queue, purge, restored, "the purge was taken back");
+                return Ok(Restored::All(restored));
+            }
+        }
+    }
+
+    /// Deletes what the purges took whose time is over.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the rest is deleted the next time.
+    pub(super) async fn empty_trash(&self, queue: &QueueName, now: Timestamp) -> Result<(), BrokerError> {
+        let keys = self.keys(queue);
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("ZRANGEBYSCORE").arg(&keys.trash).arg("-inf").arg(now.as_millis());
+        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        let unexpected = |_| BrokerError::Answer { script: "ZRANGEBYSCORE", expected: "purges" };
+        let over: Vec<String> = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
+        for purge in over {
+            let manifest = keys.trash_of(&purge, MANIFEST);
+            loop {
+                let mut pipeline = Pipeline::new();
+                let touched = [&keys.trash, &manifest, &keys.jobs, &keys.history, &keys.large];
+                Script::discard.call(&mut pipeline, &touched.map(String::as_str));
+                pipeline.arg(&purge).arg(STEP);
+                let reply = only(self.store.link.send(&pipeline).await?)?;
+                if Script::discard.reply::<u64>(reply, "a count")? == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key of the queue that holds what waits.
+    async fn waiting(&self, keys: &QueueKeys, lists: &[ForeignList]) -> Result<Vec<Waiting>, BrokerError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.smembers(&keys.parked);
+        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        let unexpected = |_| BrokerError::Answer { script: "SMEMBERS", expected: "tasks" };
+        let tasks: Vec<String> = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
+        let set = |key: &str, home: &str, name: String| Waiting { key: key.into(), side: '-', home: home.into(), name };
+        let mut waiting: Vec<Waiting> =
+            [(&keys.pending, "pending"), (&keys.scheduled, "scheduled"), (&keys.retry, "retry")]
+                .into_iter()
+                .map(|(key, name)| set(key, key, name.to_owned()))
+                .collect();
+        // Taken back, parked jobs come to pending: a claim parks them again if their task is still paused.
+        waiting.extend(tasks.iter().map(|task| set(&keys.parked_of(task), &keys.pending, format!("parked/{task}"))));
+        for list in lists {
+            let side = if list.wire == Wire::Celery { 'R' } else { 'L' };
+            let of = |key: &String| Waiting { key: key.clone(), side, home: key.clone(), name: format!("list/{key}") };
+            waiting.extend(list.keys.iter().map(of));
+        }
+        Ok(waiting)
+    }
+}
+
+fn purge_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

@@ -1,0 +1,56 @@
+-- Changes where jobs that do not run stand, if they stand there still: cancels, retries, promotes and deletes by id. The
+-- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
+--
+-- KEYS  jobs, history, large, active, outbox, cancels, counters, then the sorted sets that the moves name
+-- ARGV  for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
+--       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
+--       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
+--       for `cancels`, a counter ('' for none), '1' if a foreign producer is owed an answer
+-- Returns for each job: 1 done, 0 it stands elsewhere or has another history.
+local WIDTH = 12
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('HDEL', KEYS[4], '')
+local replies = {}
+for i = 1, #ARGV, WIDTH do
+  local what, id, from, before = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
+  local to, score, history, record = tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  local large, note, counter, owed = ARGV[i + 8], ARGV[i + 9], ARGV[i + 10], ARGV[i + 11]
+  local done = 0
+  if what == 'mark' then
+    if redis.call('HEXISTS', KEYS[4], id) == 1 then
+      redis.call('HSET', KEYS[6], id, note)
+      done = 1
+    end
+  elseif redis.call('ZSCORE', KEYS[from], id) and (redis.call('HGET', KEYS[2], id) or '') == before then
+    redis.call('ZREM', KEYS[from], id)
+    if what == 'delete' then
+      for k = 1, 3 do
+        redis.call('HDEL', KEYS[k], id)
+      end
+    else
+      redis.call('ZADD', KEYS[to], score, id)
+      if history == '' then
+        redis.call('HDEL', KEYS[2], id)
+      else
+        redis.call('HSET', KEYS[2], id, history)
+      end
+      if record ~= '' then
+        redis.call('HSET', KEYS[1], id, record)
+      end
+      if large == '' then
+        redis.call('HDEL', KEYS[3], id)
+      elseif large ~= '-' then
+        redis.call('HSET', KEYS[3], id, large)
+      end
+    end
+    if counter ~= '' then
+      redis.call('HINCRBY', KEYS[7], counter, 1)
+    end
+    if owed == '1' then
+      redis.call('HSET', KEYS[5], id, '0')
+    end
+    done = 1
+  end
+  replies[#replies + 1] = done
+end
+return replies
