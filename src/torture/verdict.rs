@@ -179,9 +179,10 @@ impl<'a> Case<'a> {
     /// Whether an accepted job was done and has ended.
     fn fate(&self, subject: &Subject<'_>, findings: &mut Findings) {
         let state = subject.record.map(|record| record.state.as_str());
+        let ended = subject.record.is_some_and(|record| record.end.is_some());
         match state {
             Some("completed") => findings.completed += 1,
-            Some("dead" | "cancelled") => findings.dead += 1,
+            Some("dead" | "cancelled") if ended => findings.dead += 1,
             _ => {}
         }
         let Some(accepted) = subject.job.accepted else { return };
@@ -191,10 +192,11 @@ impl<'a> Case<'a> {
             None => "was accepted and is not there".to_owned(),
             Some("completed") if done => return,
             Some("completed") => "is completed and was never done".to_owned(),
-            Some("dead" | "cancelled") => {
+            Some("dead" | "cancelled") if ended => {
                 findings.example(subject.number, "has ended dead");
                 return;
             }
+            // What stands in no set at all is told as one of these too.
             Some(state) => format!("has not ended: {state}"),
         };
         findings.lost += 1;
@@ -290,7 +292,7 @@ impl<'a> Case<'a> {
     fn attempts_spent(&self, subject: &Subject<'_>, findings: &mut Findings) {
         let Some(record) = subject.record else { return };
         let failed = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Failed)));
-        let failures = self.attempts(subject.job).filter(|attempt| failed(&attempt)).count();
+        let failures = self.attempts(subject.job).filter(failed).count();
         let spent = record.history.failures.saturating_sub(failures)
             + record.history.crashes.saturating_sub(self.held(subject.number).len());
         if spent > 0 {

@@ -106,7 +106,7 @@ fn a_good_run_breaks_nothing() {
 
 #[test]
 fn an_accepted_job_that_is_not_done_is_lost() {
-    for state in ["pending", "active", "retry", "completed"] {
+    for state in ["pending", "active", "retry", "completed", "cancelled"] {
         let mut run = Run::new();
         run.job(0, state);
         run.breaks(&[Promise::Lost]);
@@ -260,6 +260,7 @@ fn attempts_are_spent_by_failures_and_deaths_only() {
     run.strike(Fault::Kill, 0, 100, 100, &[job]);
     run.breaks(&[]);
     run.record(job)["state"] = json!("dead");
+    run.record(job)["end"] = json!({"result": null});
     run.breaks(&[Promise::Dead]);
 }
 
