@@ -187,14 +187,16 @@ impl Fleet {
     }
 
     /// Ends all nodes at once, in order.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(&self) {
         for node in &self.nodes {
-            // One that has ended is as good.
-            let _ = node.process.lock().await.signal(Signal::TERM);
+            let process = node.process.lock().await;
+            // One that has ended is as good; one that was stopped hears nothing until it goes on.
+            let _ = process.signal(Signal::TERM);
+            let _ = process.signal(Signal::CONT);
         }
-        for node in self.nodes {
+        for node in &self.nodes {
             let _ = node.process.lock().await.wait().await;
-            if let Some(proxy) = Arc::into_inner(node).and_then(|node| node.proxy) {
+            if let Some(proxy) = &node.proxy {
                 proxy.end().await;
             }
         }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use options::Options;
 
@@ -67,6 +68,8 @@ enum TortureError {
     Strike(#[from] StrikeError),
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
+    #[error("come to a verdict: the run was interrupted")]
+    Interrupted,
 }
 
 /// The only queue.
@@ -99,7 +102,7 @@ const FAILED: u8 = 1;
 /// EX_UNAVAILABLE.
 const UNAVAILABLE: u8 = 69;
 
-/// Says whether every promise was kept.
+/// Says whether every promise was kept. Whatever becomes of the run, nothing of it stays but the logs of one that failed.
 async fn torture(options: &Options, plan: Vec<Planned>) -> Result<bool, TortureError> {
     let stop = stop_on_signals()?;
     let started = Instant::now();
@@ -107,31 +110,43 @@ async fn torture(options: &Options, plan: Vec<Planned>) -> Result<bool, TortureE
     let folder = std::env::temp_dir().join(&name);
     let create = |source| TortureError::Folder { path: folder.clone(), source };
     DirBuilder::new().mode(0o700).create(&folder).map_err(create)?;
-    let queue = QueueName::parse(QUEUE).expect("it is a valid name");
-    let redis = Arc::new(match options.url() {
-        Some(url) => Redis::at(url, &name, &queue).await?,
-        None => Redis::own(&folder, options.appendfsync, &name, &queue).await?,
-    });
-    let tortured = on(options, plan, &folder, &name, &redis, &stop).await;
-    let cleaned = redis.clean_up().await;
-    let findings = tortured.inspect_err(|_| keep(&folder))?;
-    cleaned?;
-    let report = Report { options, findings: &findings, took: started.elapsed(), interrupted: stop.is_cancelled() };
+    let findings = in_folder(options, plan, &folder, &name, &stop).await;
+    let broken = findings.as_ref().is_ok_and(|findings| !findings.broken.is_empty());
+    if broken || matches!(findings, Err(TortureError::Node(_) | TortureError::Strike(_) | TortureError::Unanswered(_)))
+    {
+        eprintln!("the nodes' logs are in {}", folder.display());
+    } else {
+        // What cannot be deleted does not change the verdict.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    let report = Report { options, findings: &findings?, took: started.elapsed() };
     if options.json {
         println!("{}", report.json());
     } else {
         println!("{report}");
     }
-    if report.kept() || report.interrupted {
-        // Nothing in it is of use any more; what cannot be deleted does not change the verdict.
-        let _ = std::fs::remove_dir_all(&folder);
-    } else {
-        keep(&folder);
-    }
     Ok(report.kept())
 }
 
 /// Everything between the start of Redis and its end.
+async fn in_folder(
+    options: &Options,
+    plan: Vec<Planned>,
+    folder: &Path,
+    prefix: &str,
+    stop: &CancellationToken,
+) -> Result<Findings, TortureError> {
+    let queue = QueueName::parse(QUEUE).expect("it is a valid name");
+    let redis = Arc::new(match options.url() {
+        Some(url) => Redis::at(url, prefix, &queue).await?,
+        None => Redis::own(folder, options.appendfsync, prefix, &queue).await?,
+    });
+    let findings = on(options, plan, folder, prefix, &redis, stop).await;
+    redis.clean_up().await?;
+    findings
+}
+
+/// Everything between the start of the nodes and their end.
 async fn on(
     options: &Options,
     plan: Vec<Planned>,
@@ -146,18 +161,15 @@ async fn on(
     let settings = Settings::new(options, folder, endpoint.address, prefix).map_err(TortureError::Program)?;
     let fleet = Arc::new(Fleet::start(settings, options.nodes, redis, &ledger).await?);
     let stage = Stage { options, load, fleet: &fleet, redis, ledger: &ledger };
-    let records = stage.play(plan, stop).await?;
-    let terms = Terms {
-        load,
-        lease: options.lease,
-        timeout: fleet::timeout(options.lease),
-        forgetful: redis.fsync() == Some(Fsync::Everysec),
+    let played = tokio::select! {
+        played = stage.play(plan) => played,
+        () = stop.cancelled() => Err(TortureError::Interrupted),
     };
-    if let Some(fleet) = Arc::into_inner(fleet) {
-        fleet.end().await;
-    }
+    fleet.end().await;
     endpoint.end().await;
-    Ok(verdict::judge(&ledger.close(), &records, &terms))
+    let forgetful = redis.fsync() == Some(Fsync::Everysec);
+    let terms = Terms { load, lease: options.lease, timeout: fleet::timeout(options.lease), forgetful };
+    Ok(verdict::judge(&ledger.close(), &played?, &terms))
 }
 
 /// Everything is up.
@@ -171,7 +183,8 @@ struct Stage<'s> {
 
 impl Stage<'_> {
     /// Load and faults side by side until both are over, then the records.
-    async fn play(&self, plan: Vec<Planned>, stop: &CancellationToken) -> Result<Records, TortureError> {
+    /// Dropped at any point, it leaves nothing running but the nodes.
+    async fn play(&self, plan: Vec<Planned>) -> Result<Records, TortureError> {
         let enough = CancellationToken::new();
         let producer = Producer {
             fleet: Arc::clone(self.fleet),
@@ -179,16 +192,16 @@ impl Stage<'_> {
             load: self.load,
             rate: self.options.rate,
         };
-        let producing = tokio::spawn(producer.run(enough.clone(), stop.clone()));
+        let producing = AbortOnDropHandle::new(tokio::spawn(producer.run(enough.clone())));
         let struck = tokio::select! {
-            struck = self.strike(plan, stop) => struck,
+            struck = self.strike(plan) => struck,
             never = self.tell_progress() => match never {},
         };
         enough.cancel();
-        // Its only ends are these two tokens.
-        let _ = producing.await;
         struck?;
-        let settled = reconcile::settle(self.fleet, self.ledger, self.options.lease, stop);
+        // It ends when all is accepted; a panic in it would show as jobs that were not.
+        let _ = producing.await;
+        let settled = reconcile::settle(self.fleet, self.ledger, self.options.lease);
         let numbers = tokio::select! {
             numbers = settled => numbers?,
             never = self.tell_progress() => match never {},
@@ -198,17 +211,11 @@ impl Stage<'_> {
     }
 
     /// Makes the faults, for as long as the run is to last at least.
-    async fn strike(&self, plan: Vec<Planned>, stop: &CancellationToken) -> Result<(), StrikeError> {
+    async fn strike(&self, plan: Vec<Planned>) -> Result<(), StrikeError> {
         let least = Duration::from_secs(self.options.seconds.into());
         let (fleet, redis, ledger) = (Arc::clone(self.fleet), Arc::clone(self.redis), Arc::clone(self.ledger));
         let striker = Striker::new(fleet, redis, ledger, self.options);
-        let waited = async {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(least) => {}
-            }
-        };
-        let struck = async { tokio::join!(striker.clone().run(plan, stop.clone()), waited).0 };
+        let struck = async { tokio::join!(striker.clone().run(plan), tokio::time::sleep(least)).0 };
         tokio::select! {
             struck = struck => struck,
             never = striker.watch() => match never {},
@@ -238,8 +245,4 @@ fn stop_on_signals() -> Result<CancellationToken, TortureError> {
         });
     }
     Ok(stop)
-}
-
-fn keep(folder: &Path) {
-    eprintln!("the nodes' logs are in {}", folder.display());
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::fleet::Fleet;
 use super::ledger::Ledger;
@@ -31,9 +31,9 @@ const BACKLOG: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Producer {
-    /// Produces until `enough` says so; returns when all that was sent is accepted, or `stop` says not to wait for it.
-    pub(super) async fn run(self, enough: CancellationToken, stop: CancellationToken) {
-        let (tasks, tries) = (TaskTracker::new(), Arc::new(Semaphore::new(TRIES)));
+    /// Produces until `enough` says so; returns when all that was sent is accepted.
+    pub(super) async fn run(self, enough: CancellationToken) {
+        let (mut tasks, tries) = (JoinSet::new(), Arc::new(Semaphore::new(TRIES)));
         let mut ticks = tokio::time::interval(TICK);
         // A busy machine gets the load later, not all at once.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,7 +41,6 @@ impl Producer {
         loop {
             tokio::select! {
                 () = enough.cancelled() => break,
-                () = stop.cancelled() => break,
                 _ = ticks.tick() => {}
             }
             owed += f64::from(self.rate) * TICK.as_secs_f64();
@@ -54,21 +53,17 @@ impl Producer {
                 let count = if turn % 10 == 0 { 1 } else { whole(owed).min(MOST) };
                 owed -= f64::from(count);
                 turn += 1;
-                let (producer, stop) = (self.clone(), stop.clone());
-                let from = turn;
+                let (producer, from) = (self.clone(), turn);
                 let first = self.ledger.reserve(count);
                 tasks.spawn(async move {
                     let _permit = permit;
-                    tokio::select! {
-                        () = producer.put(first, count, from) => {}
-                        () = stop.cancelled() => {}
-                    }
+                    producer.put(first, count, from).await;
                 });
             }
+            while tasks.try_join_next().is_some() {}
             owed = owed.min(f64::from(self.rate));
         }
-        tasks.close();
-        tasks.wait().await;
+        while tasks.join_next().await.is_some() {}
     }
 
     async fn put(&self, first: u32, count: u32, turn: usize) {

