@@ -172,7 +172,7 @@ impl Daemon {
         if let Err(error) = broker.set_clock().await {
             tracing::debug!("the clock is set when Redis answers: {error}");
         }
-        supervisor.apply(&current.queues);
+        supervisor.apply(&current);
         intake.start_missing(&current.queues);
         let (followed, guarded, accept_eviction) = (Arc::clone(&store.endpoint), store, current.redis.accept_eviction);
         let (watched, beating) = (Arc::clone(&broker), Arc::clone(&keeper));
@@ -267,7 +267,7 @@ impl Daemon {
         self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers: Arc::new(handlers) }));
         self.config.store(Arc::clone(&new));
         self.intake.end_stale(&new.queues).await;
-        self.supervisor.apply(&new.queues);
+        self.supervisor.apply(&new);
         self.intake.start_missing(&new.queues);
         Ok(changes.to_string())
     }

@@ -25,7 +25,7 @@ impl Default for Demand {
 }
 
 impl Demand {
-    /// The pool's word: this many slots are free.
+    /// The pool's word: this many slots are free, or, where the node has a bound, this many jobs may wait for one.
     pub(crate) fn tell(&self, free: usize) {
         self.0.send_modify(|told| *told = Told { free, count: told.count + 1 });
     }

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
 pub(crate) use alter::{Altered, Change};
-pub(crate) use demand::Demand;
+pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;

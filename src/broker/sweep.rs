@@ -248,7 +248,8 @@ impl Broker {
         pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let mut deleted: u64 = Script::prune.reply(reply, "a count")?;
-        for (set, keep) in [(&keys.completed, queue.keep_completed), (&keys.dead, queue.keep_dead)] {
+        let (completed, dead) = (queue.keep_completed, queue.keep_dead);
+        for (set, keep) in [(&keys.completed, completed), (&keys.dead, dead), (&keys.cancelled, dead)] {
             deleted += self.shrink(&keys, set, keep.bytes).await?;
         }
         self.empty_trash(&queue.name, now).await?;

@@ -17,6 +17,24 @@ pub(crate) struct Node {
     pub drain: Duration,
     /// How long a claim outlives its node's last sign of life. Default 15 s.
     pub lease: Duration,
+    pub slots: SlotRules,
+}
+
+/// `concurrency`, `order` and `starve_after` of `[node]`: what all queues share, and who comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotRules {
+    /// Attempts that run at the same time on this node, over all queues. `None`: only the queues have bounds.
+    pub bound: Option<usize>,
+    pub order: SlotOrder,
+}
+
+/// Which of the queues that wait for a slot of the node gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotOrder {
+    /// Each in proportion to its weight.
+    Weighted,
+    /// The heaviest, but before it any that has waited for this long.
+    Strict { starve_after: Duration },
 }
 
 /// `[log]`.

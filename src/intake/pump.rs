@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::limits::Limits;
 use super::{celery, rq};
-use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Verdict};
+use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Told, Verdict};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::job::{QueueName, Wire};
@@ -26,8 +26,9 @@ use crate::store::{ForeignList, LinkError, accepted};
 const BATCH: usize = 100;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How soon to look again when native jobs wait already and come first.
-const BEHIND_NATIVE: Duration = Duration::from_millis(50);
+/// How soon to look again when jobs wait already and come first: not before the first, and then when the pool has come
+/// round, or after the second.
+const BEHIND_JOBS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The pump of one queue.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Pump {
                     known = (moved == Moved::Jobs).then_some(told);
                     match moved {
                         Moved::Jobs | Moved::Others => {}
-                        Moved::BehindNative => tokio::time::sleep(BEHIND_NATIVE).await,
+                        Moved::BehindJobs => self.let_pass(told, &stop).await,
                         Moved::Nothing => tokio::select! {
                             () = stop.cancelled() => break,
                             () = self.changed.notified() => {}
@@ -109,7 +110,7 @@ impl Pump {
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
-        Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
+        Ok(if armed.ready { Moved::BehindJobs } else { Moved::Nothing })
     }
 
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
@@ -191,6 +192,16 @@ impl Pump {
         }
     }
 
+    /// Waits for the pool to claim what is pending; it may itself have to wait for a slot of the node.
+    async fn let_pass(&self, told: Told, stop: &CancellationToken) {
+        tokio::time::sleep(BEHIND_JOBS.0).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = self.demand.after(Some(told)) => {}
+            () = tokio::time::sleep(BEHIND_JOBS.1) => {}
+        }
+    }
+
     async fn rest(&mut self, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -221,8 +232,8 @@ enum Moved {
     /// Messages that became none: refused, withdrawn, repeated.
     Others,
     Nothing,
-    /// There are messages, but native jobs wait already.
-    BehindNative,
+    /// There are messages, but jobs wait already.
+    BehindJobs,
 }
 
 /// The wire of a list. An adopted message may come from one that this configuration reads no more: its name tells then.

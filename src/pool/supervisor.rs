@@ -1,6 +1,6 @@
 //! Starts, resizes and ends pools as the configuration says, and ends them all in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
+use super::slots::Slots;
 use super::{Keeper, Pool, Shared, Stop};
 use crate::broker::Swept;
-use crate::config::Queue;
+use crate::config::{Config, Queue};
 use crate::job::QueueName;
 
 /// After the jobs were interrupted, their settles get this long to reach Redis; what does not is taken over by others.
@@ -26,6 +27,7 @@ const SWEPT: usize = 500;
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    slots: Arc<Slots>,
     pools: HashMap<QueueName, Running>,
     /// Pools whose queue has left the configuration and whose last jobs still run.
     leaving: Vec<Running>,
@@ -40,12 +42,15 @@ struct Running {
 
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
-        Self { shared, keeper, pools: HashMap::new(), leaving: Vec::new() }
+        Self { shared, keeper, slots: Arc::new(Slots::new()), pools: HashMap::new(), leaving: Vec::new() }
     }
 
-    /// Makes the pools equal to `queues`: new ones start, changed ones are told (running jobs are not touched), those
-    /// that are gone drain.
-    pub(crate) fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+    /// Makes the pools equal to the queues of `config`: new ones start, changed ones are told (running jobs are not
+    /// touched), those that are gone drain. They share the slots of the node as it says.
+    pub(crate) fn apply(&mut self, config: &Config) {
+        let queues = &config.queues;
+        self.slots.configure(config.node.slots);
+        self.show_slots(config);
         self.leaving.retain(|pool| !pool.task.is_finished());
         let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -71,13 +76,20 @@ impl Supervisor {
         }
     }
 
+    fn show_slots(&self, config: &Config) {
+        let of_queues = || config.queues.values().map(|queue| queue.concurrency).sum();
+        let slots: usize = config.node.slots.bound.unwrap_or_else(of_queues);
+        self.shared.metrics.node_slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
+    }
+
     fn start(&mut self, queue: &Arc<Queue>) {
         let (sender, receiver) = watch::channel(Arc::clone(queue));
         let stop = Stop::default();
         let (shared, keeper) = (Arc::clone(&self.shared), Arc::clone(&self.keeper));
+        let slots = Arc::clone(&self.slots);
         // Now, not when the task first runs: the keeper's first round must know the queue.
         let swept = keep(&keeper, queue);
-        let task = tokio::spawn(supervise(shared, keeper, receiver, swept, stop.clone()));
+        let task = tokio::spawn(supervise(shared, keeper, slots, receiver, swept, stop.clone()));
         self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
     }
 
@@ -115,13 +127,14 @@ fn keep(keeper: &Keeper, queue: &Arc<Queue>) -> mpsc::Receiver<Swept> {
 async fn supervise(
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    slots: Arc<Slots>,
     queue: watch::Receiver<Arc<Queue>>,
     mut swept: mpsc::Receiver<Swept>,
     stop: Stop,
 ) {
     let name = queue.borrow().name.clone();
     loop {
-        let pool = Pool::new(Arc::clone(&shared), queue.clone(), swept, stop.clone());
+        let pool = Pool::new(Arc::clone(&shared), slots.seat(), queue.clone(), swept, stop.clone());
         // If this task is aborted, the pool goes with it.
         match AbortOnDropHandle::new(tokio::spawn(pool.run())).await {
             Ok(()) => break,

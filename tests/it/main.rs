@@ -20,6 +20,7 @@ mod rq;
 mod schedule;
 mod secrets;
 mod sentinel;
+mod slots;
 mod stop;
 mod torture;
 mod workload;

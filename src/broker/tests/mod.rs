@@ -43,6 +43,7 @@ fn queue() -> Queue {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        weight: 1,
         ageing: Queue::AGEING,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::diagnostic::quoted;
 use super::document::{Document, Item, Table};
 use super::scalar::{ANSWER, DAY};
-use crate::config::{Admin, Database, Log, LogFormat, Node, Secret};
+use crate::config::{Admin, Database, Log, LogFormat, Node, Secret, SlotOrder, SlotRules};
 use crate::job::QueueName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,8 +29,23 @@ pub(super) fn node(table: &Table<'_>) -> Node {
     });
     let drain = table.duration("drain", 60 * SECOND, Duration::ZERO..=DAY);
     let lease = table.duration("lease", 15 * SECOND, 3 * SECOND..=600 * SECOND);
+    let slots = slot_rules(table);
     table.close();
-    Node { name, state_dir, drain, lease }
+    Node { name, state_dir, drain, lease, slots }
+}
+
+fn slot_rules(table: &Table<'_>) -> SlotRules {
+    let bound = table.get("concurrency").and_then(|item| item.integer(1..=100_000));
+    if !table.has("concurrency") {
+        for item in ["order", "starve_after"].into_iter().filter_map(|key| table.get(key)) {
+            let message = format!("`{}` has no effect: there is no bound that queues would compete for", item.path);
+            table.doc.warning(&item.key, message, "give [node] a `concurrency`, or remove the key");
+        }
+    }
+    let starve_after = table.duration("starve_after", 60 * SECOND, SECOND / 10..=DAY);
+    let strict = SlotOrder::Strict { starve_after };
+    let order = table.choice("order", SlotOrder::Weighted, &[("weighted", SlotOrder::Weighted), ("strict", strict)]);
+    SlotRules { bound: bound.and_then(|bound| usize::try_from(bound).ok()), order }
 }
 
 fn node_name(item: &Item<'_>) -> Option<String> {

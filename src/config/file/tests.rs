@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::diff;
+use crate::config::{SlotOrder, SlotRules, diff};
 
 /// The shipped file.
 const SHIPPED: &str = include_str!("../../../jobsd.toml");
@@ -421,6 +421,19 @@ fn keys_of_redis_that_have_no_effect_are_warned_of() {
     assert_eq!(shown.len(), 2, "{shown:?}");
     assert!(shown[0].contains("`redis.sentinel_password` has no effect: redis.url names no Sentinels"), "{shown:?}");
     assert!(shown[1].contains("`redis.ca_file` has no effect: redis.url does not ask for TLS"), "{shown:?}");
+}
+
+#[test]
+fn what_has_no_effect_without_a_bound_of_the_node_is_a_warning() {
+    let text = "[node]\norder = \"strict\"\nstarve_after = \"5s\"\n[queues.q]\nweight = 3\n";
+    let shown: String = valid(text).warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(shown.matches("has no effect").count(), 3, "{shown}");
+    assert!(shown.contains("jobsd.toml:5:1: warning: `weight` has no effect"), "{shown}");
+    let loaded = valid(&text.replace("[node]", "[node]\nconcurrency = 2"));
+    assert_eq!(loaded.warnings, []);
+    let order = SlotOrder::Strict { starve_after: std::time::Duration::from_secs(5) };
+    assert_eq!(loaded.config.node.slots, SlotRules { bound: Some(2), order });
+    assert_eq!(loaded.config.queues.values().map(|queue| queue.weight).collect::<Vec<_>>(), [3]);
 }
 
 #[test]
