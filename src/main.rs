@@ -31,6 +31,7 @@ mod scheduler;
 mod store;
 #[cfg(test)]
 mod testing;
+mod torture;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,7 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
+    Torture(torture::Options),
     #[command(flatten)]
     Verb(Box<cli::Verb>),
 }
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run(&config.path),
         Command::Check { config, json } => check(&config.path, json),
         Command::Demo { once, dir } => runtime().block_on(demo::run(once, dir)),
+        Command::Torture(options) => runtime().block_on(torture::run(options)),
         Command::Verb(verb) => runtime().block_on(cli::run(*verb)),
     }
 }

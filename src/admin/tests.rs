@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::broker::{Claim, SCRIPTS, Settled, Settlement};
+use crate::broker::{Claim, Settled, Settlement, scripts};
 use crate::config::{NamePattern, Param, ParamType, Queue, Retention, Secret, Task};
 use crate::control::{Order, Phase};
 use crate::job::{AttemptFacts, Backoff, NodeId, Outcome, QueueName, RetryPolicy, TaskName, Wire, decide};
@@ -68,7 +68,7 @@ impl Port {
         let mut limits = Limits::default();
         change(&mut config, &mut limits);
         // Longer than anyone waits for a status: its own bound is what counts there.
-        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), SCRIPTS).expect("a store");
+        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), scripts()).expect("a store");
         let node = NodeId::parse("vps-1-test").expect("a node id");
         let (broker, _owed) = Broker::new(Arc::new(store), node, Duration::from_secs(15));
         let (broker, (control, orders)) = (Arc::new(broker), Control::new());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{CliError, Common, alter, client, output};
-use crate::broker::{Altered, Broker, Change, SCRIPTS};
+use crate::broker::{Altered, Broker, Change, scripts};
 use crate::clock;
 use crate::config::{self, Config, RedisUrl};
 use crate::job::{JobId, NodeId, QueueName, Request};
@@ -100,7 +100,7 @@ impl Visit {
             RedisUrl::Embedded { .. } => Endpoint::at_url(&Embedded::url(&config.node.state_dir), tls),
         };
         let endpoint = endpoint.map_err(|error| of_config(error.to_string()))?;
-        let store = Arc::new(Store::at(endpoint, prefix, *timeout, SCRIPTS));
+        let store = Arc::new(Store::at(endpoint, prefix, *timeout, scripts()));
         let node = NodeId::parse(NODE).expect("a valid name");
         let (broker, _) = Broker::new(store, node, config.node.lease);
         let mut visit = Self { broker, server: None };

@@ -26,4 +26,5 @@ mod secrets;
 mod sentinel;
 mod slots;
 mod stop;
+mod torture;
 mod workload;
