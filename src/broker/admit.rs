@@ -21,6 +21,14 @@ pub(crate) struct Taken {
     pub element: Vec<u8>,
 }
 
+/// What a look at the foreign lists brought.
+#[derive(Debug)]
+pub(crate) struct Haul {
+    pub messages: Vec<Taken>,
+    /// Jobs that were pending already.
+    pub pending: usize,
+}
+
 /// What is to become of a message.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -72,7 +80,7 @@ impl Broker {
         lists: &[ForeignList],
         room: usize,
         now: Timestamp,
-    ) -> Result<Vec<Taken>, BrokerError> {
+    ) -> Result<Haul, BrokerError> {
         let keys = self.keys(queue);
         let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses];
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
@@ -85,11 +93,13 @@ impl Broker {
             }
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let flat: Vec<Vec<u8>> = Script::take.reply(reply, "messages")?;
-        Ok(flat
-            .chunks_exact(3)
-            .map(|message| Taken { field: text(&message[0]), list: text(&message[1]), element: message[2].clone() })
-            .collect())
+        let mut flat = Script::take.reply::<Vec<Vec<u8>>>(reply, HAUL)?.into_iter();
+        let pending = flat.next().and_then(|count| text(&count).parse().ok());
+        let mut haul = Haul { messages: Vec::new(), pending: pending.ok_or(broken("take", HAUL))? };
+        while let (Some(field), Some(list), Some(element)) = (flat.next(), flat.next(), flat.next()) {
+            haul.messages.push(Taken { field: text(&field), list: text(&list), element });
+        }
+        Ok(haul)
     }
 
     /// Takes over messages that dead nodes left in flight; this node's own come back too, for it knows which of them
@@ -196,6 +206,12 @@ fn side(wire: Wire) -> &'static str {
         Wire::Celery => "R",
         Wire::Rq => "L",
     }
+}
+
+const HAUL: &str = "a count, and messages";
+
+fn broken(script: &'static str, expected: &'static str) -> BrokerError {
+    BrokerError::Answer { script, expected }
 }
 
 fn admitted(code: u8) -> Admitted {

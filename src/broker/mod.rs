@@ -33,12 +33,12 @@ use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
 pub(crate) use alter::{Altered, Change};
-pub(crate) use demand::Demand;
+pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
-pub(crate) use outbox::{Answer, Guard, OwedJob, OwedReceiver};
+pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::SCRIPTS;

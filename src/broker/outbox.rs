@@ -85,47 +85,134 @@ impl Broker {
         Ok(owed)
     }
 
-    /// Answers, each in one transition with the payment of its debt. Says for each whether it was still owed.
+    /// Answers, each in one transition with the payment of its debt; says for each what became of it.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was answered is recognised.
-    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<bool>, BrokerError> {
-        if answers.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<Answered>, BrokerError> {
         let mut pipeline = Pipeline::new();
-        for (owed, answer) in answers {
-            let (guard, key, text) = match &answer.guard {
-                Guard::None => ("", "", ""),
-                Guard::Exists(key) => ("exists", key.as_str(), ""),
-                Guard::Unless { key, begins } => ("unless", key.as_str(), *begins),
-            };
-            Script::answer.call(&mut pipeline, &[&self.keys(&owed.job.queue).outbox]);
-            pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(guard).arg(key).arg(text);
-            for command in &answer.commands {
-                pipeline.arg(command.len()).arg(command);
+        let mut calls: Vec<Vec<usize>> = Vec::new();
+        for (queue, indexes) in by_queue(answers) {
+            for batch in indexes.chunks(BATCH) {
+                let batch_answers: Vec<_> = batch.iter().map(|&index| &answers[index]).collect();
+                Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
+                add_answers(&mut pipeline, &batch_answers);
+                calls.push(batch.to_vec());
             }
         }
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
         let replies = self.store.link.send(&pipeline).await?;
-        replies.into_iter().map(|reply| Script::answer.reply::<u8>(reply, "0 or 1").map(|paid| paid == 1)).collect()
+        let mut answered = vec![Answered::NotOwed; answers.len()];
+        for (reply, batch) in replies.into_iter().zip(calls) {
+            let codes: Vec<Value> = Script::answer.reply(reply, "a word for each answer")?;
+            for (index, code) in batch.into_iter().zip(codes) {
+                answered[index] = Answered::read(code);
+            }
+        }
+        Ok(answered)
     }
 
     /// Nobody can be answered any more: the job was deleted before.
     async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
-        pipeline.arg(id).arg(token).arg("").arg("").arg("");
+        pipeline.arg(1).arg(0);
+        add_head(&mut pipeline, id, token, &Answer::default());
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
     }
 }
 
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The debt is paid.
+    Paid,
+    /// There was none, or a newer one.
+    NotOwed,
+    /// Redis refused it, in these words; the debt stands.
+    Refused(String),
+}
+
+impl Answered {
+    fn read(code: Value) -> Self {
+        match code {
+            Value::Int(1) => Self::Paid,
+            Value::BulkString(words) => Self::Refused(String::from_utf8_lossy(&words).into_owned()),
+            _ => Self::NotOwed,
+        }
+    }
+}
+
+/// Answers in one script call: bounds the time that Redis serves nobody else.
+const BATCH: usize = 200;
+
+/// The indexes of each queue's answers, in their order.
+fn by_queue<'a>(answers: &[(&'a OwedJob, Answer)]) -> Vec<(&'a QueueName, Vec<usize>)> {
+    let mut queues: Vec<(&QueueName, Vec<usize>)> = Vec::new();
+    for (index, (owed, _)) in answers.iter().enumerate() {
+        match queues.iter_mut().find(|(queue, _)| **queue == owed.job.queue) {
+            Some((_, indexes)) => indexes.push(index),
+            None => queues.push((&owed.job.queue, vec![index])),
+        }
+    }
+    queues
+}
+
+/// The arguments of one call of `answer`.
+fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
+    let mut once: Vec<&Command> = Vec::new();
+    for command in answers.iter().flat_map(|(_, answer)| &answer.once) {
+        if !once.contains(&command) {
+            once.push(command);
+        }
+    }
+    pipeline.arg(answers.len()).arg(once.len());
+    for (owed, answer) in answers {
+        add_head(pipeline, owed.job.id.as_str(), owed.token, answer);
+        answer.commands.iter().for_each(|command| add_command(pipeline, command));
+        for Place { key, score, member } in &answer.places {
+            pipeline.arg(key).arg(score).arg(member);
+        }
+    }
+    once.into_iter().for_each(|command| add_command(pipeline, command));
+}
+
+fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
+    let (guard, key, text) = match &answer.guard {
+        Guard::None => ("", "", ""),
+        Guard::Exists(key) => ("exists", key.as_str(), ""),
+        Guard::Unless { key, begins } => ("unless", key.as_str(), *begins),
+    };
+    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(text).arg(answer.commands.len()).arg(answer.places.len());
+}
+
+fn add_command(pipeline: &mut Pipeline, command: &Command) {
+    pipeline.arg(command.len()).arg(command);
+}
+
+/// A Redis command with its arguments.
+type Command = Vec<Vec<u8>>;
+
 /// What is written to answer a producer, in its own keys.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub guard: Guard,
-    /// Redis commands, each with its arguments.
-    pub commands: Vec<Vec<Vec<u8>>>,
+    pub commands: Vec<Command>,
+    /// Places in sorted sets: written together with those of other answers.
+    pub places: Vec<Place>,
+    /// Commands that are due once for all answers that go out together, whatever the guard says.
+    pub once: Vec<Command>,
+}
+
+/// A place in a sorted set.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub key: String,
+    pub score: String,
+    pub member: String,
 }
 
 /// When the commands of an answer are left out; the debt is paid all the same.
@@ -142,8 +229,17 @@ pub(crate) enum Guard {
 impl Answer {
     /// Adds a command.
     pub(crate) fn command(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.commands.push(arguments.iter().map(|argument| (*argument).as_ref().to_vec()).collect());
+        self.commands.push(command(arguments));
     }
+
+    /// Adds a command that is due once for all answers that go out together.
+    pub(crate) fn once(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
+        self.once.push(command(arguments));
+    }
+}
+
+fn command(arguments: &[&dyn AsRef<[u8]>]) -> Command {
+    arguments.iter().map(|argument| (*argument).as_ref().to_vec()).collect()
 }
 
 fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {

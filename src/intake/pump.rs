@@ -1,4 +1,5 @@
-//! From a foreign list to jobs: takes as many messages as the pool has free slots, reads them, admits them.
+//! From a foreign list to jobs: takes as many messages as the pool has free slots, and what it ends within a moment
+//! (see `pace`), reads them, admits them.
 //!
 //! A message is in the in-flight record from the moment it leaves its list until it is a job, so dying at any point
 //! loses nothing: the record of a node without a lease is adopted by any other, and by its own successor.
@@ -10,12 +11,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use redis::{FromRedisValue, Pipeline};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::limits::Limits;
+use super::pace::Pace;
 use super::{celery, rq};
-use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Verdict};
+use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Told, Verdict};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::job::{QueueName, Wire};
@@ -23,11 +26,11 @@ use crate::metrics::{Metrics, QueueLabels};
 use crate::store::{ForeignList, LinkError, accepted};
 
 /// Messages in one round trip.
-const BATCH: usize = 100;
+const BATCH: usize = 250;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How soon to look again when native jobs wait already and come first.
-const BEHIND_NATIVE: Duration = Duration::from_millis(50);
+/// How soon to look again when enough jobs wait already, whatever the pool says: they may be gone by another way.
+const ENOUGH: Duration = Duration::from_millis(50);
 
 /// The pump of one queue.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(super) struct Pump {
     lists: Vec<ForeignList>,
     keys: Vec<String>,
     demand: Demand,
+    pace: Pace,
     changed: Arc<Notify>,
     limits: Limits,
     /// Messages may be in flight that nobody works on: ours whose answer was lost, or those of a dead node.
@@ -51,9 +55,20 @@ impl Pump {
         let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
         let keys = lists.iter().flat_map(|list| list.keys.clone()).collect();
         let demand = broker.demand(&queue.name);
-        let (limits, changed) = (Limits::default(), Arc::default());
-        let queue = queue.name.clone();
-        Self { broker, config, metrics, queue, lists, keys, demand, changed, limits, adopt: true, pause: PAUSE.0 }
+        Self {
+            broker,
+            config,
+            metrics,
+            queue: queue.name.clone(),
+            lists,
+            keys,
+            demand,
+            pace: Pace::new(Instant::now()),
+            changed: Arc::default(),
+            limits: Limits::default(),
+            adopt: true,
+            pause: PAUSE.0,
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -67,14 +82,19 @@ impl Pump {
             if surveys.has_changed().unwrap_or(false) {
                 self.adopt |= abandoned(&surveys.borrow_and_update(), &self.queue);
             }
-            match self.pass(told.free.min(BATCH), &stop).await {
+            let room = self.room(told);
+            if room == 0 && !self.adopt {
+                known = Some(told);
+                continue;
+            }
+            match self.pass(room, &stop).await {
                 Ok(moved) => {
                     self.pause = PAUSE.0;
                     // What became jobs changes the pool's number; it comes round and says the next one.
                     known = (moved == Moved::Jobs).then_some(told);
                     match moved {
                         Moved::Jobs | Moved::Others => {}
-                        Moved::BehindNative => tokio::time::sleep(BEHIND_NATIVE).await,
+                        Moved::Enough { surplus } => self.wait_for_room(told, surplus, &stop).await,
                         Moved::Nothing => tokio::select! {
                             () = stop.cancelled() => break,
                             () = self.changed.notified() => {}
@@ -93,6 +113,12 @@ impl Pump {
         self.broker.watch.forget(&self.changed);
     }
 
+    /// How many jobs may be pending: what the pool could start now, and what it ends within a moment.
+    fn room(&mut self, told: Told) -> usize {
+        let concurrency = self.config.load().queues.get(&self.queue).map_or(0, |queue| queue.concurrency);
+        told.free + self.pace.ahead(told.ended, concurrency, Instant::now())
+    }
+
     /// One round: what is in flight and abandoned comes first, then new messages.
     async fn pass(&mut self, room: usize, stop: &CancellationToken) -> Result<Moved, BrokerError> {
         if self.adopt {
@@ -103,13 +129,26 @@ impl Pump {
                 return self.admit(adopted, stop).await;
             }
         }
-        let taken = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
-        if !taken.is_empty() {
-            return self.admit(taken, stop).await;
+        let haul = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
+        if !haul.messages.is_empty() {
+            return self.admit(haul.messages, stop).await;
+        }
+        if haul.pending >= room {
+            return Ok(Moved::Enough { surplus: haul.pending - room + 1 });
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
-        Ok(if armed.ready { Moved::BehindNative } else { Moved::Nothing })
+        Ok(if armed.ready { Moved::Enough { surplus: 1 } } else { Moved::Nothing })
+    }
+
+    /// Waits until the pool has worked off what is too many.
+    async fn wait_for_room(&self, told: Told, surplus: usize, stop: &CancellationToken) {
+        let worked_off = self.demand.ended_after(told, surplus as u64);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = worked_off => {}
+            () = tokio::time::sleep(ENOUGH) => {}
+        }
     }
 
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
@@ -221,8 +260,10 @@ enum Moved {
     /// Messages that became none: refused, withdrawn, repeated.
     Others,
     Nothing,
-    /// There are messages, but native jobs wait already.
-    BehindNative,
+    /// There may be messages, but enough jobs wait already; so many of them are too many.
+    Enough {
+        surplus: usize,
+    },
 }
 
 /// The wire of a list. An adopted message may come from one that this configuration reads no more: its name tells then.

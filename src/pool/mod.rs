@@ -82,6 +82,8 @@ struct Pool {
     /// Somebody may have asked for a job to be cancelled.
     heard: Arc<Notify>,
     demand: Demand,
+    /// Attempts that have ended.
+    ended: u64,
     /// Whether the node was told to claim nothing more.
     draining: watch::Receiver<bool>,
     /// There may be something to claim.
@@ -123,6 +125,7 @@ impl Pool {
             settlements: Vec::new(),
             changed: Arc::new(Notify::new()),
             heard: Arc::new(Notify::new()),
+            ended: 0,
             look: true,
             paused: false,
             due: None,
@@ -351,6 +354,7 @@ impl Pool {
     /// Decides what follows from the outcome; the next round trip carries it.
     fn settle(&mut self, claim: Claim, outcome: Outcome) {
         let now = clock::now();
+        self.ended += 1;
         self.observed.ended(&claim, &outcome, now);
         let queue = self.queue.borrow();
         let live = self.shared.live.load();
@@ -373,8 +377,13 @@ impl Pool {
 
     /// A draining pool says nothing: a new pool of the same queue may be speaking already.
     fn tell_demand(&self) {
-        if !self.stop.drain.is_cancelled() {
-            self.demand.tell(self.free());
+        if self.stop.drain.is_cancelled() {
+            return;
+        }
+        if self.paused || *self.draining.borrow() {
+            self.demand.close();
+        } else {
+            self.demand.tell(self.free(), self.ended);
         }
     }
 

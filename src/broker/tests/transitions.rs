@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Admitted, Answer, Enqueued, Fired, Guard, Mark, Settled, Taken, Verdict};
+use crate::broker::{
+    Admission, Admitted, Answer, Answered, Enqueued, Fired, Guard, Mark, OwedJob, Place, Settled, Taken, Verdict,
+};
 use crate::job::{Cause, Failure, History, State, Wire};
 use crate::store::{ForeignList, Standing};
 
@@ -196,7 +198,7 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
     let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
     let lists = [ForeignList::new(Wire::Celery, "mails")];
     raw(&a, &["LPUSH", "mails", "one", "two", "three"]).await;
-    let taken = a.take(&queue.name, &lists, 2, at(0)).await.expect("Redis answers");
+    let taken = a.take(&queue.name, &lists, 2, at(0)).await.expect("Redis answers").messages;
     assert_eq!(taken.iter().map(|t| t.element.as_slice()).collect::<Vec<_>>(), [b"one", b"two"], "from the tail");
     // a dies before it admits them.
     assert!(b.adopt(&queue.name, at(10), 10).await.expect("Redis answers").is_empty(), "its lease holds");
@@ -229,8 +231,8 @@ async fn what_is_pending_leaves_less_room_for_foreign_messages() {
     let lists = [ForeignList::new(Wire::Rq, "mails")];
     raw(&a, &["RPUSH", "rq:queue:mails", "one", "two"]).await;
     a.enqueue(&[job("x", at(0)), job("y", at(0))]).await.expect("Redis answers");
-    assert!(a.take(&queue.name, &lists, 2, at(1)).await.expect("Redis answers").is_empty());
-    assert_eq!(a.take(&queue.name, &lists, 3, at(1)).await.expect("Redis answers")[0].element, b"one");
+    assert!(a.take(&queue.name, &lists, 2, at(1)).await.expect("Redis answers").messages.is_empty());
+    assert_eq!(a.take(&queue.name, &lists, 3, at(1)).await.expect("Redis answers").messages[0].element, b"one");
 }
 
 #[tokio::test]
@@ -241,7 +243,7 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
     let mut answers = Vec::new();
     for round in 0..3 {
         raw(&a, &["LPUSH", "mails", "message"]).await;
-        let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers");
+        let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers").messages;
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
         let admission = Admission { taken: taken[0].clone(), verdict, mark: None };
         answers.push(a.admit(&queue.name, &[admission], at(round)).await.expect("Redis answers")[0]);
@@ -332,7 +334,7 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
     let lists = [ForeignList::new(Wire::Celery, "mails")];
     for n in 0..5 {
         raw(&a, &["LPUSH", "mails", "message"]).await;
-        let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").remove(0);
+        let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").messages.remove(0);
         let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
         a.admit(&queue.name, &[Admission { taken, verdict, mark: None }], at(n)).await.expect("Redis answers");
     }
@@ -349,7 +351,7 @@ async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn
     raw(&a, &["EXPIRE", "rq:job:kept", "100"]).await;
     raw(&a, &["HSET", "rq:job:cancelled", "status", "canceled"]).await;
     raw(&a, &["RPUSH", "rq:queue:mails", "kept", "cancelled", "deleted"]).await;
-    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers");
+    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers").messages;
     let admissions: Vec<Admission> = taken
         .into_iter()
         .map(|taken| {
@@ -382,10 +384,81 @@ async fn an_answer_is_written_once_and_only_under_its_guard() {
         answer.command(&[&"APPEND", &"result", &"done"]);
         answer
     };
-    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [true]);
-    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [false], "the debt is paid");
+    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [Answered::Paid]);
+    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [Answered::NotOwed], "the debt is paid");
     assert_eq!(raw(&a, &["GET", "result"]).await, redis::Value::BulkString(b"done".to_vec()));
     raw(&a, &["HSET", &a.keys(&queue.name).outbox, "x", &owed.token.to_string()]).await;
-    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [true], "paid, but not written again");
+    assert_eq!(
+        a.answer(&[(&owed, answer())]).await.expect("Redis answers"),
+        [Answered::Paid],
+        "paid, but not written again"
+    );
     assert_eq!(raw(&a, &["GET", "result"]).await, redis::Value::BulkString(b"done".to_vec()));
+}
+
+/// A job of RQ's that has ended and whose producer waits, as it stands in the outbox.
+async fn owed(broker: &Broker, queue: &Queue, ids: &[&str]) -> Vec<OwedJob> {
+    let foreign = |id: &&str| Job {
+        origin: Origin::Wire { wire: Wire::Rq, list: "mails".to_owned(), reply: Value::Null },
+        ..job(id, at(0))
+    };
+    broker.enqueue(&ids.iter().map(foreign).collect::<Vec<_>>()).await.expect("Redis answers");
+    let claims = claim(broker, queue, ids.len(), at(1)).await;
+    let settlements = claims.into_iter().map(|claim| settlement(broker, queue, claim, ok(), at(2))).collect();
+    settle(broker, queue, settlements, at(2)).await;
+    let mut owed = broker.owed_jobs(&queue.name, 10).await.expect("Redis answers");
+    owed.sort_by(|a, b| a.job.id.as_str().cmp(b.job.id.as_str()));
+    owed
+}
+
+#[tokio::test]
+async fn an_answer_that_redis_refuses_costs_no_other() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let owed = owed(&a, &queue, &["bad", "early", "good"]).await;
+    raw(&a, &["SET", "results:bad", "of another type"]).await;
+    raw(&a, &["ZADD", "finished", "1", "long ago"]).await;
+    let answer = |owed: &OwedJob| {
+        let mut answer = Answer::default();
+        let id = owed.job.id.as_str();
+        answer.command(&[&"HSET", &format!("results:{id}"), &"status", &"finished"]);
+        answer.once(&[&"ZREMRANGEBYSCORE", &"finished", &"0", &"5"]);
+        answer.places.push(Place { key: "finished".into(), score: "9".into(), member: id.into() });
+        answer
+    };
+    let all: Vec<_> = owed.iter().map(|owed| (owed, answer(owed))).collect();
+    let answered = a.answer(&all).await.expect("Redis answers");
+    assert!(matches!(&answered[0], Answered::Refused(words) if words.contains("WRONGTYPE")), "{answered:?}");
+    assert_eq!(answered[1..], [Answered::Paid, Answered::Paid]);
+    let finished = raw(&a, &["ZRANGE", "finished", "0", "-1"]).await;
+    assert_eq!(redis::from_redis_value::<Vec<String>>(finished).expect("names"), ["early", "good"]);
+    raw(&a, &["DEL", "results:bad"]).await;
+    let twice = [(&owed[0], answer(&owed[0])), (&owed[0], answer(&owed[0]))];
+    assert_eq!(a.answer(&twice).await.expect("Redis answers"), [Answered::Paid, Answered::NotOwed], "its debt stood");
+    assert_eq!(raw(&a, &["EXISTS", &a.keys(&queue.name).outbox]).await, redis::Value::Int(0));
+}
+
+#[tokio::test]
+async fn messages_of_one_id_in_one_call_are_judged_one_after_another() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [ForeignList::new(Wire::Celery, "mails")];
+    raw(&a, &["LPUSH", "mails", "refused", "good", "again", "other"]).await;
+    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers").messages;
+    let admission = |taken: &Taken| {
+        let verdict = match taken.element.as_slice() {
+            b"refused" => Verdict::Refused(Box::new(job("same", at(0))), Box::new(dead(at(0)))),
+            b"other" => Verdict::Job(Box::new(job("other", at(0)))),
+            _ => Verdict::Job(Box::new(job("same", at(0)))),
+        };
+        Admission { taken: taken.clone(), verdict, mark: None }
+    };
+    let admissions: Vec<Admission> = taken.iter().map(admission).collect();
+    let admitted = a.admit(&queue.name, &admissions, at(0)).await.expect("Redis answers");
+    assert_eq!(admitted, [Admitted::Yes, Admitted::Yes, Admitted::LivesAlready, Admitted::Yes]);
+    let keys = a.keys(&queue.name);
+    assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(0), "the second message started it over");
+    assert_eq!(raw(&a, &["EXISTS", &keys.inflight]).await, redis::Value::Int(0));
+    assert_eq!(raw(&a, &["EXISTS", &keys.history]).await, redis::Value::Int(0));
+    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["other", "same"]);
 }

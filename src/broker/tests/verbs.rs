@@ -199,7 +199,7 @@ async fn a_paused_queue_gives_nothing_and_settles_what_runs() {
     assert_eq!(bench.settle(claim, Outcome::Success(Value::Null), at(4)).await.0, Settled::Applied);
     let lists = [ForeignList::new(Wire::Rq, "emails")];
     bench.raw(&["RPUSH", "rq:queue:emails", "message"]).await;
-    assert!(bench.broker.take(&bench.queue.name, &lists, 9, at(5)).await.expect("Redis answers").is_empty());
+    assert!(bench.broker.take(&bench.queue.name, &lists, 9, at(5)).await.expect("Redis answers").messages.is_empty());
     assert!(bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"));
     assert!(!bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"), "only once");
     assert_eq!(bench.claimed_ids(5, at(6)).await, ["y"]);
@@ -244,7 +244,8 @@ async fn a_purge_is_whole_and_can_be_taken_back() {
     assert_eq!(back, Restored::All(2_507));
     assert_eq!(bench.claimed_ids(3, at(6_000)).await, ["j0000", "j0001", "j0002"]);
     assert_eq!(bench.state("later").await, Some(State::Scheduled));
-    let taken = bench.broker.take(&bench.queue.name, &lists[..1], 1 << 20, at(6_000)).await.expect("Redis answers");
+    let taken =
+        bench.broker.take(&bench.queue.name, &lists[..1], 1 << 20, at(6_000)).await.expect("Redis answers").messages;
     let elements: Vec<_> = taken.iter().map(|taken| String::from_utf8_lossy(&taken.element).into_owned()).collect();
     assert_eq!(elements, ["celery 0", "celery 1", "celery 2", "celery new"], "the oldest first, as before");
     let again = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");

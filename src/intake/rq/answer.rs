@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
 use super::{keys, result};
-use crate::broker::{Answer, Guard, Mark, OwedJob};
+use crate::broker::{Answer, Guard, Mark, OwedJob, Place};
 use crate::intake::iso;
 use crate::job::{End, Mishap, NodeId, State, Timestamp};
 
@@ -90,7 +90,7 @@ impl Foreign<'_> {
     fn cancelled(&self, to: &mut Answer, end: &End, ttl: i64) {
         self.status(to, "canceled", end);
         let at = end.at.to_utc().timestamp();
-        to.command(&[&"ZADD", &keys::registry("canceled", self.queue), &at.to_string(), &self.id]);
+        self.enter(to, keys::registry("canceled", self.queue), at.to_string());
         if ttl >= 0 {
             to.command(&[&"EXPIRE", &keys::job(self.id), &ttl.to_string()]);
         }
@@ -135,14 +135,18 @@ impl Foreign<'_> {
         ]);
     }
 
+    fn enter(&self, to: &mut Answer, registry: String, score: String) {
+        to.places.push(Place { key: registry, score, member: self.id.to_owned() });
+    }
+
     /// Bounds the life of the hash and the stream and enters the job in its registry; a negative life has no end.
-    /// RQ's workers clear what is past its time out of the registries now and then; so do we, with every entry.
+    /// RQ's workers clear what is past its time out of the registries now and then; so do we, whenever we enter something.
     fn keep(&self, to: &mut Answer, registry: &str, end: &End, ttl: i64, for_ever: &str) {
         let registry = keys::registry(registry, self.queue);
         let now = end.at.to_utc().timestamp();
         let until = if ttl < 0 { for_ever.to_owned() } else { (now + ttl).to_string() };
-        to.command(&[&"ZREMRANGEBYSCORE", &registry, &"0", &now.to_string()]);
-        to.command(&[&"ZADD", &registry, &until, &self.id]);
+        to.once(&[&"ZREMRANGEBYSCORE", &registry, &"0", &now.to_string()]);
+        self.enter(to, registry, until);
         for key in [keys::job(self.id), keys::results(self.id)] {
             if ttl < 0 {
                 to.command(&[&"PERSIST", &key]);
