@@ -34,13 +34,13 @@ pub(crate) struct Haul {
 pub(crate) struct Admission {
     pub taken: Taken,
     pub verdict: Verdict,
-    pub mark: Option<Mark>,
+    /// The producer's own hash of the job, if it has one: looked at and marked in the same transition.
+    pub hash: Option<String>,
 }
 
-/// The producer's own hash of a job, looked at and written in the same transition as the admission.
-#[derive(Debug)]
+/// How the producers' own hashes are marked.
+#[derive(Debug, Default)]
 pub(crate) struct Mark {
-    pub key: String,
     /// The field and its value that say that the producer has withdrawn the job.
     pub withdrawn: (&'static str, &'static str),
     /// Set if the hash exists: how clients see the job as taken.
@@ -96,8 +96,8 @@ impl Broker {
         let mut flat = Script::take.reply::<Vec<Vec<u8>>>(reply, HAUL)?.into_iter();
         let pending = flat.next().and_then(|count| text(&count).parse().ok());
         let mut haul = Haul { messages: Vec::new(), pending: pending.ok_or(broken("take", HAUL))? };
-        while let (Some(field), Some(list), Some(element)) = (flat.next(), flat.next(), flat.next()) {
-            haul.messages.push(Taken { field: text(&field), list: text(&list), element });
+        while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
+            haul.messages.extend(taken(&field, element));
         }
         Ok(haul)
     }
@@ -118,11 +118,15 @@ impl Broker {
         Script::adopt.call(&mut pipeline, &[&keys.inflight, &keys.leases, &keys.counters]);
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let flat: Vec<Vec<u8>> = Script::adopt.reply(reply, "messages")?;
-        Ok(flat.chunks_exact(2).filter_map(|message| taken(&message[0], &message[1])).collect())
+        let mut flat = Script::adopt.reply::<Vec<Vec<u8>>>(reply, "messages")?.into_iter();
+        let mut messages = Vec::new();
+        while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
+            messages.extend(taken(&field, element));
+        }
+        Ok(messages)
     }
 
-    /// Turns messages in flight into jobs, in one transition.
+    /// Turns messages in flight into jobs, in one transition, and marks the hashes of their producers.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was admitted is recognised.
@@ -130,6 +134,7 @@ impl Broker {
         &self,
         queue: &QueueName,
         admissions: &[Admission],
+        mark: &Mark,
         now: Timestamp,
     ) -> Result<Vec<Admitted>, BrokerError> {
         if admissions.is_empty() {
@@ -154,6 +159,10 @@ impl Broker {
         ];
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
+        pipeline.arg(mark.withdrawn.0).arg(mark.withdrawn.1).arg(2 * mark.fields.len());
+        for (name, value) in &mark.fields {
+            pipeline.arg(name).arg(value);
+        }
         for admission in admissions {
             self.add(&mut pipeline, admission, now)?;
         }
@@ -180,13 +189,7 @@ impl Broker {
                 pipeline.arg("").arg("").arg("drop").arg(0).arg("").arg("");
             }
         }
-        match &admission.mark {
-            None => pipeline.arg(0),
-            Some(mark) => {
-                pipeline.arg(3 + 2 * mark.fields.len()).arg(&mark.key).arg(mark.withdrawn.0).arg(mark.withdrawn.1);
-                mark.fields.iter().fold(pipeline, |call, (name, value)| call.arg(name).arg(value))
-            }
-        };
+        pipeline.arg(admission.hash.as_deref().unwrap_or_default());
         Ok(())
     }
 
@@ -223,10 +226,10 @@ fn admitted(code: u8) -> Admitted {
     }
 }
 
-/// A message from its place in the in-flight record: the list, a NUL, the element.
-fn taken(field: &[u8], value: &[u8]) -> Option<Taken> {
-    let nul = value.iter().position(|&byte| byte == 0)?;
-    Some(Taken { field: text(field), list: text(&value[..nul]), element: value[nul + 1..].to_vec() })
+/// A message from its place in the in-flight record: the field names its list, behind a NUL.
+fn taken(field: &[u8], element: Vec<u8>) -> Option<Taken> {
+    let nul = field.iter().position(|&byte| byte == 0)?;
+    Some(Taken { field: text(field), list: text(&field[nul + 1..]), element })
 }
 
 /// Fields and list names are ours or from the configuration: always UTF-8.

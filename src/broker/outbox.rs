@@ -190,11 +190,32 @@ fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
 }
 
 fn add_command(pipeline: &mut Pipeline, command: &Command) {
-    pipeline.arg(command.len()).arg(command);
+    pipeline.arg(command.ends.len());
+    let mut begin = 0;
+    for &end in &command.ends {
+        pipeline.arg(&command.text[begin..end]);
+        begin = end;
+    }
 }
 
-/// A Redis command with its arguments.
-type Command = Vec<Vec<u8>>;
+/// A Redis command with its arguments, one behind the other.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    text: Vec<u8>,
+    /// Where each argument ends.
+    ends: Vec<usize>,
+}
+
+impl Command {
+    fn new(arguments: &[&dyn AsRef<[u8]>]) -> Self {
+        let mut command = Self { text: Vec::with_capacity(256), ends: Vec::with_capacity(arguments.len()) };
+        for argument in arguments {
+            command.text.extend_from_slice((*argument).as_ref());
+            command.ends.push(command.text.len());
+        }
+        command
+    }
+}
 
 /// What is written to answer a producer, in its own keys.
 #[derive(Debug, Default)]
@@ -229,17 +250,13 @@ pub(crate) enum Guard {
 impl Answer {
     /// Adds a command.
     pub(crate) fn command(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.commands.push(command(arguments));
+        self.commands.push(Command::new(arguments));
     }
 
     /// Adds a command that is due once for all answers that go out together.
     pub(crate) fn once(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.once.push(command(arguments));
+        self.once.push(Command::new(arguments));
     }
-}
-
-fn command(arguments: &[&dyn AsRef<[u8]>]) -> Command {
-    arguments.iter().map(|argument| (*argument).as_ref().to_vec()).collect()
 }
 
 fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {

@@ -163,15 +163,16 @@ impl Pump {
             .zip(hashes)
             .map(|(taken, hash)| {
                 let verdict = verdict(&desk, &taken, hash.as_ref());
-                let mark = match &verdict {
-                    Verdict::Job(job) if hash.is_some() => Some(rq::answer::started(job.id.as_str(), &node, now)),
+                let hash = match &verdict {
+                    Verdict::Job(job) if hash.is_some() => Some(rq::keys::job(job.id.as_str())),
                     _ => None,
                 };
-                Admission { taken, verdict, mark }
+                Admission { taken, verdict, hash }
             })
             .collect();
+        let mark = rq::answer::started(&node, now);
         loop {
-            match self.broker.admit(&self.queue, &admissions, now).await {
+            match self.broker.admit(&self.queue, &admissions, &mark, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
                     let is_job = |(admission, admitted): (&Admission, &Admitted)| {

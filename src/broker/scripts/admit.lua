@@ -4,24 +4,24 @@
 --
 -- KEYS  inflight, jobs, history, pending, scheduled, retry, active, completed, dead, cancelled, outbox, counters, large,
 --       parked (and, beside it, its sorted sets parked/TASK)
--- ARGV  for each message (at most 1000): field, id, record (JSON), set ('pending' | 'scheduled' | 'dead' | 'drop'),
---       score, history (JSON, or '' for none), its arguments if they are too large for the record (JSON, else ''), and
---       how many of the next arguments belong to it: none, or the key of the producer's own hash, a field and its value
---       that say that the job was withdrawn, and fields and values to set there if it exists, so that its clients see
---       the job as taken
+-- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn, how many of the next
+--       arguments are fields and values to set there, so that its clients see the job as taken, and those; then for each
+--       message (at most 1000): its field in the in-flight record, id, record (JSON), set ('pending' | 'scheduled' |
+--       'dead' | 'drop'), score, history (JSON, or '' for none), its arguments if they are too large for the record
+--       (JSON, else ''), the key of its producer's own hash (or '' for none; it is left alone if it does not exist)
 -- Returns for each message: 1 admitted, 2 its job lives already, 0 was not in flight, 3 was withdrawn.
 local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9] }
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
 
-local fields, ids, begins = {}, {}, {}
-local i, last = 1, #ARGV
-while i <= last do
+local WIDTH, withdrawn, gone = 8, ARGV[1], ARGV[2]
+local first = 4 + tonumber(ARGV[3])
+local mark = { '', unpack(ARGV, 4, first - 1) }
+local fields, ids = {}, {}
+for at = first, #ARGV, WIDTH do
   local n = #fields + 1
-  fields[n], ids[n], begins[n] = ARGV[i], ARGV[i + 1], i
-  i = i + 8 + tonumber(ARGV[i + 7])
+  fields[n], ids[n] = ARGV[at], ARGV[at + 1]
 end
-local held = redis.call('HMGET', KEYS[1], unpack(fields))
 local known = redis.call('HMGET', KEYS[2], unpack(ids))
 
 local function is_parked(id)
@@ -97,30 +97,31 @@ end
 
 local out = {}
 for n = 1, #fields do
-  local id, at = ids[n], begins[n]
-  local marks = tonumber(ARGV[at + 7])
+  local id, at = ids[n], first + (n - 1) * WIDTH
   if fresh[id] then
     -- The same id twice in one call: the second is judged by what the first has become.
     write()
     known[n] = true
   end
-  if not held[n] then
+  -- Not HMGET: the elements are long, and what a script reads costs by the byte.
+  if redis.call('HEXISTS', KEYS[1], fields[n]) == 0 then
     out[n] = 0
   elseif ARGV[at + 3] == 'drop' then
     out[n] = 1
   elseif known[n] and lives(id) then
     out[n] = 2
   else
-    local mark = marks > 0 and ARGV[at + 8]
-    local now = mark and redis.call('HGET', mark, ARGV[at + 9])
-    if now and now == ARGV[at + 10] then
+    local hash = ARGV[at + 7]
+    local status = hash ~= '' and redis.call('HGET', hash, withdrawn)
+    if status == gone then
       out[n] = 3
     else
       start_over(id, at)
-      if mark and (now or redis.call('EXISTS', mark) == 1) then
-        redis.call('HSET', mark, unpack(ARGV, at + 11, at + 7 + marks))
+      if hash ~= '' and (status or redis.call('EXISTS', hash) == 1) then
+        mark[1] = hash
+        redis.call('HSET', unpack(mark))
         -- It may have been given a time to wait; while it runs it must not vanish.
-        redis.call('PERSIST', mark)
+        redis.call('PERSIST', hash)
       end
       out[n] = 1
     end

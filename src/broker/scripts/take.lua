@@ -4,7 +4,8 @@
 --
 -- KEYS  pending, inflight, counters, leases, pauses, then the lists in the order in which they are served
 -- ARGV  node, end of its lease (ms), room, then for each list: the side to take from ('L' | 'R')
--- Returns { how many jobs are pending, then for each message: field in the in-flight record, list, element }, flat.
+-- Returns { how many jobs are pending, then for each message: its field in the in-flight record (`node/number NUL list`)
+-- and the element }, flat.
 local FIRST, STEP = 6, 500
 local node, pending = ARGV[1], redis.call('ZCARD', KEYS[1])
 local room = tonumber(ARGV[3]) - pending
@@ -27,9 +28,10 @@ for l = FIRST, #KEYS do
     for first = 1, count, STEP do
       local held, n = {}, 0
       for i = first, math.min(first + STEP - 1, count) do
-        local field = node .. '/' .. string.format('%.0f', number + i)
-        held[n + 1], held[n + 2], n = field, list .. '\0' .. elements[i], n + 2
-        out[at + 1], out[at + 2], out[at + 3], at = field, list, elements[i], at + 3
+        -- The list stands in the field, because elements are long: joining them with anything costs.
+        local field = node .. '/' .. string.format('%.0f', number + i) .. '\0' .. list
+        held[n + 1], held[n + 2], n = field, elements[i], n + 2
+        out[at + 1], out[at + 2], at = field, elements[i], at + 2
       end
       redis.call('HSET', KEYS[2], unpack(held))
     end

@@ -208,16 +208,19 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
         .into_iter()
         .map(|taken| {
             let id = String::from_utf8_lossy(&taken.element).into_owned();
-            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(20)))), mark: None }
+            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(20)))), hash: None }
         })
         .collect();
     admissions[1].verdict = Verdict::Refused(Box::new(job("bad", at(20))), Box::new(dead(at(20))));
-    let answer = b.admit(&queue.name, &admissions, at(20)).await.expect("Redis answers");
+    let answer = b.admit(&queue.name, &admissions, &Mark::default(), at(20)).await.expect("Redis answers");
     assert_eq!(answer, [Admitted::Yes, Admitted::Yes]);
-    let again = b.admit(&queue.name, &admissions, at(21)).await.expect("Redis answers");
+    let again = b.admit(&queue.name, &admissions, &Mark::default(), at(21)).await.expect("Redis answers");
     assert_eq!(again, [Admitted::DoneBefore, Admitted::DoneBefore], "an admission can be repeated");
-    let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))), mark: None };
-    assert_eq!(a.admit(&queue.name, &[late], at(21)).await.expect("Redis answers"), [Admitted::DoneBefore]);
+    let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))), hash: None };
+    assert_eq!(
+        a.admit(&queue.name, &[late], &Mark::default(), at(21)).await.expect("Redis answers"),
+        [Admitted::DoneBefore]
+    );
     assert_eq!(state(&b, "bad").await, Some(State::Dead));
     let owed = b.owed_jobs(&queue.name, 10).await.expect("Redis answers");
     assert_eq!(owed.iter().map(|o| o.job.id.as_str()).collect::<Vec<_>>(), ["bad"], "its producer is owed an answer");
@@ -245,8 +248,8 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
         raw(&a, &["LPUSH", "mails", "message"]).await;
         let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers").messages;
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
-        let admission = Admission { taken: taken[0].clone(), verdict, mark: None };
-        answers.push(a.admit(&queue.name, &[admission], at(round)).await.expect("Redis answers")[0]);
+        let admission = Admission { taken: taken[0].clone(), verdict, hash: None };
+        answers.push(a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers")[0]);
         if round == 1 {
             let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
             settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
@@ -336,7 +339,9 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
         raw(&a, &["LPUSH", "mails", "message"]).await;
         let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").messages.remove(0);
         let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
-        a.admit(&queue.name, &[Admission { taken, verdict, mark: None }], at(n)).await.expect("Redis answers");
+        a.admit(&queue.name, &[Admission { taken, verdict, hash: None }], &Mark::default(), at(n))
+            .await
+            .expect("Redis answers");
     }
     assert_eq!(a.prune(&queue, at(10)).await.expect("Redis answers"), 3);
     assert_eq!((state(&a, "bad2").await, state(&a, "bad3").await), (None, Some(State::Dead)));
@@ -356,12 +361,13 @@ async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn
         .into_iter()
         .map(|taken| {
             let id = String::from_utf8_lossy(&taken.element).into_owned();
-            let fields = vec![("status", "started".to_owned()), ("worker_name", "a".to_owned())];
-            let mark = Some(Mark { key: format!("rq:job:{id}"), withdrawn: ("status", "canceled"), fields });
-            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(0)))), mark }
+            let hash = Some(format!("rq:job:{id}"));
+            Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(0)))), hash }
         })
         .collect();
-    let answers = a.admit(&queue.name, &admissions, at(0)).await.expect("Redis answers");
+    let fields = vec![("status", "started".to_owned()), ("worker_name", "a".to_owned())];
+    let mark = Mark { withdrawn: ("status", "canceled"), fields };
+    let answers = a.admit(&queue.name, &admissions, &mark, at(0)).await.expect("Redis answers");
     assert_eq!(answers, [Admitted::Yes, Admitted::Withdrawn, Admitted::Yes]);
     assert_eq!(raw(&a, &["HGET", "rq:job:kept", "status"]).await, redis::Value::BulkString(b"started".to_vec()));
     assert_eq!(raw(&a, &["TTL", "rq:job:kept"]).await, redis::Value::Int(-1), "it cannot vanish while it runs");
@@ -451,10 +457,10 @@ async fn messages_of_one_id_in_one_call_are_judged_one_after_another() {
             b"other" => Verdict::Job(Box::new(job("other", at(0)))),
             _ => Verdict::Job(Box::new(job("same", at(0)))),
         };
-        Admission { taken: taken.clone(), verdict, mark: None }
+        Admission { taken: taken.clone(), verdict, hash: None }
     };
     let admissions: Vec<Admission> = taken.iter().map(admission).collect();
-    let admitted = a.admit(&queue.name, &admissions, at(0)).await.expect("Redis answers");
+    let admitted = a.admit(&queue.name, &admissions, &Mark::default(), at(0)).await.expect("Redis answers");
     assert_eq!(admitted, [Admitted::Yes, Admitted::Yes, Admitted::LivesAlready, Admitted::Yes]);
     let keys = a.keys(&queue.name);
     assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(0), "the second message started it over");

@@ -40,10 +40,9 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
 }
 
 /// How clients see a job as running, and how a cancelled one is known.
-pub(crate) fn started(id: &str, node: &NodeId, now: Timestamp) -> Mark {
+pub(crate) fn started(node: &NodeId, now: Timestamp) -> Mark {
     let now = iso::rq(now.to_utc());
     Mark {
-        key: keys::job(id),
         withdrawn: ("status", "canceled"),
         fields: vec![
             ("status", "started".to_owned()),
