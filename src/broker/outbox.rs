@@ -118,7 +118,7 @@ impl Broker {
     async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
-        pipeline.arg(1).arg(0);
+        pipeline.arg(0).arg(1).arg(0);
         add_head(&mut pipeline, id, token, &Answer::default());
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
@@ -164,54 +164,67 @@ fn by_queue<'a>(answers: &[(&'a OwedJob, Answer)]) -> Vec<(&'a QueueName, Vec<us
 /// The arguments of one call of `answer`.
 fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
     let mut once: Vec<&Command> = Vec::new();
-    for command in answers.iter().flat_map(|(_, answer)| &answer.once) {
-        if !once.contains(&command) {
-            once.push(command);
+    let mut forms: Vec<&'static str> = Vec::new();
+    for (_, answer) in answers {
+        for command in &answer.once {
+            if !once.contains(&command) {
+                once.push(command);
+            }
+        }
+        for Command { form, .. } in answer.commands.iter().chain(&answer.once) {
+            if !forms.contains(form) {
+                forms.push(form);
+            }
         }
     }
-    pipeline.arg(answers.len()).arg(once.len());
+    pipeline.arg(forms.len()).arg(&forms).arg(answers.len()).arg(once.len());
     for (owed, answer) in answers {
         add_head(pipeline, owed.job.id.as_str(), owed.token, answer);
-        answer.commands.iter().for_each(|command| add_command(pipeline, command));
+        answer.commands.iter().for_each(|command| add_command(pipeline, &forms, command));
         for Place { key, score, member } in &answer.places {
             pipeline.arg(key).arg(score).arg(member);
         }
     }
-    once.into_iter().for_each(|command| add_command(pipeline, command));
+    once.into_iter().for_each(|command| add_command(pipeline, &forms, command));
 }
 
 fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
-    let (guard, key, text) = match &answer.guard {
-        Guard::None => ("", "", ""),
-        Guard::Exists(key) => ("exists", key.as_str(), ""),
-        Guard::Unless { key, begins } => ("unless", key.as_str(), *begins),
+    let (guard, key) = match &answer.guard {
+        Guard::None => ("", ""),
+        Guard::Exists(key) => ("+", key.as_str()),
+        Guard::Unless { key, begins } => (*begins, key.as_str()),
     };
-    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(text).arg(answer.commands.len()).arg(answer.places.len());
+    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(answer.commands.len()).arg(answer.places.len());
 }
 
-fn add_command(pipeline: &mut Pipeline, command: &Command) {
-    pipeline.arg(command.ends.len());
+fn add_command(pipeline: &mut Pipeline, forms: &[&'static str], command: &Command) {
+    let form = forms.iter().position(|form| *form == command.form).expect("the forms of all commands were gathered");
+    pipeline.arg(form + 1);
     let mut begin = 0;
     for &end in &command.ends {
-        pipeline.arg(&command.text[begin..end]);
+        pipeline.arg(&command.values[begin..end]);
         begin = end;
     }
 }
 
-/// A Redis command with its arguments, one behind the other.
+/// A Redis command: the words that are always the same, and the values between them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Command {
-    text: Vec<u8>,
-    /// Where each argument ends.
+    /// `{}` stands for a value. Sent once for all commands of this form.
+    form: &'static str,
+    /// One behind the other.
+    values: Vec<u8>,
+    /// Where each value ends.
     ends: Vec<usize>,
 }
 
 impl Command {
-    fn new(arguments: &[&dyn AsRef<[u8]>]) -> Self {
-        let mut command = Self { text: Vec::with_capacity(256), ends: Vec::with_capacity(arguments.len()) };
-        for argument in arguments {
-            command.text.extend_from_slice((*argument).as_ref());
-            command.ends.push(command.text.len());
+    fn new(form: &'static str, values: &[&dyn AsRef<[u8]>]) -> Self {
+        debug_assert_eq!(form.matches("{}").count(), values.len(), "{form}");
+        let mut command = Self { form, values: Vec::with_capacity(256), ends: Vec::with_capacity(values.len()) };
+        for value in values {
+            command.values.extend_from_slice((*value).as_ref());
+            command.ends.push(command.values.len());
         }
         command
     }
@@ -248,14 +261,14 @@ pub(crate) enum Guard {
 }
 
 impl Answer {
-    /// Adds a command.
-    pub(crate) fn command(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.commands.push(Command::new(arguments));
+    /// Adds a command: `form` is its words, with `{}` for each of the values.
+    pub(crate) fn command(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
+        self.commands.push(Command::new(form, values));
     }
 
     /// Adds a command that is due once for all answers that go out together.
-    pub(crate) fn once(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.once.push(Command::new(arguments));
+    pub(crate) fn once(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
+        self.once.push(Command::new(form, values));
     }
 }
 

@@ -23,6 +23,11 @@ for at = first, #ARGV, WIDTH do
   fields[n], ids[n] = ARGV[at], ARGV[at + 1]
 end
 local known = redis.call('HMGET', KEYS[2], unpack(ids))
+-- Not HMGET: the elements are long, and what a script reads costs by the byte. There are never many of them.
+local in_flight = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  in_flight[field] = true
+end
 
 local function is_parked(id)
   for _, task in ipairs(redis.call('SMEMBERS', KEYS[14])) do
@@ -103,8 +108,7 @@ for n = 1, #fields do
     write()
     known[n] = true
   end
-  -- Not HMGET: the elements are long, and what a script reads costs by the byte.
-  if redis.call('HEXISTS', KEYS[1], fields[n]) == 0 then
+  if not in_flight[fields[n]] then
     out[n] = 0
   elseif ARGV[at + 3] == 'drop' then
     out[n] = 1

@@ -3,46 +3,62 @@
 -- the rest of its own answer and no other; that debt stays.
 --
 -- KEYS  outbox
--- ARGV  how many answers (at most 1000) and how many commands that are due once for all of them; then for each answer:
---       id, token of the settle that owes it, guard ('' | 'exists' | 'unless'), the guard's key, the guard's text, how
---       many commands it has, how many places in sorted sets, its commands (each: how many arguments, and those), its
---       places (each: key, score, member); then the commands that are due once
---       exists: nothing is written unless the key exists; unless: nothing if its value begins with the text
+-- ARGV  how many forms of commands, and those: words, with {} for each value that a command brings; how many answers (at
+--       most 1000); how many commands that are due once for all of them; then for each answer: id, token of the settle
+--       that owes it, guard, the guard's key, how many commands it has, how many places in sorted sets, its commands
+--       (each: number of its form, its values), its places (each: key, score, member); then the commands due once
+--       guard: '' for none; '+': nothing is written unless the key exists; else nothing if its value begins with that
 -- Returns for each answer: 1 when the debt is paid, 0 when there was none or a newer one, else Redis's refusal.
-local HEAD = 7
+local HEAD = 6
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
 
--- Runs the command that stands at `at`. Returns where it ends, and the refusal if it was refused.
-local function run(at)
-  local n = tonumber(ARGV[at])
-  local reply = redis.pcall(unpack(ARGV, at + 1, at + n))
-  return at + n + 1, type(reply) == 'table' and reply.err or nil
+local forms, at = {}, 2
+for f = 1, tonumber(ARGV[1]) do
+  local words, values = {}, {}
+  for word in string.gmatch(ARGV[at], '%S+') do
+    words[#words + 1] = word
+    if word == '{}' then
+      values[#values + 1] = #words
+    end
+  end
+  forms[tostring(f)], at = { words = words, values = values }, at + 1
+end
+
+-- Runs the command that stands at `from`. Returns where it ends, and the refusal if it was refused.
+local function run(from)
+  local form = forms[ARGV[from]]
+  local words, values = form.words, form.values
+  for v = 1, #values do
+    words[values[v]] = ARGV[from + v]
+  end
+  local reply = redis.pcall(unpack(words))
+  return from + #values + 1, type(reply) == 'table' and reply.err or nil
 end
 
 -- Whether the answer is to be written, and the refusal if its guard cannot be read.
-local function may_write(guard, key, text)
-  if guard == 'exists' then
+local function may_write(guard, key)
+  if guard == '' then
+    return true
+  elseif guard == '+' then
     return redis.call('EXISTS', key) == 1
-  elseif guard == 'unless' then
-    local value = redis.pcall('GETRANGE', key, 0, #text - 1)
-    return value ~= text, type(value) == 'table' and value.err or nil
   end
-  return true
+  local value = redis.pcall('GETRANGE', key, 0, #guard - 1)
+  return value ~= guard, type(value) == 'table' and value.err or nil
 end
 
-local ids, begins = {}, {}
-local at = 3
-for n = 1, tonumber(ARGV[1]) do
+local ids, begins, count, once = {}, {}, tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+at = at + 2
+for n = 1, count do
   ids[n], begins[n] = ARGV[at], at
-  local commands, places = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+  local commands, places = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   at = at + HEAD
   for _ = 1, commands do
-    at = at + tonumber(ARGV[at]) + 1
+    at = at + #forms[ARGV[at]].values + 1
   end
   at = at + 3 * places
 end
-for _ = 1, tonumber(ARGV[2]) do
+for _ = 1, once do
   at = run(at)
 end
 
@@ -52,18 +68,18 @@ local sets, out, seen = {}, {}, {}
 
 local function answer(n)
   local head = begins[n]
-  local may, refusal = may_write(ARGV[head + 2], ARGV[head + 3], ARGV[head + 4])
+  local may, refusal = may_write(ARGV[head + 2], ARGV[head + 3])
   if refusal or not may then
     return refusal or 1
   end
   local next_at = head + HEAD
-  for _ = 1, tonumber(ARGV[head + 5]) do
+  for _ = 1, tonumber(ARGV[head + 4]) do
     next_at, refusal = run(next_at)
     if refusal then
       return refusal
     end
   end
-  for _ = 1, tonumber(ARGV[head + 6]) do
+  for _ = 1, tonumber(ARGV[head + 5]) do
     local key = ARGV[next_at]
     local set = sets[key] or { places = {}, answers = {} }
     local p = #set.places

@@ -387,7 +387,7 @@ async fn an_answer_is_written_once_and_only_under_its_guard() {
     let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers").remove(0);
     let answer = || {
         let mut answer = Answer { guard: Guard::Unless { key: "result".into(), begins: "done" }, ..Answer::default() };
-        answer.command(&[&"APPEND", &"result", &"done"]);
+        answer.command("APPEND {} done", &[&"result"]);
         answer
     };
     assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [Answered::Paid]);
@@ -427,8 +427,8 @@ async fn an_answer_that_redis_refuses_costs_no_other() {
     let answer = |owed: &OwedJob| {
         let mut answer = Answer::default();
         let id = owed.job.id.as_str();
-        answer.command(&[&"HSET", &format!("results:{id}"), &"status", &"finished"]);
-        answer.once(&[&"ZREMRANGEBYSCORE", &"finished", &"0", &"5"]);
+        answer.command("HSET {} status {}", &[&format!("results:{id}"), &"{}"]);
+        answer.once("ZREMRANGEBYSCORE {} 0 {}", &[&"finished", &"5"]);
         answer.places.push(Place { key: "finished".into(), score: "9".into(), member: id.into() });
         answer
     };
