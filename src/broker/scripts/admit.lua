@@ -45,26 +45,23 @@ local function lives(id)
 end
 
 -- What the messages so far have come to; it is written for all of them at once.
-local fresh, started, records, places = {}, {}, {}, {}
-local told, plain, large, small = {}, {}, {}, {}
+local fresh, again, records, places, told, large = {}, {}, {}, {}, {}, {}
 
-local function start_over(id, at)
+local function start_over(id, at, is_known)
   local set, r = ARGV[at + 3], #records
   fresh[id] = true
-  started[#started + 1] = id
+  if is_known then
+    again[#again + 1] = id
+  end
   records[r + 1], records[r + 2] = id, ARGV[at + 2]
   local list = places[set] or {}
   local p = #list
   list[p + 1], list[p + 2], places[set] = ARGV[at + 4], id, list
-  if ARGV[at + 5] == '' then
-    plain[#plain + 1] = id
-  else
+  if ARGV[at + 5] ~= '' then
     local t = #told
     told[t + 1], told[t + 2] = id, ARGV[at + 5]
   end
-  if ARGV[at + 6] == '' then
-    small[#small + 1] = id
-  else
+  if ARGV[at + 6] ~= '' then
     local l = #large
     large[l + 1], large[l + 2] = id, ARGV[at + 6]
   end
@@ -77,13 +74,14 @@ local function call(verb, key, list)
 end
 
 local function write()
+  -- An id without a record has nothing else either: whatever deletes a record deletes the rest of the job with it.
   for s = 8, 10 do
-    call('ZREM', KEYS[s], started)
+    call('ZREM', KEYS[s], again)
   end
+  call('HDEL', KEYS[3], again)
+  call('HDEL', KEYS[13], again)
   call('HSET', KEYS[2], records)
-  call('HDEL', KEYS[3], plain)
   call('HSET', KEYS[3], told)
-  call('HDEL', KEYS[13], small)
   call('HSET', KEYS[13], large)
   for set, list in pairs(places) do
     redis.call('ZADD', sets[set], unpack(list))
@@ -96,8 +94,7 @@ local function write()
     call('HSET', KEYS[11], owed)
     redis.call('HINCRBY', KEYS[12], 'dead', #owed / 2)
   end
-  fresh, started, records, places = {}, {}, {}, {}
-  told, plain, large, small = {}, {}, {}, {}
+  fresh, again, records, places, told, large = {}, {}, {}, {}, {}, {}
 end
 
 local out = {}
@@ -120,7 +117,7 @@ for n = 1, #fields do
     if status == gone then
       out[n] = 3
     else
-      start_over(id, at)
+      start_over(id, at, known[n])
       if hash ~= '' and (status or redis.call('EXISTS', hash) == 1) then
         mark[1] = hash
         redis.call('HSET', unpack(mark))
