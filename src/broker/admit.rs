@@ -25,8 +25,8 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct Haul {
     pub messages: Vec<Taken>,
-    /// Jobs that were pending already.
-    pub pending: usize,
+    /// Jobs that were pending already; `None` when the queue is paused, and nothing was looked at.
+    pub pending: Option<usize>,
 }
 
 /// What is to become of a message.
@@ -69,8 +69,11 @@ pub(crate) enum Admitted {
     Withdrawn,
 }
 
+/// Messages in one script call: bounds the time that Redis serves nobody else.
+const MESSAGES: usize = 250;
+
 impl Broker {
-    /// Takes messages from the lists, no more than `room` together with what is pending.
+    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once.
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
@@ -86,7 +89,7 @@ impl Broker {
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
-        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room);
+        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room).arg(MESSAGES);
         for list in lists {
             for _ in &list.keys {
                 pipeline.arg(side(list.wire));
@@ -94,8 +97,11 @@ impl Broker {
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let mut flat = Script::take.reply::<Vec<Vec<u8>>>(reply, HAUL)?.into_iter();
-        let pending = flat.next().and_then(|count| text(&count).parse().ok());
-        let mut haul = Haul { messages: Vec::new(), pending: pending.ok_or(broken("take", HAUL))? };
+        let pending = match flat.next().as_deref() {
+            Some(b"paused") => None,
+            count => Some(count.and_then(|count| text(count).parse().ok()).ok_or(broken("take", HAUL))?),
+        };
+        let mut haul = Haul { messages: Vec::new(), pending };
         while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
             haul.messages.extend(taken(&field, element));
         }

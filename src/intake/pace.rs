@@ -32,7 +32,12 @@ impl Pace {
         let span = now.duration_since(self.since);
         if span >= MOMENT {
             let share = MOMENT.as_secs_f64() / span.as_secs_f64();
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count of jobs, and not below 0"
+            )]
             let recent = (ended.saturating_sub(self.ended) as f64 * share) as u64;
             *self = Self { since: now, ended, recent };
         }

@@ -25,7 +25,7 @@ use crate::job::{QueueName, Wire};
 use crate::metrics::{Metrics, QueueLabels};
 use crate::store::{ForeignList, LinkError, accepted};
 
-/// Messages in one round trip.
+/// Messages that are adopted in one round trip.
 const BATCH: usize = 250;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -83,7 +83,7 @@ impl Pump {
                 self.adopt |= abandoned(&surveys.borrow_and_update(), &self.queue);
             }
             let room = self.room(told);
-            if room == 0 && !self.adopt {
+            if room == 0 {
                 known = Some(told);
                 continue;
             }
@@ -133,12 +133,16 @@ impl Pump {
         if !haul.messages.is_empty() {
             return self.admit(haul.messages, stop).await;
         }
-        if haul.pending >= room {
-            return Ok(Moved::Enough { surplus: haul.pending - room + 1 });
+        match haul.pending {
+            // The pool says when it goes on.
+            None => return Ok(Moved::Enough { surplus: usize::MAX }),
+            Some(pending) if pending >= room => return Ok(Moved::Enough { surplus: pending - room + 1 }),
+            Some(_) => {}
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
-        Ok(if armed.ready { Moved::Enough { surplus: 1 } } else { Moved::Nothing })
+        // One that came between the two looks is taken at once.
+        Ok(if armed.ready { Moved::Others } else { Moved::Nothing })
     }
 
     /// Waits until the pool has worked off what is too many.
@@ -258,10 +262,10 @@ fn abandoned(surveys: &[Survey], queue: &QueueName) -> bool {
 enum Moved {
     /// At least one message became a job.
     Jobs,
-    /// Messages that became none: refused, withdrawn, repeated.
+    /// Messages that became none (refused, withdrawn, repeated), or there are new ones now.
     Others,
     Nothing,
-    /// There may be messages, but enough jobs wait already; so many of them are too many.
+    /// There may be messages, but so many jobs must end before one may be taken.
     Enough {
         surplus: usize,
     },

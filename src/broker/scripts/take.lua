@@ -3,38 +3,37 @@
 -- until it is admitted.
 --
 -- KEYS  pending, inflight, counters, leases, pauses, then the lists in the order in which they are served
--- ARGV  node, end of its lease (ms), room, then for each list: the side to take from ('L' | 'R')
--- Returns { how many jobs are pending, then for each message: its field in the in-flight record (`node/number NUL list`)
--- and the element }, flat.
-local FIRST, STEP = 6, 500
+-- ARGV  node, end of its lease (ms), room, how many messages at most (1000), then for each list: the side to take from
+--       ('L' | 'R')
+-- Returns { how many jobs are pending, or 'paused', then for each message: its field in the in-flight record
+-- (`node/number NUL list`) and the element }, flat.
+local FIRST_KEY, FIRST_SIDE = 6, 5
 local node, pending = ARGV[1], redis.call('ZCARD', KEYS[1])
-local room = tonumber(ARGV[3]) - pending
+local room = math.min(tonumber(ARGV[3]) - pending, tonumber(ARGV[4]))
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[2], '')
 redis.call('ZADD', KEYS[4], 'GT', ARGV[2], node)
-local out = { tostring(pending) }
 if redis.call('HEXISTS', KEYS[5], '') == 1 then
-  return out
+  return { 'paused' }
 end
-for l = FIRST, #KEYS do
+local out = { tostring(pending) }
+for l = 0, #KEYS - FIRST_KEY do
   if room <= 0 then
     break
   end
-  local pop, list = ARGV[l - FIRST + 4] == 'L' and 'LPOP' or 'RPOP', KEYS[l]
+  local list, pop = KEYS[FIRST_KEY + l], ARGV[FIRST_SIDE + l] == 'L' and 'LPOP' or 'RPOP'
   local elements = redis.call(pop, list, room)
   if elements then
-    local count, at = #elements, #out
+    local count, held = #elements, {}
     local number = redis.call('HINCRBY', KEYS[3], 'message', count) - count
-    for first = 1, count, STEP do
-      local held, n = {}, 0
-      for i = first, math.min(first + STEP - 1, count) do
-        -- The list stands in the field, because elements are long: joining them with anything costs.
-        local field = node .. '/' .. string.format('%.0f', number + i) .. '\0' .. list
-        held[n + 1], held[n + 2], n = field, elements[i], n + 2
-        out[at + 1], out[at + 2], at = field, elements[i], at + 2
-      end
-      redis.call('HSET', KEYS[2], unpack(held))
+    for i = 1, count do
+      -- The list stands in the field, because elements are long: joining them with anything costs.
+      local field = node .. '/' .. string.format('%.0f', number + i) .. '\0' .. list
+      held[2 * i - 1], held[2 * i] = field, elements[i]
+      out[#out + 1] = field
+      out[#out + 1] = elements[i]
     end
+    redis.call('HSET', KEYS[2], unpack(held))
     room = room - count
   end
 end

@@ -37,6 +37,9 @@ pub(crate) fn loads(document: &[u8], dialect: Dialect, limits: &Limits) -> Resul
     Ok(value)
 }
 
+/// A word of JSON or of Python's, and what it means.
+type Word = (&'static str, fn() -> Value);
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -244,7 +247,7 @@ impl<'a> Parser<'a> {
     }
 
     fn word(&mut self) -> Result<Value, ReadError> {
-        let words: [(&str, fn() -> Value); 6] = [
+        let words: [Word; 6] = [
             ("null", || Value::Null),
             ("true", || true.into()),
             ("false", || false.into()),
