@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminParts};
-use crate::broker::{Broker, SCRIPTS};
-use crate::config::{self, Config, Problems, RedisUrl, Secret};
+use crate::broker::{self, Broker};
+use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
 use crate::handler::{Handlers, HandlersError};
 use crate::intake::Intake;
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, NodeError};
 use crate::pool::{Keeper, Live, Shared, Supervisor};
 use crate::scheduler::Scheduler;
-use crate::store::{Embedded, EmbeddedError, Store, StoreError};
+use crate::store::{Embedded, EmbeddedError, Endpoint, Finding, Store, StoreError};
 
 /// What a stop takes besides the drain: the hand-back, the last answers, the embedded Redis.
 const HAND_OVER: Duration = Duration::from_secs(30);
@@ -49,6 +49,8 @@ pub(crate) enum StartError {
     Embedded(#[from] EmbeddedError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("use this Redis: {}; {}", .0.sentence, .0.remedy)]
+    Eviction(Finding),
     #[error(transparent)]
     Handlers(#[from] HandlersError),
     #[error("set up the signals: {0}")]
@@ -89,6 +91,8 @@ struct Parts {
     scheduler: Part,
     keeper: Part,
     watch: Part,
+    guardian: Part,
+    follower: Part,
     admin: Part,
     redis: Option<Part>,
 }
@@ -137,9 +141,10 @@ impl Daemon {
         let node = Node::enter(&config.node.state_dir, &config.node.name)?;
         tracing::info!(node = %node.id, state = %config.node.state_dir.display(), "starting");
         let handlers = Arc::new(Handlers::new(&config)?);
-        let (url, redis) = redis(&config).await?;
-        let store = Store::new(&url, &config.redis.prefix, config.redis.timeout, SCRIPTS)?;
-        let (broker, owed) = Broker::new(Arc::new(store), node.id.clone(), config.node.lease);
+        let (store, redis) = store(&config).await?;
+        refuse_eviction(&store, config.redis.accept_eviction).await?;
+        let store = Arc::new(store);
+        let (broker, owed) = Broker::new(Arc::clone(&store), node.id.clone(), config.node.lease);
         let (broker, metrics) = (Arc::new(broker), Arc::new(Metrics::default()));
         let (control, orders) = Control::new();
         let current = Arc::new(config.clone());
@@ -167,8 +172,9 @@ impl Daemon {
         if let Err(error) = broker.set_clock().await {
             tracing::debug!("the clock is set when Redis answers: {error}");
         }
-        supervisor.apply(&current.queues);
+        supervisor.apply(&current);
         intake.start_missing(&current.queues);
+        let (followed, guarded, accept_eviction) = (Arc::clone(&store.endpoint), store, current.redis.accept_eviction);
         let (watched, beating) = (Arc::clone(&broker), Arc::clone(&keeper));
         let parts = Parts {
             scheduler: Part::start("scheduler", |stop| async move {
@@ -178,6 +184,8 @@ impl Daemon {
             }),
             keeper: Part::start("keeper", |stop| async move { beating.run(stop).await }),
             watch: Part::start("watch", |stop| async move { watched.watch.run(stop).await }),
+            guardian: Part::start("guardian", |stop| async move { guarded.guard(accept_eviction, stop).await }),
+            follower: Part::start("follower", |stop| async move { followed.follow(stop).await }),
             admin: Part::start("admin port", |stop| admin.serve(stop)),
             redis,
         };
@@ -259,7 +267,7 @@ impl Daemon {
         self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers: Arc::new(handlers) }));
         self.config.store(Arc::clone(&new));
         self.intake.end_stale(&new.queues).await;
-        self.supervisor.apply(&new.queues);
+        self.supervisor.apply(&new);
         self.intake.start_missing(&new.queues);
         Ok(changes.to_string())
     }
@@ -286,6 +294,8 @@ impl Daemon {
         intake.finish().await;
         parts.keeper.end().await;
         parts.watch.end().await;
+        parts.guardian.end().await;
+        parts.follower.end().await;
         parts.admin.end().await;
         if let Some(redis) = parts.redis {
             redis.end().await;
@@ -311,17 +321,32 @@ async fn bind(
     Admin::bind(address, parts).await.map_err(|source| StartError::Listen { address, source })
 }
 
-/// The URL of Redis; for the embedded one, also the task that keeps it alive.
-async fn redis(config: &Config) -> Result<(Secret, Option<Part>), StartError> {
-    match &config.redis.url {
-        RedisUrl::Url(url) => Ok((url.clone(), None)),
+/// The store; with the embedded Redis, also the task that keeps that alive.
+async fn store(config: &Config) -> Result<(Store, Option<Part>), StartError> {
+    let config::Redis { url, tls, prefix, timeout, .. } = &config.redis;
+    let endpoint = match url {
+        RedisUrl::Url(url) => Endpoint::at_url(url, tls)?,
+        RedisUrl::Sentinels(sentinels) => Endpoint::behind(sentinels, tls, *timeout)?,
         RedisUrl::Embedded { port } => {
             let (folder, port) = (config.node.state_dir.clone(), *port);
             let server = Embedded::start(&folder, port).await?;
             let url = Embedded::url(&folder);
             tracing::info!(url = url.expose(), port, pid = server.pid(), "the embedded Redis runs");
+            let store = Store::new(&url, prefix, *timeout, broker::scripts())?;
             let part = Part::start("embedded Redis", |stop| supervise(server, folder, port, stop));
-            Ok((url, Some(part)))
+            return Ok((store, Some(part)));
+        }
+    };
+    Ok((Store::at(endpoint, prefix, *timeout, broker::scripts()), None))
+}
+
+/// The first look at Redis. One that would delete jobs is not used; one that does not answer is waited for, later.
+async fn refuse_eviction(store: &Store, accepted: bool) -> Result<(), StartError> {
+    match store.look(accepted).await {
+        Ok(report) => report.refusal().map_or(Ok(()), |finding| Err(StartError::Eviction(finding.clone()))),
+        Err(error) => {
+            tracing::debug!("Redis is looked at when it answers: failed to {error}");
+            Ok(())
         }
     }
 }

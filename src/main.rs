@@ -30,6 +30,7 @@ mod scheduler;
 mod store;
 #[cfg(test)]
 mod testing;
+mod torture;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,7 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
+    Torture(torture::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run(&config.path),
         Command::Check { config, json } => check(&config.path, json),
         Command::Demo { once, dir } => runtime().block_on(demo::run(once, dir)),
+        Command::Torture(options) => runtime().block_on(torture::run(options)),
     }
 }
 
@@ -125,7 +128,9 @@ fn run(path: &Path) -> ExitCode {
         Err(error) => {
             tracing::error!("failed to {error}");
             ExitCode::from(match error {
-                StartError::Config(_) | StartError::Handlers(_) | StartError::Store(_) => exit::CONFIG,
+                StartError::Config(_) | StartError::Handlers(_) | StartError::Store(_) | StartError::Eviction(_) => {
+                    exit::CONFIG
+                }
                 _ => exit::FAILED,
             })
         }

@@ -63,6 +63,9 @@ pub(crate) struct Metrics {
     pub running: Family<QueueLabels, Gauge>,
     /// Slots of the pool.
     pub slots: Family<QueueLabels, Gauge>,
+    /// The same two over all queues.
+    pub node_running: Gauge,
+    pub node_slots: Gauge,
     pub attempt_seconds: Family<TaskLabels, Histogram>,
     /// From due to claimed.
     pub wait_seconds: Family<QueueLabels, Histogram>,
@@ -86,6 +89,8 @@ impl Default for Metrics {
             attempts: Family::default(),
             running: Family::default(),
             slots: Family::default(),
+            node_running: Gauge::default(),
+            node_slots: Gauge::default(),
             attempt_seconds: Family::new_with_constructor(|| Histogram::new(ATTEMPT_BUCKETS)),
             wait_seconds: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             taken_over: Family::default(),
@@ -103,6 +108,9 @@ impl Metrics {
         registry.register("attempts", "Attempts that have ended", self.attempts.clone());
         registry.register("running", "Attempts that run now", self.running.clone());
         registry.register("slots", "Attempts that may run at once", self.slots.clone());
+        registry.register("node_running", "Attempts that run now, over all queues", self.node_running.clone());
+        let node_slots = "Attempts that may run at once, over all queues";
+        registry.register("node_slots", node_slots, self.node_slots.clone());
         let (attempt, wait) = (self.attempt_seconds.clone(), self.wait_seconds.clone());
         registry.register_with_unit("attempt", "Length of attempts", Unit::Seconds, attempt);
         registry.register_with_unit("wait", "Time from due to claimed", Unit::Seconds, wait);

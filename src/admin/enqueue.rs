@@ -70,7 +70,7 @@ async fn add(broker: &Broker, config: &Config, entries: &[Entry]) -> Result<Vec<
     let taken = broker.store.taken(&chosen, &queues).await.map_err(|error| Problem::of_read(&error))?;
     let is_taken = |entry: &Entry| entry.id_is_chosen && taken.contains(&entry.job.id);
     let fresh: Vec<Job> = entries.iter().filter(|entry| !is_taken(entry)).map(|entry| entry.job.clone()).collect();
-    let mut outcomes = enqueue(broker, &fresh).await.map_err(|error| refusal(&error))?.into_iter();
+    let mut outcomes = enqueue(broker, &fresh).await.map_err(|error| refusal(broker, entries, &error))?.into_iter();
     let outcome = |entry: &Entry| if is_taken(entry) { None } else { outcomes.next() };
     Ok(entries.iter().map(outcome).map(|outcome| outcome.unwrap_or(Enqueued::Exists)).collect())
 }
@@ -96,14 +96,28 @@ fn is_stale(error: &LinkError) -> bool {
     }
 }
 
-fn refusal(error: &BrokerError) -> Problem {
+fn refusal(broker: &Broker, entries: &[Entry], error: &BrokerError) -> Problem {
+    if let BrokerError::Link(LinkError::Refused(words)) = error {
+        let done = match entries {
+            [_] => "nothing was enqueued",
+            _ => "some may have been enqueued; a repetition is safe with ids of your own",
+        };
+        let refused = Problem::of_refused_write(words, broker.store.report().as_deref(), done);
+        if let Some(problem) = refused {
+            return problem;
+        }
+    }
     match error {
         BrokerError::Link(LinkError::Unexpected { .. }) | BrokerError::Answer { .. } | BrokerError::Encode(_) => {
             Problem::internal(error.to_string())
         }
-        BrokerError::Link(away @ (LinkError::Connect(_) | LinkError::ConnectTimeout(_))) => {
-            Problem::unavailable(format!("{away}; nothing was enqueued"))
-        }
+        BrokerError::Link(
+            away @ (LinkError::Connect(_)
+            | LinkError::ConnectTimeout(_)
+            | LinkError::Anonymous(_)
+            | LinkError::NoMaster { .. }
+            | LinkError::NotMaster { .. }),
+        ) => Problem::unavailable(format!("{away}; nothing was enqueued")),
         BrokerError::Link(away) => {
             let doubt = "it may have been enqueued all the same; a repetition is safe with an \"id\" of your own";
             Problem::unavailable(format!("{away}; {doubt}"))

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::Shared;
 use super::answer::{Answer, json, text};
-use super::overview::{self, phase_word};
+use super::overview::{self, ReadError, phase_word};
 use super::problem::Problem;
 use super::request::Format;
 use crate::config::Config;
 use crate::control::Phase;
-use crate::store::QueueView;
+use crate::store::{Finding, LinkError, QueueView, Severity};
 
 /// The shape in which the Python app has always answered about its queues.
 #[derive(Serialize)]
@@ -36,18 +36,29 @@ pub(super) fn livez() -> Answer {
     text(StatusCode::OK, "alive\n")
 }
 
-/// Ready: running, and Redis answers. Otherwise every reason, one a line.
+/// Ready: running, Redis answers, and it is one that jobs can be run with. Otherwise every reason, one a line. What is
+/// wrong and lets jobs run all the same (a full Redis takes no new ones, and another node would take them no better) is
+/// told beside `ready`.
 pub(super) async fn readyz(shared: &Shared, format: Format) -> Answer {
     let mut reasons = Vec::new();
     let phase = shared.parts.control.phase();
     if phase != Phase::Running {
         reasons.push(format!("the daemon is {}", phase_word(phase)));
     }
-    if let Err(error) = overview::ping(shared).await {
-        reasons.push(error.to_string());
+    let known = shared.parts.broker.store.report();
+    let findings = known.iter().flat_map(|report| &report.findings);
+    let (stopping, other): (Vec<&Finding>, Vec<&Finding>) =
+        findings.filter(|finding| finding.severity == Severity::Error).partition(|finding| finding.stops_work);
+    let stopping = stopping.iter().map(|finding| finding.sentence.clone());
+    match overview::ping(shared).await {
+        Ok(()) => reasons.extend(stopping),
+        // It refuses everything, and the finding has better words for why.
+        Err(ReadError::Link(LinkError::Refused(_))) if stopping.len() > 0 => reasons.extend(stopping),
+        Err(error) => reasons.push(error.to_string()),
     }
+    let degraded: String = other.iter().map(|finding| format!("degraded: {}\n", finding.sentence)).collect();
     match format {
-        _ if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
+        _ if reasons.is_empty() => text(StatusCode::OK, format!("ready\n{degraded}")),
         Format::Json => Problem::unavailable(reasons.join("; ")).into_answer(),
         Format::Text | Format::Html => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n")))

@@ -16,6 +16,7 @@ mod problem;
 mod reload;
 mod request;
 mod routes;
+mod server;
 mod stall;
 mod table;
 #[cfg(test)]

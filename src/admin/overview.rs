@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::{Config, Queue};
 use crate::control::Phase;
 use crate::job::Timestamp;
-use crate::store::{ForeignList, LinkError, QueueView};
+use crate::store::{ForeignList, LinkError, QueueView, Severity};
 
 /// A status answer says "Redis is away" rather than wait longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,6 +45,9 @@ pub(super) struct RedisState {
     pub(super) up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    /// What the guardian warns of; `/api/v1/redis` has the rest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 /// One queue: what the configuration says, and its numbers, when Redis has given them.
@@ -146,9 +149,16 @@ fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<Qu
         phase: phase_word(shared.parts.control.phase()),
         started: shared.started.to_string(),
         uptime_seconds: clock::now().since(shared.started).as_secs(),
-        redis: RedisState { up: error.is_none(), error },
+        redis: RedisState { up: error.is_none(), error, warnings: warnings(shared) },
         queues: rows(config, views.as_deref().ok()),
     }
+}
+
+fn warnings(shared: &Shared) -> Vec<String> {
+    let report = shared.parts.broker.store.report();
+    let findings = report.iter().flat_map(|report| &report.findings);
+    let told = findings.filter(|finding| finding.severity >= Severity::Warning);
+    told.map(|finding| format!("{}: {}; {}", finding.severity.as_str(), finding.sentence, finding.remedy)).collect()
 }
 
 fn rows<'a>(config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>> {

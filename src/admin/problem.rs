@@ -7,7 +7,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::answer::{Answer, json_of};
-use crate::store::LinkError;
+use crate::store::{LinkError, Refusal, Report, size};
 
 /// When to ask again for what cannot be done now.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub(super) enum ProblemKind {
     Internal,
     /// Not now: Redis is away, or the daemon is not ready.
     Unavailable,
+    /// Redis has no memory for more.
+    Full,
 }
 
 /// A request that was not done.
@@ -84,6 +86,7 @@ impl ProblemKind {
             }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong inside jobsd"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "this cannot be done now"),
+            Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "redis-full", "Redis has no memory for more"),
         }
     }
 
@@ -119,6 +122,44 @@ impl Problem {
         }
     }
 
+    /// A write that Redis understood and refused, when that says something about the server. `report` is what is known
+    /// of it; `done` is what the client is to know about what it asked for.
+    pub(super) fn of_refused_write(words: &str, report: Option<&Report>, done: &str) -> Option<Self> {
+        let unavailable = |what: &str, remedy: &str| {
+            Self::unavailable(format!("{what}; {done}; {remedy}")).logged(format!("Redis answered: {words}"))
+        };
+        Some(match Refusal::of(words)? {
+            Refusal::Full => {
+                let detail = format!(
+                    "Redis is full{}, so it takes no new jobs; {done}; running jobs finish and waiting ones are worked \
+                     off, which makes room; else raise maxmemory or keep fewer finished jobs",
+                    report.map(how_full).unwrap_or_default()
+                );
+                let problem = Self::new(ProblemKind::Full, detail).logged(format!("Redis answered: {words}"));
+                problem.with(header::RETRY_AFTER, RETRY_AFTER.as_secs().into())
+            }
+            Refusal::CannotPersist => {
+                unavailable("Redis cannot write to its disk and takes no changes", "make room on it; its log says more")
+            }
+            Refusal::ReadOnly => {
+                unavailable("this Redis is a replica and takes no changes", "redis.url should lead to the master")
+            }
+            Refusal::TooFewReplicas => unavailable(
+                "Redis has fewer replicas than min-replicas-to-write asks for and takes no changes",
+                "it goes on when they are back",
+            ),
+            Refusal::MasterDown => {
+                unavailable("this Redis is a replica that has lost its master", "redis.url should lead to the master")
+            }
+            Refusal::Loading => unavailable("Redis reads its files", "it answers when it has read them"),
+            Refusal::NotPermitted => unavailable(
+                "the user of jobsd may not do this in Redis",
+                "give it the permissions that the README of jobsd names",
+            ),
+            Refusal::NoScript => return None,
+        })
+    }
+
     /// Our own fault: the client learns that it happened, the log what it was.
     pub(super) fn internal(log: impl Into<String>) -> Self {
         let detail = "the log of the daemon says what it was";
@@ -148,5 +189,15 @@ impl Problem {
         let mut answer = json_of(status, "application/problem+json", &body);
         answer.headers_mut().extend(self.headers);
         answer
+    }
+}
+
+/// In words that continue "Redis is full".
+fn how_full(report: &Report) -> String {
+    match (report.facts.memory.used, report.facts.memory.limit) {
+        (Some(used), Some(limit @ 1..)) => {
+            format!(" ({} of maxmemory {} when last looked at)", size(used), size(limit))
+        }
+        _ => String::new(),
     }
 }

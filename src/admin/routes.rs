@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 
 use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
-use super::{Limits, Shared, auth, enqueue, exposition, health, job, overview, reload, request};
+use super::{Limits, Shared, auth, enqueue, exposition, health, job, overview, reload, request, server};
 
 /// What a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,12 @@ enum Route {
     Jobs,
     Job,
     Queues,
+    Redis,
     Reload,
 }
 
 /// Every path. `HEAD` is taken wherever `GET` is.
-const PATHS: [(&str, Route, Method); 9] = [
+const PATHS: [(&str, Route, Method); 10] = [
     ("/", Route::Overview, Method::GET),
     ("/livez", Route::Livez, Method::GET),
     ("/readyz", Route::Readyz, Method::GET),
@@ -36,6 +37,7 @@ const PATHS: [(&str, Route, Method); 9] = [
     ("/api/v1/jobs", Route::Jobs, Method::POST),
     ("/api/v1/jobs/{id}", Route::Job, Method::GET),
     ("/api/v1/queues", Route::Queues, Method::GET),
+    ("/api/v1/redis", Route::Redis, Method::GET),
     ("/api/v1/reload", Route::Reload, Method::POST),
 ];
 
@@ -103,6 +105,7 @@ async fn respond(shared: &Shared, limits: &Limits, head: &Parts, body: Incoming)
         }
         Route::Job => job::answer(shared, &config, &id).await,
         Route::Queues => overview::queues(shared, &config).await,
+        Route::Redis => Ok(server::answer(shared).await),
         Route::Reload => reload::answer(&shared.parts.control).await,
     }
 }

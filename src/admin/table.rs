@@ -62,7 +62,7 @@ pub(super) fn html(overview: &Overview<'_>) -> Result<String, minijinja::Error> 
             node => overview.node,
             headings => HEADINGS,
             rows,
-            facts => facts(overview).map(|(name, value)| [name.to_owned(), value]),
+            facts => facts(overview).into_iter().map(|(name, value)| [name.to_owned(), value]).collect::<Vec<_>>(),
         },
     )
 }
@@ -102,17 +102,16 @@ fn cells(row: &QueueRow<'_>, known: bool) -> [String; 10] {
     ]
 }
 
-fn facts(overview: &Overview<'_>) -> [(&'static str, String); 4] {
+fn facts(overview: &Overview<'_>) -> Vec<(&'static str, String)> {
     let redis = match &overview.redis.error {
         None => "connected".to_owned(),
         Some(error) => format!("disconnected: {error}"),
     };
-    [
-        ("node", format!("{}  {}", overview.node, overview.phase)),
-        ("redis", redis),
-        ("uptime", span(Duration::from_secs(overview.uptime_seconds))),
-        ("version", overview.version.to_owned()),
-    ]
+    let mut facts = vec![("node", format!("{}  {}", overview.node, overview.phase)), ("redis", redis)];
+    facts.extend(overview.redis.warnings.iter().map(|warning| ("", warning.clone())));
+    facts.push(("uptime", span(Duration::from_secs(overview.uptime_seconds))));
+    facts.push(("version", overview.version.to_owned()));
+    facts
 }
 
 /// A span as people say it, in its two largest units: `850ms`, `3m 12s`, `2days 4h`.
@@ -143,7 +142,7 @@ mod tests {
             phase: "running",
             started: "2026-11-23T10:00:00.000Z".into(),
             uptime_seconds: 90_061,
-            redis: RedisState { up: error.is_none(), error: error.map(Into::into) },
+            redis: RedisState { up: error.is_none(), error: error.map(Into::into), warnings: vec![] },
             queues,
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::broker::SCRIPTS;
+use crate::broker::scripts;
 use crate::config::{NamePattern, Param, ParamType, Queue, Retention, Secret, Task};
 use crate::control::{Order, Phase};
 use crate::job::{Backoff, NodeId, QueueName, RetryPolicy, TaskName, Wire};
@@ -59,7 +59,7 @@ impl Port {
         let mut limits = Limits::default();
         change(&mut config, &mut limits);
         // Longer than anyone waits for a status: its own bound is what counts there.
-        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), SCRIPTS).expect("a store");
+        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), scripts()).expect("a store");
         let node = NodeId::parse("vps-1-test").expect("a node id");
         let (broker, _owed) = Broker::new(Arc::new(store), node, Duration::from_secs(15));
         let (broker, (control, orders)) = (Arc::new(broker), Control::new());
@@ -179,6 +179,7 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        weight: 1,
         ageing: Queue::AGEING,
     };
     (name(text), Arc::new(queue))

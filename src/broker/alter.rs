@@ -183,6 +183,7 @@ impl Broker {
             Change::Promote if !matches!(state, State::Scheduled | State::Retry) => {
                 return Ok(Err(Altered::Unfit(state)));
             }
+            Change::Retry { .. } if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
             Change::Promote | Change::Retry { .. } => {
                 let edited = matches!(change, Change::Retry { args: Some(_) });
                 line.to = number(&keys.pending);

@@ -30,7 +30,8 @@ impl Default for Demand {
 }
 
 impl Demand {
-    /// The pool's word: this many slots are free, and this many attempts have ended.
+    /// The pool's word: this many slots are free, or, where the node has a bound, this many jobs may wait for one; and
+    /// this many attempts have ended.
     pub(crate) fn tell(&self, free: usize, ended: u64) {
         self.0.send_modify(|told| *told = Told { free, ended, is_open: true, count: told.count + 1 });
     }

@@ -93,7 +93,8 @@ impl Broker {
         let mut restored = 0;
         loop {
             let mut pipeline = Pipeline::new();
-            Script::restore.call(&mut pipeline, &[&keys.trash, &manifest]);
+            let touched = [&[&keys.trash, &manifest], standing(&keys).as_slice()].concat();
+            Script::restore.call(&mut pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
             pipeline.arg(purge).arg(STEP);
             let reply = only(self.store.link.send(&pipeline).await?)?;
             let (back, left): (i64, u64) = Script::restore.reply(reply, "two counts")?;
@@ -121,8 +122,9 @@ impl Broker {
             let manifest = keys.trash_of(&purge, MANIFEST);
             loop {
                 let mut pipeline = Pipeline::new();
-                let touched = [&keys.trash, &manifest, &keys.jobs, &keys.history, &keys.large];
-                Script::discard.call(&mut pipeline, &touched.map(String::as_str));
+                let records = [&keys.jobs, &keys.history, &keys.large];
+                let touched = [&[&keys.trash, &manifest], standing(&keys).as_slice(), &records].concat();
+                Script::discard.call(&mut pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
                 pipeline.arg(&purge).arg(STEP);
                 let reply = only(self.store.link.send(&pipeline).await?)?;
                 if Script::discard.reply::<u64>(reply, "a count")? == 0 {
@@ -155,6 +157,20 @@ impl Broker {
         }
         Ok(waiting)
     }
+}
+
+/// Where a job can stand, in the order of the scripts.
+fn standing(keys: &QueueKeys) -> [&String; 8] {
+    [
+        &keys.active,
+        &keys.pending,
+        &keys.scheduled,
+        &keys.retry,
+        &keys.completed,
+        &keys.dead,
+        &keys.cancelled,
+        &keys.parked,
+    ]
 }
 
 fn purge_id() -> String {

@@ -63,6 +63,8 @@ fn services(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.token", old.admin.token != new.admin.token),
         ("admin.max_body", old.admin.max_body != new.admin.max_body),
         ("node.drain", old.node.drain != new.node.drain),
+        ("node.concurrency", old.node.slots.bound != new.node.slots.bound),
+        ("node.order", old.node.slots.order != new.node.slots.order),
         ("database", old.database != new.database),
         ("email", old.email != new.email),
         ("push", old.push != new.push),
@@ -221,6 +223,9 @@ task = "t"
             ("0 3 * * *", "0 4 * * *", "schedules: ~s"),
             ("[schedules.s]", "[schedules.r]", "schedules: +r -s"),
             ("hello", "good day", "changed: vars"),
+            ("[queues.b]", "[queues.b]\nweight = 2", "queues: ~b"),
+            ("[vars]", "[node]\nconcurrency = 9\n[vars]", "changed: node.concurrency"),
+            ("[vars]", "[node]\nconcurrency = 9\norder = \"strict\"\n[vars]", "changed: node.concurrency, node.order"),
             ("127.0.0.1:9180", "127.0.0.1:9181", "needs a restart: admin.listen"),
             ("[vars]", "[log]\nlevel = \"debug\"\n[vars]", "needs a restart: log"),
             (

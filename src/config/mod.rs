@@ -10,6 +10,7 @@ mod failures;
 mod file;
 mod job_secrets;
 mod queue;
+mod redis;
 mod schedule;
 mod secret;
 mod sensitive;
@@ -21,6 +22,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
 pub(crate) use failures::{failure_names, is_known};
@@ -30,8 +32,8 @@ pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, Redis, RedisUrl, Smtp, SmtpTls,
-    Video,
+    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Smtp,
+    SmtpTls, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{

@@ -19,6 +19,8 @@ pub(crate) struct Queue {
     pub crash_limit: u32,
     pub keep_completed: Retention,
     pub keep_dead: Retention,
+    /// Its part of the node's slots, when the node has a bound; or its rank, when its order is strict. 1 to 100.
+    pub weight: u64,
     /// A waiting job rises by one step of priority in this time.
     pub ageing: Duration,
 }

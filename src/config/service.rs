@@ -1,29 +1,10 @@
-//! The parts of the configuration that exist once: Redis, the node, the admin port and the services handlers use.
+//! The parts of the configuration that exist once: the node, the admin port and the services handlers use.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Dialect, Secret, Statement};
-
-/// `[redis]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Redis {
-    pub url: RedisUrl,
-    /// First part of every key of ours, before the colon. Default `jobsd`.
-    pub prefix: String,
-    /// Longest wait for the answer to one command.
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum RedisUrl {
-    /// A private `redis-server`, started and supervised by the daemon in its state folder. It listens on a socket
-    /// there, and on this port of the loopback address for producers that need one.
-    Embedded { port: Option<u16> },
-    /// `redis://`, `rediss://` or `redis+unix://`; it may hold a password.
-    Url(Secret),
-}
 
 /// `[node]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +17,24 @@ pub(crate) struct Node {
     pub drain: Duration,
     /// How long a claim outlives its node's last sign of life. Default 15 s.
     pub lease: Duration,
+    pub slots: SlotRules,
+}
+
+/// `concurrency`, `order` and `starve_after` of `[node]`: what all queues share, and who comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotRules {
+    /// Attempts that run at the same time on this node, over all queues. `None`: only the queues have bounds.
+    pub bound: Option<usize>,
+    pub order: SlotOrder,
+}
+
+/// Which of the queues that wait for a slot of the node gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotOrder {
+    /// Each in proportion to its weight.
+    Weighted,
+    /// The heaviest, but before it any that has waited for this long.
+    Strict { starve_after: Duration },
 }
 
 /// `[log]`.

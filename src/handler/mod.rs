@@ -143,20 +143,21 @@ impl Handlers {
         }
     }
 
+    /// Each on the heap: the future of an attempt has the size of its largest part, and is moved when it is spawned.
     async fn step(&self, step: &Step, run: &Run<'_>) -> Result<Value, Halt> {
         match step {
-            Step::Email(step) => Ok(self.email.send(step, run).await?),
+            Step::Email(step) => Ok(Box::pin(self.email.send(step, run)).await?),
             Step::Sql(step) => {
                 let mut named = run.context.args().clone();
                 for (name, template) in &step.values {
                     named.insert(name.clone(), template.render(run.context.values())?);
                 }
-                Ok(self.sql.run(&step.statements, &named).await?)
+                Ok(Box::pin(self.sql.run(&step.statements, &named)).await?)
             }
-            Step::Push(step) => Ok(self.push.send(step, run, &self.sql).await?),
-            Step::Video(step) => Ok(self.video.process(step, run).await?),
-            Step::Exec(step) => Ok(exec::run(step, run).await?),
-            Step::Http(step) => Ok(self.http.call(step, run).await?),
+            Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
+            Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
+            Step::Exec(step) => Ok(Box::pin(exec::run(step, run)).await?),
+            Step::Http(step) => Ok(Box::pin(self.http.call(step, run)).await?),
             Step::Probe(step) => probe::run(step, run).await,
         }
     }

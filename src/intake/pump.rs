@@ -29,8 +29,9 @@ use crate::store::{ForeignList, LinkError, accepted};
 const BATCH: usize = 250;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How soon to look again when enough jobs wait already, whatever the pool says: they may be gone by another way.
-const ENOUGH: Duration = Duration::from_millis(50);
+/// How soon to look again when enough jobs wait already and not so many have ended as had to: not before the first, and
+/// then when the pool has come round, or after the second.
+const ENOUGH: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The pump of one queue.
 #[derive(Debug)]
@@ -145,16 +146,6 @@ impl Pump {
         Ok(if armed.ready { Moved::Others } else { Moved::Nothing })
     }
 
-    /// Waits until the pool has worked off what is too many.
-    async fn wait_for_room(&self, told: Told, surplus: usize, stop: &CancellationToken) {
-        let worked_off = self.demand.ended_after(told, surplus as u64);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = worked_off => {}
-            () = tokio::time::sleep(ENOUGH) => {}
-        }
-    }
-
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
     async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<Moved, BrokerError> {
         let hashes = self.job_hashes(&taken).await?;
@@ -232,6 +223,20 @@ impl Pump {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits until the pool has worked off what is too many, or has come round in another way: it may itself have to
+    /// wait for a slot of the node, and what waits may be gone without it.
+    async fn wait_for_room(&self, told: Told, surplus: usize, stop: &CancellationToken) {
+        let come_round = async {
+            tokio::time::sleep(ENOUGH.0).await;
+            let _ = tokio::time::timeout(ENOUGH.1, self.demand.after(Some(told))).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.demand.ended_after(told, surplus as u64) => {}
+            () = come_round => {}
         }
     }
 

@@ -109,3 +109,18 @@ pub(super) fn random() -> f64 {
     let share = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
     share
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_small_enough_to_be_moved() {
+        let size = size(run);
+        assert!(size < 2_000, "{size} bytes");
+    }
+
+    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Arc<Job>, u32, Steps, Ends) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+}

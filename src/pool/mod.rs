@@ -3,9 +3,11 @@
 //! The loop owns every claim of the queue from the moment it is made until its settle is answered. Attempts run as
 //! tasks that get a copy of what they need and give back an outcome, so neither a panic nor an abort can lose a claim.
 
+mod arbiter;
 mod attempt;
 mod keeper;
 mod observe;
+mod slots;
 mod supervisor;
 mod trips;
 
@@ -28,7 +30,9 @@ use crate::config::{Config, Queue};
 use crate::handler::{Handlers, Steps};
 use crate::job::{AttemptFacts, JobId, Outcome, Request, Timestamp, decide};
 use crate::metrics::Metrics;
+use arbiter::Need;
 use observe::Observed;
+use slots::Seat;
 use trips::{Returned, Trips};
 
 /// Claims in one round trip: bounds the size of a reply.
@@ -63,6 +67,8 @@ pub(crate) struct Stop {
     pub drain: CancellationToken,
     /// What still runs is interrupted and handed back.
     pub abort: CancellationToken,
+    /// The whole node ends: no other pool of the queue follows in this process.
+    pub for_good: CancellationToken,
 }
 
 /// A running queue.
@@ -76,6 +82,12 @@ struct Pool {
     claims: HashMap<Id, Running>,
     settlements: Vec<Settlement>,
     trips: Trips,
+    /// Our part of what all pools share. After `running`: what runs ends before its slots are given back.
+    seat: Seat,
+    /// Slots of the node that were ours and for which the queue had no job.
+    unused: usize,
+    /// Jobs that the last claim brought.
+    came: usize,
     observed: Observed,
     /// The queue may hold something new.
     changed: Arc<Notify>,
@@ -84,6 +96,8 @@ struct Pool {
     demand: Demand,
     /// Attempts that have ended.
     ended: u64,
+    /// What the intake was told last, and whether there is a reason to say it again.
+    told: (usize, bool),
     /// Whether the node was told to claim nothing more.
     draining: watch::Receiver<bool>,
     /// There may be something to claim.
@@ -92,6 +106,8 @@ struct Pool {
     paused: bool,
     /// When the next job becomes due, as of the last time the queue was found empty.
     due: Option<Timestamp>,
+    /// Something has become due since the last claim.
+    promote: bool,
     /// A busy pool never finds its queue empty: it promotes what is due at this pace.
     promoted: Instant,
     /// After a failure no round trip leaves before this.
@@ -109,7 +125,13 @@ struct Running {
 }
 
 impl Pool {
-    fn new(shared: Arc<Shared>, queue: watch::Receiver<Arc<Queue>>, swept: mpsc::Receiver<Swept>, stop: Stop) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        seat: Seat,
+        queue: watch::Receiver<Arc<Queue>>,
+        swept: mpsc::Receiver<Swept>,
+        stop: Stop,
+    ) -> Self {
         let name = queue.borrow().name.clone();
         Self {
             demand: shared.broker.demand(&name),
@@ -123,12 +145,17 @@ impl Pool {
             running: JoinSet::new(),
             claims: HashMap::new(),
             settlements: Vec::new(),
+            seat,
+            unused: 0,
+            came: 0,
+            told: (0, true),
             changed: Arc::new(Notify::new()),
             heard: Arc::new(Notify::new()),
             ended: 0,
             look: true,
             paused: false,
             due: None,
+            promote: false,
             promoted: Instant::now(),
             rest_until: None,
             pause: RETRY_PAUSE.0,
@@ -143,6 +170,8 @@ impl Pool {
             self.gather();
             self.depart();
             self.wait().await;
+            // What is about to end on this thread ends first: it goes along with the next round trip.
+            tokio::task::yield_now().await;
         }
         self.shared.broker.watch.forget(&self.changed);
         self.shared.broker.watch.forget(&self.heard);
@@ -172,15 +201,19 @@ impl Pool {
 
     /// Sends a round trip off, if there is anything to settle or to claim and one may leave.
     fn depart(&mut self) {
-        let (want, promote) = self.appetite();
-        self.tell_demand();
-        let idle = self.settlements.is_empty() && want == 0;
-        if idle || !self.trips.has_room() || self.rest_until.is_some_and(|until| Instant::now() < until) {
+        self.notice_due();
+        self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
+        let resting = self.rest_until.is_some();
+        let want = self.claimable(resting);
+        if resting || !self.trips.has_room() || self.settlements.is_empty() && want == 0 {
             return;
         }
-        self.rest_until = None;
+        let promote = want > 0 && (self.promote || self.promoted.elapsed() >= PROMOTE_EVERY);
         if promote {
+            self.promote = false;
             self.promoted = Instant::now();
+            // Whether anything else is due is known again when the queue is found empty.
+            self.due = None;
         }
         let queue = Arc::clone(&self.queue.borrow_and_update());
         let most = self.settlements.len().min(SETTLE_BATCH);
@@ -188,11 +221,28 @@ impl Pool {
         self.trips.exchange(queue, settlements, promote, want);
     }
 
-    /// How many jobs to claim now, and whether some of them must be promoted before.
-    fn appetite(&self) -> (usize, bool) {
-        let due = self.due.is_some_and(|due| due <= clock::now());
-        let want = if self.look || due { self.free().min(CLAIM_BATCH) } else { 0 };
-        (want, want > 0 && (due || self.promoted.elapsed() >= PROMOTE_EVERY))
+    /// What has become due can be claimed as soon as it is promoted.
+    fn notice_due(&mut self) {
+        if self.due.is_some_and(|due| due <= clock::now()) {
+            self.due = None;
+            self.promote = true;
+            self.look = true;
+        }
+    }
+
+    /// How many jobs to claim now: as many as there are slots for, of the queue and of the node.
+    fn claimable(&mut self, resting: bool) -> usize {
+        let more = if self.look && !resting { self.free().min(CLAIM_BATCH) } else { 0 };
+        let grant = self.seat.ask(&Need {
+            weight: self.queue.borrow().weight,
+            busy: self.running.len() + self.trips.wanted(),
+            more,
+            unused: std::mem::take(&mut self.unused),
+            came: self.came,
+            collect: self.trips.has_room(),
+        });
+        self.tell_demand(grant.ahead);
+        grant.start
     }
 
     /// Slots that nothing runs in and no claim is on its way to.
@@ -217,6 +267,8 @@ impl Pool {
                 self.look = true;
                 self.paused = false;
             }
+            // Asks for them on the next way round.
+            () = self.seat.turn() => {}
             () = self.heard.notified() => {
                 let name = self.queue.borrow().name.clone();
                 self.trips.hear_cancels(&name, &self.heard);
@@ -270,7 +322,10 @@ impl Pool {
         to_cancel.into_iter().for_each(|claim| self.trips.ask_why(claim));
         match claims {
             Ok((claims, line)) => self.claimed(want, claims, line),
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                self.unused += want;
+                failed = Some(error);
+            }
         }
         match failed {
             None => self.pause = RETRY_PAUSE.0,
@@ -280,6 +335,11 @@ impl Pool {
 
     fn claimed(&mut self, want: usize, claims: Vec<Claim>, line: Line) {
         let came = claims.len();
+        if want > 0 {
+            self.unused += want.saturating_sub(came);
+            self.came = came;
+            self.told.1 = true;
+        }
         for claim in claims {
             self.start(claim);
         }
@@ -305,6 +365,7 @@ impl Pool {
     fn rest(&mut self, error: &BrokerError) {
         tracing::debug!(queue = %self.queue.borrow().name, "a round trip to Redis failed, trying again: {error}");
         self.look = true;
+        self.promote = true;
         self.rest_until = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(RETRY_PAUSE.1);
     }
@@ -375,16 +436,27 @@ impl Pool {
         self.settlements.push(Settlement { claim, decision });
     }
 
+    /// Where the node has a bound, messages are drawn only as far ahead as it allows, and the same number is said again
+    /// only after a claim: without one the intake would look for what it cannot take.
+    ///
     /// A draining pool says nothing: a new pool of the same queue may be speaking already.
-    fn tell_demand(&self) {
+    fn tell_demand(&mut self, ahead: usize) {
         if self.stop.drain.is_cancelled() {
             return;
         }
         if self.paused || *self.draining.borrow() {
             self.demand.close();
-        } else {
-            self.demand.tell(self.free(), self.ended);
+            self.told.1 = true;
+            return;
         }
+        let free = self.free().min(ahead);
+        if !self.seat.is_bounded() {
+            self.demand.tell(free, self.ended);
+        } else if self.told != (free, false) {
+            // Nothing ends as far as the intake knows: `ahead` is what may wait.
+            self.demand.tell(free, 0);
+        }
+        self.told = (free, false);
     }
 
     fn count_refused(&self, settled: &[Settled]) {
@@ -396,7 +468,7 @@ impl Pool {
         }
     }
 
-    fn show_sizes(&self) {
+    fn show_sizes(&mut self) {
         self.observed.sizes(self.running.len(), self.queue.borrow().concurrency);
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Observed {
     queue: QueueName,
     metrics: Arc<Metrics>,
     running: Gauge,
+    /// What of the node's number is ours.
+    shown: i64,
     slots: Gauge,
     wait: Histogram,
     pub(super) taken_over: Counter,
@@ -39,11 +41,14 @@ impl Observed {
         let wait = metrics.wait_seconds.get_or_create(&labels).clone();
         let taken_over = metrics.taken_over.get_or_create(&labels).clone();
         let refused = metrics.refused.get_or_create(&labels).clone();
-        Self { queue: queue.clone(), metrics, running, slots, wait, taken_over, refused, tasks: HashMap::new() }
+        let tasks = HashMap::new();
+        Self { queue: queue.clone(), metrics, running, shown: 0, slots, wait, taken_over, refused, tasks }
     }
 
-    pub(super) fn sizes(&self, running: usize, slots: usize) {
-        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+    pub(super) fn sizes(&mut self, running: usize, slots: usize) {
+        let running = i64::try_from(running).unwrap_or(i64::MAX);
+        self.running.set(running);
+        self.metrics.node_running.inc_by(running - std::mem::replace(&mut self.shown, running));
         self.slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
@@ -85,5 +90,12 @@ impl Observed {
                 completed: metrics.attempts.get_or_create(&AttemptLabels { queue, task, ending }).clone(),
             }
         })
+    }
+}
+
+/// A pool that ends, by a panic too, takes what it ran with it.
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.metrics.node_running.dec_by(self.shown);
     }
 }

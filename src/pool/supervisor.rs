@@ -1,6 +1,6 @@
 //! Starts, resizes and ends pools as the configuration says, and ends them all in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
+use super::slots::Slots;
 use super::{Keeper, Pool, Shared, Stop};
-use crate::broker::Swept;
-use crate::config::Queue;
-use crate::job::QueueName;
+use crate::broker::{Settlement, Swept};
+use crate::clock;
+use crate::config::{Config, Queue};
+use crate::job::{AttemptFacts, Outcome, QueueName, Timestamp, decide};
 
 /// After the jobs were interrupted, their settles get this long to reach Redis; what does not is taken over by others.
 const HAND_BACK: Duration = Duration::from_secs(5);
@@ -26,6 +28,7 @@ const SWEPT: usize = 500;
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    slots: Arc<Slots>,
     pools: HashMap<QueueName, Running>,
     /// Pools whose queue has left the configuration and whose last jobs still run.
     leaving: Vec<Running>,
@@ -40,12 +43,15 @@ struct Running {
 
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
-        Self { shared, keeper, pools: HashMap::new(), leaving: Vec::new() }
+        Self { shared, keeper, slots: Arc::new(Slots::new()), pools: HashMap::new(), leaving: Vec::new() }
     }
 
-    /// Makes the pools equal to `queues`: new ones start, changed ones are told (running jobs are not touched), those
-    /// that are gone drain.
-    pub(crate) fn apply(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+    /// Makes the pools equal to the queues of `config`: new ones start, changed ones are told (running jobs are not
+    /// touched), those that are gone drain. They share the slots of the node as it says.
+    pub(crate) fn apply(&mut self, config: &Config) {
+        let queues = &config.queues;
+        self.slots.configure(config.node.slots);
+        self.show_slots(config);
         self.leaving.retain(|pool| !pool.task.is_finished());
         let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -71,13 +77,20 @@ impl Supervisor {
         }
     }
 
+    fn show_slots(&self, config: &Config) {
+        let of_queues = || config.queues.values().map(|queue| queue.concurrency).sum();
+        let slots: usize = config.node.slots.bound.unwrap_or_else(of_queues);
+        self.shared.metrics.node_slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
+    }
+
     fn start(&mut self, queue: &Arc<Queue>) {
         let (sender, receiver) = watch::channel(Arc::clone(queue));
         let stop = Stop::default();
         let (shared, keeper) = (Arc::clone(&self.shared), Arc::clone(&self.keeper));
+        let slots = Arc::clone(&self.slots);
         // Now, not when the task first runs: the keeper's first round must know the queue.
         let swept = keep(&keeper, queue);
-        let task = tokio::spawn(supervise(shared, keeper, receiver, swept, stop.clone()));
+        let task = tokio::spawn(supervise(shared, keeper, slots, receiver, swept, stop.clone()));
         self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
     }
 
@@ -86,6 +99,7 @@ impl Supervisor {
     pub(crate) async fn drain(&mut self, deadline: Duration) {
         self.leaving.extend(self.pools.drain().map(|(_, pool)| pool));
         for pool in &self.leaving {
+            pool.stop.for_good.cancel();
             pool.stop.drain.cancel();
         }
         if !joined(&mut self.leaving, deadline).await {
@@ -115,13 +129,14 @@ fn keep(keeper: &Keeper, queue: &Arc<Queue>) -> mpsc::Receiver<Swept> {
 async fn supervise(
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    slots: Arc<Slots>,
     queue: watch::Receiver<Arc<Queue>>,
     mut swept: mpsc::Receiver<Swept>,
     stop: Stop,
 ) {
     let name = queue.borrow().name.clone();
     loop {
-        let pool = Pool::new(Arc::clone(&shared), queue.clone(), swept, stop.clone());
+        let pool = Pool::new(Arc::clone(&shared), slots.seat(), queue.clone(), swept, stop.clone());
         // If this task is aborted, the pool goes with it.
         match AbortOnDropHandle::new(tokio::spawn(pool.run())).await {
             Ok(()) => break,
@@ -130,12 +145,51 @@ async fn supervise(
         tokio::time::sleep(AFTER_PANIC).await;
         swept = keep(&keeper, &queue.borrow());
     }
+    // Another pool of the queue might wait for the answer to a claim just now: then the sweep does this in time.
+    if stop.for_good.is_cancelled() {
+        let queue = Arc::clone(&queue.borrow());
+        give_back(&shared, &queue).await;
+    }
     // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
     if keeper.release(&name)
         && let Err(error) = shared.broker.retire(&shared.broker.node, std::slice::from_ref(&name)).await
     {
         tracing::debug!(queue = %name, "the lease ends by itself: {error}");
     }
+}
+
+/// Gives back what Redis claimed for this node without its ever hearing of it. No answer is on its way any more, so
+/// nothing is too young: after an orderly stop no job must be taken for the victim of a crash.
+async fn give_back(shared: &Shared, queue: &Queue) {
+    let now = clock::now();
+    let leftovers = match shared.broker.leftovers(&queue.name, now).await {
+        Ok(leftovers) => leftovers,
+        Err(error) => return tracing::debug!(queue = %queue.name, "others take over what may be left: {error}"),
+    };
+    if leftovers.is_empty() {
+        return;
+    }
+    tracing::info!(queue = %queue.name, jobs = leftovers.len(), "giving back claims whose answer was lost");
+    let settlements = leftovers.into_iter().map(|swept| interrupted(shared, queue, swept, now)).collect();
+    let exchange = shared.broker.exchange(queue, settlements, false, 0, now).await;
+    if let Err((error, _)) = exchange.settled {
+        tracing::debug!(queue = %queue.name, "others take over what is left: {error}");
+    }
+}
+
+fn interrupted(shared: &Shared, queue: &Queue, swept: Swept, now: Timestamp) -> Settlement {
+    let Swept { claim, reason, crashed: _ } = swept;
+    let facts = AttemptFacts {
+        node: &shared.broker.node,
+        attempt: claim.history.next_attempt(),
+        started: claim.started,
+        now,
+        retry: &queue.retry,
+        crash_limit: queue.crash_limit,
+        random: 0.0,
+    };
+    let decision = decide(&facts, claim.history.clone(), Outcome::Interrupted { reason });
+    Settlement { claim, decision }
 }
 
 /// Waits for the pools to end; says whether all did in time. Those that did are gone from the list.

@@ -1,9 +1,11 @@
 //! One shared connection to Redis that heals itself: every call has a deadline, and a connection that broke it is
-//! thrown away, so the next call opens a new one.
+//! thrown away, so the next call opens a new one. So is one to a server that turns out to be a replica, or that the
+//! endpoint has left for another.
 //!
 //! Not a library's reconnecting manager, because a call that timed out must also cost the connection: behind a network
 //! that drops packets silently, the old one would answer never.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,14 +14,29 @@ use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, PushInfo, Value};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
+use super::endpoint::Endpoint;
+use super::refusal::Refusal;
+
+/// A server that says of itself that it is not the one is asked once more no sooner than this.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
 /// Where the pushes of a listening connection go.
 pub(crate) type PushSink = mpsc::UnboundedSender<PushInfo>;
 
 /// Why a call to Redis gave nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LinkError {
-    #[error("connect to Redis: {0}")]
+    #[error("connect to Redis: {}", explained(.0))]
     Connect(redis::RedisError),
+    #[error(
+        "connect to Redis: {0}: the server ended the connection at its first words; if it asks for a certificate of \
+         ours, set redis.cert_file and redis.key_file"
+    )]
+    Anonymous(redis::RedisError),
+    #[error("find the master {name:?} of Redis: no Sentinel names it ({reasons})")]
+    NoMaster { name: String, reasons: String },
+    #[error("connect to Redis: the Sentinels name {address}, which says that it is a {role}")]
+    NotMaster { address: String, role: String },
     #[error("connect to Redis: no answer within {0:?}")]
     ConnectTimeout(Duration),
     #[error("wait for Redis: no answer within {0:?}")]
@@ -41,11 +58,14 @@ pub(crate) struct Connected {
     connection: MultiplexedConnection,
     /// Grows with every new connection: two calls with the same number used the same one.
     pub generation: u64,
+    /// The endpoint's, when it was opened.
+    epoch: u64,
+    opened: Instant,
 }
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    client: redis::Client,
+    endpoint: Arc<Endpoint>,
     timeout: Duration,
     scripts: &'static [&'static str],
     sink: Option<PushSink>,
@@ -60,13 +80,13 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 struct Slot {
     generation: u64,
-    connection: Option<MultiplexedConnection>,
+    connected: Option<Connected>,
 }
 
 impl Link {
-    pub(super) fn new(client: redis::Client, timeout: Duration, scripts: &'static [&'static str]) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, timeout: Duration, scripts: &'static [&'static str]) -> Self {
         Self {
-            client,
+            endpoint,
             timeout,
             scripts,
             sink: None,
@@ -76,16 +96,8 @@ impl Link {
         }
     }
 
-    pub(super) fn listening(client: redis::Client, timeout: Duration, sink: PushSink) -> Self {
-        Self {
-            client,
-            timeout,
-            scripts: &[],
-            sink: Some(sink),
-            slot: Mutex::default(),
-            broken: AtomicU64::new(0),
-            lost: AtomicBool::new(false),
-        }
+    pub(super) fn listening(endpoint: Arc<Endpoint>, timeout: Duration, sink: PushSink) -> Self {
+        Self { sink: Some(sink), ..Self::new(endpoint, timeout, &[]) }
     }
 
     /// The deadline of one call, connecting aside.
@@ -149,16 +161,27 @@ impl Link {
             Ok(Err(error)) => Err(LinkError::Broken(error)),
             Ok(Ok(replies)) => Ok(replies),
         };
-        // A script that Redis does not know means that it was restarted or emptied behind this connection:
-        // connecting again loads them all.
-        let lost = match &result {
-            Err(_) => true,
-            Ok(replies) => replies.iter().any(is_noscript),
-        };
-        if lost {
-            self.discard(connected.generation);
+        match &result {
+            Err(_) => self.discard(connected.generation),
+            Ok(replies) => replies.iter().filter_map(refusal_of).for_each(|refusal| self.heed(connected, refusal)),
         }
         result
+    }
+
+    /// What follows from a refusal, besides the caller's failure.
+    fn heed(&self, connected: &Connected, refusal: Refusal) {
+        // A script that Redis does not know means that it was restarted or emptied behind this connection:
+        // connecting again loads them all.
+        if refusal == Refusal::NoScript {
+            self.discard(connected.generation);
+        }
+        if refusal.leads_elsewhere() && connected.opened.elapsed() >= SECOND_LOOK {
+            self.discard(connected.generation);
+            self.endpoint.leave(connected.epoch);
+        }
+        if refusal.concerns_the_guardian() {
+            self.endpoint.alarm.notify_one();
+        }
     }
 
     /// The live connection, opened if there is none.
@@ -167,18 +190,24 @@ impl Link {
     /// [`LinkError`] when Redis cannot be reached or refuses us.
     pub(crate) async fn connected(&self) -> Result<Connected, LinkError> {
         let mut slot = self.slot.lock().await;
-        if let Some(connection) = &slot.connection
-            && slot.generation > self.broken.load(Ordering::Relaxed)
+        if let Some(connected) = &slot.connected
+            && connected.generation > self.broken.load(Ordering::Relaxed)
+            && connected.epoch == self.endpoint.epoch()
         {
-            return Ok(Connected { connection: connection.clone(), generation: slot.generation });
+            return Ok(connected.clone());
         }
-        let connection = match tokio::time::timeout(self.timeout, self.open()).await {
+        let (connection, epoch) = match tokio::time::timeout(self.timeout, self.open()).await {
             Err(_) => return Err(LinkError::ConnectTimeout(self.timeout)),
             Ok(opened) => opened?,
         };
         slot.generation += 1;
-        slot.connection = Some(connection.clone());
-        Ok(Connected { connection, generation: slot.generation })
+        let connected = Connected { connection, generation: slot.generation, epoch, opened: Instant::now() };
+        slot.connected = Some(connected.clone());
+        if slot.generation > 1 {
+            // Another server, or the same with other settings.
+            self.endpoint.alarm.notify_one();
+        }
+        Ok(connected)
     }
 
     /// The connection of this generation is not to be used again.
@@ -186,28 +215,33 @@ impl Link {
         self.broken.fetch_max(generation, Ordering::Relaxed);
     }
 
-    async fn open(&self) -> Result<MultiplexedConnection, LinkError> {
+    /// A new connection, and the epoch of the endpoint in which it was opened.
+    async fn open(&self) -> Result<(MultiplexedConnection, u64), LinkError> {
         // Our own deadlines stand above the library's, whose default of half a second would cut slow scripts off.
         let mut config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let mut client = self.client.clone();
+        let found = self.endpoint.find().await?;
+        let mut client = found.client;
         if let Some(sink) = &self.sink {
             config = config.set_push_sender(sink.clone());
             client = resp3(&client).map_err(LinkError::Connect)?;
         }
         let mut connection =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(LinkError::Connect)?;
+        self.endpoint.verify(&mut connection).await?;
         if !self.scripts.is_empty() {
             let mut load = Pipeline::new();
             for script in self.scripts {
                 load.cmd("SCRIPT").arg("LOAD").arg(script);
             }
-            let replies =
-                connection.send_packed_commands(&load, 0, self.scripts.len()).await.map_err(LinkError::Connect)?;
+            let replies = connection
+                .send_packed_commands(&load, 0, self.scripts.len())
+                .await
+                .map_err(|error| self.endpoint.explain(error))?;
             if let Some(refusal) = replies.iter().find_map(refusal) {
                 return Err(LinkError::Refused(refusal));
             }
         }
-        Ok(connection)
+        Ok((connection, found.epoch))
     }
 }
 
@@ -218,8 +252,20 @@ fn resp3(client: &redis::Client) -> redis::RedisResult<redis::Client> {
     redis::Client::open(info.set_redis_settings(settings))
 }
 
-fn is_noscript(reply: &Value) -> bool {
-    matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT")
+/// The library's words, with the remedy where it names none.
+fn explained(error: &redis::RedisError) -> String {
+    let words = error.to_string();
+    // What an authority of the same name but another key gives is a bad signature.
+    if words.contains("UnknownIssuer") || words.contains("BadSignature") {
+        return format!(
+            "{words}: the server's certificate is from an authority that is not trusted; name its PEM file in redis.ca_file"
+        );
+    }
+    words
+}
+
+fn refusal_of(reply: &Value) -> Option<Refusal> {
+    refusal(reply).and_then(|words| Refusal::of(&words))
 }
 
 /// The refusal in a reply, as Redis worded it.

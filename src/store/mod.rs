@@ -3,20 +3,31 @@
 //! Nothing here changes a job; that is the broker's work.
 
 mod embedded;
+mod endpoint;
+mod guardian;
 mod inspect;
 mod keys;
 mod link;
+mod reads;
+mod refusal;
+mod sentinel;
 mod standing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use embedded::{Embedded, EmbeddedError};
+pub(crate) use endpoint::Endpoint;
+pub(crate) use guardian::{Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys};
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
+pub(crate) use refusal::Refusal;
 pub(crate) use standing::{Place, Standing};
 
-use crate::config::Secret;
+use crate::config::{RedisTls, Secret};
+use guardian::Guardian;
+use reads::Reads;
 
 /// The store: one shared connection for the hot path and a small pool for reads.
 #[derive(Debug)]
@@ -25,8 +36,10 @@ pub(crate) struct Store {
     /// Shared by everything that moves jobs. Commands of many tasks travel on it side by side; nothing that blocks does.
     pub link: Link,
     /// For the reads of the admin port and for work that may be slow: it can never delay a claim.
-    reads: deadpool_redis::Pool,
-    client: redis::Client,
+    reads: Reads,
+    /// Where all of them connect to.
+    pub endpoint: Arc<Endpoint>,
+    guardian: Guardian,
     timeout: Duration,
 }
 
@@ -35,16 +48,10 @@ pub(crate) struct Store {
 pub(crate) enum StoreError {
     #[error("read redis.url: {0}")]
     Url(redis::RedisError),
-    #[error("build the pool of Redis connections: {0}")]
-    Pool(String),
 }
 
-/// Connections in the pool for reads.
-const READ_CONNECTIONS: usize = 4;
-
 impl Store {
-    /// Checks the URL and prepares the connections; opens none yet. `scripts` are loaded into Redis on every new
-    /// connection of the link, so a Redis that has lost them (restart, failover) has them again.
+    /// The store at a URL, with the public authorities for its TLS.
     ///
     /// # Errors
     /// [`StoreError`] when the URL cannot be read.
@@ -54,23 +61,20 @@ impl Store {
         timeout: Duration,
         scripts: &'static [&'static str],
     ) -> Result<Self, StoreError> {
-        let client = redis::Client::open(url.expose()).map_err(StoreError::Url)?;
-        let reads = deadpool_redis::Config::from_url(url.expose())
-            .builder()
-            .map_err(|error| StoreError::Pool(error.to_string()))?
-            .max_size(READ_CONNECTIONS)
-            .wait_timeout(Some(timeout))
-            .create_timeout(Some(timeout))
-            .recycle_timeout(Some(timeout))
-            .runtime(deadpool_redis::Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Pool(error.to_string()))?;
-        let link = Link::new(client.clone(), timeout, scripts);
-        Ok(Self { keys: Keys::new(prefix), link, reads, client, timeout })
+        Ok(Self::at(Endpoint::at_url(url, &RedisTls::default())?, prefix, timeout, scripts))
+    }
+
+    /// Prepares the connections; opens none yet. `scripts` are loaded into Redis on every new connection of the link, so
+    /// a Redis that has lost them (restart, failover) has them again.
+    pub(crate) fn at(endpoint: Endpoint, prefix: &str, timeout: Duration, scripts: &'static [&'static str]) -> Self {
+        let endpoint = Arc::new(endpoint);
+        let link = Link::new(Arc::clone(&endpoint), timeout, scripts);
+        let reads = Reads::new(Arc::clone(&endpoint), timeout);
+        Self { keys: Keys::new(prefix), link, reads, endpoint, guardian: Guardian::default(), timeout }
     }
 
     /// A further connection of its own for something that listens: pushes of the server go to `sink`.
     pub(crate) fn listening_link(&self, sink: PushSink) -> Link {
-        Link::listening(self.client.clone(), self.timeout, sink)
+        Link::listening(Arc::clone(&self.endpoint), self.timeout, sink)
     }
 }

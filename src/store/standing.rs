@@ -119,8 +119,10 @@ impl Store {
             return Ok(());
         }
         for (standing, reply) in lost.into_iter().zip(self.read(&pipeline).await?) {
-            let parked = score(&reply)?.is_some();
-            standing.place = if parked { Place::Parked } else { Place::Purged };
+            if let Some(score) = score(&reply)? {
+                standing.place = Place::Parked;
+                standing.due = Some(waits_since(&standing.job, score));
+            }
         }
         Ok(())
     }
@@ -143,16 +145,14 @@ fn standing(found: &[Value]) -> Result<Option<(Standing, bool)>, LinkError> {
     for (set, reply) in SETS.into_iter().zip(&found[3..]) {
         if let Some(score) = score(reply)? {
             place = place.or(Some(set));
-            // The place in line of an urgent or lax job is not a time any more.
-            if matches!(set, Place::Scheduled | Place::Retry)
-                || set == Place::Pending && job.priority == Priority::default()
-            {
-                due = Some(instant(score));
+            match set {
+                Place::Scheduled | Place::Retry => due = Some(instant(score)),
+                Place::Pending => due = Some(waits_since(&job, score)),
+                _ => {}
             }
         }
     }
     let known = place.is_some();
-    let due = due.or_else(|| (place == Some(Place::Pending)).then(|| job.due.unwrap_or(job.enqueued_at)));
     Ok(Some((Standing { job, history, before, place: place.unwrap_or(Place::Purged), active, due }, known)))
 }
 
@@ -162,6 +162,11 @@ fn text(reply: &Value) -> Result<Option<Vec<u8>>, LinkError> {
 
 fn score(reply: &Value) -> Result<Option<f64>, LinkError> {
     FromRedisValue::from_redis_value(reply.clone()).map_err(|_| LinkError::Unexpected { what: "a score" })
+}
+
+/// Since when a job in line waits. The place of an urgent or lax one is not a time any more.
+fn waits_since(job: &Job, score: f64) -> Timestamp {
+    if job.priority == Priority::default() { instant(score) } else { job.due.unwrap_or(job.enqueued_at) }
 }
 
 /// The time in a score: its whole part, in milliseconds.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Redis, RedisUrl, Statement, Step, Task, Template, ValueTemplate, Video,
+    Redis, RedisTls, RedisUrl, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
 
@@ -73,12 +73,15 @@ pub(crate) fn config(dir: &Path) -> Config {
             url: RedisUrl::Embedded { port: None },
             prefix: "jobsd".into(),
             timeout: Duration::from_secs(5),
+            tls: RedisTls::default(),
+            accept_eviction: false,
         },
         node: Node {
             name: "test".into(),
             state_dir: dir.join("state"),
             drain: Duration::from_secs(1),
             lease: Duration::from_secs(15),
+            slots: SlotRules { bound: None, order: SlotOrder::Weighted },
         },
         log: Log { format: LogFormat::Text, level: "info".into() },
         admin: Admin { listen: ([127, 0, 0, 1], 0).into(), token: None, max_body: 1 << 20 },

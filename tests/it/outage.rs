@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use serde_json::json;
 
-use crate::bench::{Daemon, Home, Jobs, Redis, celery_message, get, get_with, push, random_id, until};
+use crate::bench::{Daemon, Home, Jobs, Redis, celery_message, get, get_with, post, push, random_id, until};
 
 const CONFIG: &str = "[queues.work]\nwires = [\"celery\"]\n[tasks.note]\nnames = [\"app.note\"]\nqueue = \"work\"\nparams = { n = \"int\" }\n\
     sql = \"INSERT INTO user_events (user_id, event_type, created_at) VALUES (:n, 'note', 'now')\"\n";
@@ -62,6 +62,35 @@ fn redis_may_come_later_and_go_in_between() {
     let id = push(&mut redis.client(), "work", "app.note", &json!({"n": 3}));
     Jobs::of(&redis, "work").ended(&id, "completed");
     assert!(daemon.stop().success());
+}
+
+/// A pool that could not reach Redis pauses between its attempts; that a job had become due meanwhile once kept it awake.
+#[test]
+fn a_job_that_becomes_due_while_redis_is_away_costs_nothing() {
+    let mut redis = Redis::durable();
+    let names: Vec<String> = (0..60).map(|n| format!("q{n}")).collect();
+    let queue = |name: &String| format!("[queues.{name}]\n[tasks.{name}]\nqueue = \"{name}\"\nprobe = \"noop\"\n");
+    let home = Home::new(&redis, &names.iter().map(queue).collect::<String>());
+    let mut daemon = home.start();
+    let jobs: Vec<_> = names.iter().map(|name| json!({"task": name, "in": "2s"})).collect();
+    let answer = post(daemon.admin, "/api/v1/jobs", &json!(jobs));
+    assert!((200..300).contains(&answer.status), "{answer:?}");
+    // The pools hear of them.
+    std::thread::sleep(Duration::from_secs(1));
+    redis.kill();
+    not_ready(&daemon);
+    // It is due now, and the pauses between attempts have grown to their full length.
+    std::thread::sleep(Duration::from_secs(3));
+    let before = daemon.cpu();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = daemon.cpu() - before;
+    println!("{used:?} of 2 s");
+    assert!(used < Duration::from_millis(400), "it turned for {used:?} of 2 s");
+    redis.start_again();
+    for name in &names {
+        Jobs::of(&redis, name).until("completed", 1);
+    }
+    daemon.assert_alive();
 }
 
 /// The producer goes on through all of it, and remembers what Redis has acknowledged.

@@ -1,18 +1,43 @@
--- Deletes a part of what a purge took, for good: one step; the caller goes on until nothing is left.
+-- Deletes a part of what a purge took, for good: one step; the caller goes on until nothing is left. A job whose producer
+-- has sent it again since stands elsewhere, and keeps its record.
 --
--- KEYS  trash, the purge's own hash (see purge; it names the further keys), jobs, history, large
+-- KEYS  trash, the purge's own hash (see purge; it names the further keys), active, pending, scheduled, retry, completed,
+--       dead, cancelled, parked (and, beside it, its sorted sets parked/TASK), jobs, history, large
 -- ARGV  purge, limit for each key (at most 1000)
 -- Returns how many are left.
 local limit, left = tonumber(ARGV[2]), 0
+
+local parked = redis.call('SMEMBERS', KEYS[10])
+local function stands(id)
+  if redis.call('HEXISTS', KEYS[3], id) == 1 then
+    return true
+  end
+  for k = 4, 9 do
+    if redis.call('ZSCORE', KEYS[k], id) then
+      return true
+    end
+  end
+  for _, task in ipairs(parked) do
+    if redis.call('ZSCORE', KEYS[10] .. '/' .. task, id) then
+      return true
+    end
+  end
+  return false
+end
+
 local held = redis.call('HGETALL', KEYS[2])
 for i = 1, #held, 2 do
   if string.sub(held[i + 1], 1, 1) == '-' then
     local ids = redis.call('ZRANGE', held[i], 0, limit - 1)
+    for _, id in ipairs(ids) do
+      if not stands(id) then
+        for k = 11, 13 do
+          redis.call('HDEL', KEYS[k], id)
+        end
+      end
+    end
     if #ids > 0 then
       redis.call('ZREMRANGEBYRANK', held[i], 0, #ids - 1)
-      for k = 3, 5 do
-        redis.call('HDEL', KEYS[k], unpack(ids))
-      end
     end
     left = left + redis.call('ZCARD', held[i])
   else

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Altered, Change, Line, Paused, Restored, Settled};
+use crate::broker::{Admission, Altered, Change, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
 use crate::job::{Failure, Priority, Request, State, Wire};
-use crate::store::{ForeignList, Place, Standing};
+use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
 struct Bench {
     _redis: RedisServer,
@@ -56,6 +56,10 @@ impl Bench {
 
     async fn state(&self, id: &str) -> Option<State> {
         self.standing(id).await.map(|standing| standing.state())
+    }
+
+    fn keys(&self) -> QueueKeys {
+        self.broker.keys(&self.queue.name)
     }
 
     async fn raw(&self, command: &[&str]) -> redis::Value {
@@ -120,7 +124,7 @@ async fn a_request_against_a_running_job_outlives_its_node() {
     let exchange = other.exchange(&bench.queue, vec![settlement], false, 0, at(101)).await;
     assert_eq!(exchange.settled.expect("Redis answers"), [Settled::Applied]);
     assert_eq!(bench.state("x").await, Some(State::Cancelled));
-    assert_eq!(bench.raw(&["EXISTS", "jobsd:{emails}:cancels"]).await, redis::Value::Int(0), "the request is done");
+    assert_eq!(bench.raw(&["EXISTS", &bench.keys().cancels]).await, redis::Value::Int(0), "the request is done");
 }
 
 #[tokio::test]
@@ -132,7 +136,7 @@ async fn a_job_that_completes_before_it_hears_stays_completed() {
     let (settled, _) = bench.settle(claim, Outcome::Success(Value::Null), at(2)).await;
     assert_eq!(settled, Settled::Applied);
     assert_eq!(bench.state("x").await, Some(State::Completed));
-    assert_eq!(bench.raw(&["EXISTS", "jobsd:{emails}:cancels"]).await, redis::Value::Int(0), "nothing is left of it");
+    assert_eq!(bench.raw(&["EXISTS", &bench.keys().cancels]).await, redis::Value::Int(0), "nothing is left of it");
 }
 
 #[tokio::test]
@@ -168,8 +172,9 @@ async fn delete_leaves_nothing_and_never_touches_what_runs() {
     assert_eq!(bench.alter("y", Change::Delete).await, Altered::Unfit(State::Active));
     bench.settle(claim, Outcome::Success(Value::Null), at(3)).await;
     assert_eq!(bench.alter("y", Change::Delete).await, Altered::Done(None));
-    for key in ["jobs", "history", "large", "pending", "completed"] {
-        assert_eq!(bench.raw(&["EXISTS", &format!("jobsd:{{emails}}:{key}")]).await, redis::Value::Int(0), "{key}");
+    let keys = bench.keys();
+    for key in [&keys.jobs, &keys.history, &keys.large, &keys.pending, &keys.completed] {
+        assert_eq!(bench.raw(&["EXISTS", key]).await, redis::Value::Int(0), "{key}");
     }
 }
 
@@ -178,7 +183,7 @@ async fn large_arguments_stand_beside_the_record_and_come_with_the_claim() {
     let bench = Bench::new();
     let args = json!({"text": "é".repeat(50_000)}).as_object().cloned().unwrap_or_default();
     bench.enqueue(&[Job { args: args.clone(), ..job("x", at(0)) }]).await;
-    let redis::Value::BulkString(record) = bench.raw(&["HGET", "jobsd:{emails}:jobs", "x"]).await else { panic!() };
+    let redis::Value::BulkString(record) = bench.raw(&["HGET", &bench.keys().jobs, "x"]).await else { panic!() };
     assert!(record.len() < 2048, "{} bytes", record.len());
     let claim = bench.claim(1, at(1)).await.0.remove(0);
     assert_eq!(claim.job.args, args);
@@ -186,7 +191,7 @@ async fn large_arguments_stand_beside_the_record_and_come_with_the_claim() {
     queue.keep_completed.count = 0;
     let settled = settlement(&bench.broker, &queue, claim, Outcome::Success(Value::Null), at(2));
     bench.broker.exchange(&queue, vec![settled], false, 0, at(2)).await.settled.expect("Redis answers");
-    assert_eq!(bench.raw(&["EXISTS", "jobsd:{emails}:large"]).await, redis::Value::Int(0), "they go with the job");
+    assert_eq!(bench.raw(&["EXISTS", &bench.keys().large]).await, redis::Value::Int(0), "they go with the job");
 }
 
 #[tokio::test]
@@ -262,9 +267,35 @@ async fn a_purge_that_nobody_takes_back_is_deleted_after_half_an_hour() {
     assert!(bench.standing("j0000").await.is_some(), "it can still be taken back");
     bench.broker.prune(&bench.queue, at(2_000 + 31 * 60)).await.expect("Redis answers");
     assert!(bench.standing("j0000").await.is_none());
-    assert_eq!(bench.raw(&["EXISTS", "jobsd:{emails}:jobs"]).await, redis::Value::Int(0), "no record is left");
+    assert_eq!(bench.raw(&["EXISTS", &bench.keys().jobs]).await, redis::Value::Int(0), "no record is left");
     let gone = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
     assert_eq!(gone, Restored::Gone);
+}
+
+#[tokio::test]
+async fn a_purged_job_that_its_producer_sends_again_lives_its_own_life() {
+    let bench = Bench::new();
+    let keys = bench.keys();
+    for taken_back in [true, false] {
+        bench.enqueue(&[job("x", at(0)), job("y", at(1))]).await;
+        let purge = bench.broker.purge(&bench.queue.name, &[], at(10)).await.expect("Redis answers");
+        bench.raw(&["HSET", &keys.inflight, "a/1\0list", "x"]).await;
+        let taken = Taken { field: "a/1\0list".into(), list: "list".into(), element: b"x".to_vec() };
+        let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(20)))), hash: None };
+        bench.broker.admit(&bench.queue.name, &[again], &Mark::default(), at(20)).await.expect("Redis answers");
+        let claim = bench.claim(1, at(21)).await.0.remove(0);
+        if taken_back {
+            let back = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
+            assert_eq!(back, Restored::All(1), "x runs already");
+            assert_eq!(bench.claimed_ids(9, at(22)).await, ["y"]);
+        } else {
+            bench.broker.prune(&bench.queue, at(10 + 31 * 60)).await.expect("Redis answers");
+            assert!(bench.standing("y").await.is_none());
+        }
+        assert_eq!(bench.settle(claim, Outcome::Success(Value::Null), at(23)).await.0, Settled::Applied);
+        assert_eq!(bench.state("x").await, Some(State::Completed), "its record was not deleted");
+        bench.raw(&["FLUSHALL"]).await;
+    }
 }
 
 #[tokio::test]
@@ -305,8 +336,8 @@ async fn the_dead_are_bounded_by_their_bytes_oldest_first() {
         bench.kill(&format!("d{n}"), at(n)).await;
     }
     let mut queue = bench.queue.clone();
-    let redis::Value::Int(record) = bench.raw(&["HSTRLEN", "jobsd:{emails}:jobs", "d0"]).await else { panic!() };
-    let redis::Value::Int(history) = bench.raw(&["HSTRLEN", "jobsd:{emails}:history", "d0"]).await else { panic!() };
+    let redis::Value::Int(record) = bench.raw(&["HSTRLEN", &bench.keys().jobs, "d0"]).await else { panic!() };
+    let redis::Value::Int(history) = bench.raw(&["HSTRLEN", &bench.keys().history, "d0"]).await else { panic!() };
     queue.keep_dead.bytes = u64::try_from(2 * (record + history)).expect("a length");
     bench.broker.prune(&queue, at(10)).await.expect("Redis answers");
     let mut left = Vec::new();

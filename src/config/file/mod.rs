@@ -12,6 +12,7 @@ mod document;
 mod interpolate;
 mod params;
 mod queues;
+mod redis;
 mod retry;
 mod scalar;
 mod schedules;
@@ -118,8 +119,9 @@ fn walk(text: &str, path: &Path, env: Environment<'_>, mail_templates: &[&str]) 
 
 fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Config {
     let root = Table::root(doc, tree);
-    let redis = services::redis(&root.table("redis"));
-    let node = services::node(&root.table("node"));
+    let redis = self::redis::redis(&root.table("redis"));
+    let node_table = root.table("node");
+    let node = services::node(&node_table);
     let log = services::log(&root.table("log"));
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
@@ -128,6 +130,9 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let vars = services::vars(doc, &root.table("vars"));
     let queues = Queues::read(doc, &root.table("queues"));
+    if !node_table.has("concurrency") {
+        queues.weigh_nothing(doc);
+    }
     let mail_templates = all_mail_templates(mail_templates, email.templates.as_deref());
     let around = Surroundings {
         mail_templates: &mail_templates,

@@ -22,6 +22,8 @@ pub(super) struct Queues {
     wires: BTreeMap<QueueName, Place>,
     /// Who reads a foreign list.
     readers: BTreeMap<(Wire, String), QueueName>,
+    /// Where weights are given.
+    weights: Vec<Place>,
 }
 
 impl Queues {
@@ -55,6 +57,14 @@ impl Queues {
         }
     }
 
+    /// Weights divide what the node has, so without a bound there is nothing to divide.
+    pub(super) fn weigh_nothing(&self, doc: &Document<'_>) {
+        for place in &self.weights {
+            let message = "`weight` has no effect: there is no bound on the node that queues would compete for";
+            doc.warning(place, message, "give [node] a `concurrency`, or remove the weight");
+        }
+    }
+
     fn queue(&mut self, name: &QueueName, table: &Table<'_>) -> Queue {
         let lists = self.lists(name, table);
         let default = retry::default_policy();
@@ -71,8 +81,10 @@ impl Queues {
                 Retention { age: DAY, count: 10_000, bytes: COMPLETED_BYTES },
             ),
             keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
+            weight: table.integer("weight", 1, 1..=100),
             ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
         };
+        self.weights.extend(table.get("weight").map(|item| item.key));
         table.close();
         queue
     }

@@ -1,77 +1,20 @@
-//! `[redis]`, `[node]`, `[log]`, `[admin]`, `[database]` and `[vars]`.
+//! `[node]`, `[log]`, `[admin]`, `[database]` and `[vars]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::IntoConnectionInfo as _;
 use serde_json::{Map, Value};
 
 use super::diagnostic::quoted;
 use super::document::{Document, Item, Table};
 use super::scalar::{ANSWER, DAY};
-use crate::config::{Admin, Database, Log, LogFormat, Node, Redis, RedisUrl, Secret};
+use crate::config::{Admin, Database, Log, LogFormat, Node, Secret, SlotOrder, SlotRules};
 use crate::job::QueueName;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A token of fewer characters can be guessed over the network.
 const TOKEN_LENGTH: usize = 16;
-
-pub(super) fn redis(table: &Table<'_>) -> Redis {
-    let url = match table.secret_url("url", "url_file") {
-        Some((url, item)) => redis_url(url, &item),
-        None => RedisUrl::Embedded { port: None },
-    };
-    let redis = Redis { url, prefix: prefix(table), timeout: table.duration("timeout", 5 * SECOND, ANSWER) };
-    table.close();
-    redis
-}
-
-fn redis_url(url: Secret, item: &Item<'_>) -> RedisUrl {
-    const SCHEMES: [&str; 5] = ["redis://", "rediss://", "redis+unix://", "unix://", "valkey://"];
-    let text = url.expose();
-    if text == "embedded" {
-        return RedisUrl::Embedded { port: None };
-    }
-    if let Some(port) = text.strip_prefix("embedded:") {
-        return embedded_port(port, item);
-    }
-    if !SCHEMES.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
-        item.error(
-            "this is not the URL of a Redis server",
-            "write \"embedded\", \"redis://host:6379/0\", \"rediss://…\" for TLS, or \"redis+unix:///path\"",
-        );
-    } else if text.into_connection_info().is_err() {
-        // The parser's own words may quote the URL, and with it a password.
-        item.error(
-            "the URL of the Redis server cannot be read",
-            "write it as redis://user:password@host:6379/0: a port up to 65535, the database as a number, and special \
-             characters of a password as %XX",
-        );
-    }
-    RedisUrl::Url(url)
-}
-
-fn embedded_port(port: &str, item: &Item<'_>) -> RedisUrl {
-    let number = port.parse().ok().filter(|port| *port != 0);
-    if number.is_none() {
-        item.error(
-            "this is not a port for the embedded Redis",
-            "write a number from 1 to 65535, as in \"embedded:6379\"",
-        );
-    }
-    RedisUrl::Embedded { port: number }
-}
-
-fn prefix(table: &Table<'_>) -> String {
-    let Some(item) = table.get("prefix") else { return "jobsd".into() };
-    let Some(text) = item.filled_text("a text such as \"jobsd\"") else { return "jobsd".into() };
-    if let Err(error) = QueueName::parse(&text.text) {
-        let message = format!("`redis.prefix` cannot start a key: {error}").replace("a queue name", "the prefix");
-        item.error(message, "use letters, digits, `_`, `-` and `.`, as in \"jobsd\"");
-    }
-    text.text
-}
 
 pub(super) fn node(table: &Table<'_>) -> Node {
     let env = table.doc.env;
@@ -86,8 +29,23 @@ pub(super) fn node(table: &Table<'_>) -> Node {
     });
     let drain = table.duration("drain", 60 * SECOND, Duration::ZERO..=DAY);
     let lease = table.duration("lease", 15 * SECOND, 3 * SECOND..=600 * SECOND);
+    let slots = slot_rules(table);
     table.close();
-    Node { name, state_dir, drain, lease }
+    Node { name, state_dir, drain, lease, slots }
+}
+
+fn slot_rules(table: &Table<'_>) -> SlotRules {
+    let bound = table.get("concurrency").and_then(|item| item.integer(1..=100_000));
+    if !table.has("concurrency") {
+        for item in ["order", "starve_after"].into_iter().filter_map(|key| table.get(key)) {
+            let message = format!("`{}` has no effect: there is no bound that queues would compete for", item.path);
+            table.doc.warning(&item.key, message, "give [node] a `concurrency`, or remove the key");
+        }
+    }
+    let starve_after = table.duration("starve_after", 60 * SECOND, SECOND / 10..=DAY);
+    let strict = SlotOrder::Strict { starve_after };
+    let order = table.choice("order", SlotOrder::Weighted, &[("weighted", SlotOrder::Weighted), ("strict", strict)]);
+    SlotRules { bound: bound.and_then(|bound| usize::try_from(bound).ok()), order }
 }
 
 fn node_name(item: &Item<'_>) -> Option<String> {
@@ -196,7 +154,7 @@ pub(super) fn database(table: &Table<'_>, state_dir: &Path) -> Database {
 
 impl<'d> Table<'d> {
     /// A URL that may hold a password.
-    fn secret_url(&self, key: &'static str, file_key: &'static str) -> Option<(Secret, Item<'d>)> {
+    pub(super) fn secret_url(&self, key: &'static str, file_key: &'static str) -> Option<(Secret, Item<'d>)> {
         if self.has(file_key) {
             return self.secret(key, file_key);
         }

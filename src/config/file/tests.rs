@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::diff;
+use crate::config::{SlotOrder, SlotRules, diff};
 
 /// The shipped file.
 const SHIPPED: &str = include_str!("../../../jobsd.toml");
@@ -407,6 +407,33 @@ fn what_deserves_a_look_is_a_warning() {
         shown.starts_with("jobsd.toml:2:9: warning: `admin.token` is written into the file\n  2 | token = \"***\"\n"),
         "{shown}"
     );
+}
+
+#[test]
+fn keys_of_redis_that_have_no_effect_are_warned_of() {
+    let text = "[redis]\nurl = \"redis://h/0\"\nsentinel_password = \"cred:s\"\nca_file = \"/nonexistent/ca.pem\"\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("s"), "hunter2").expect("written");
+    let path = folder.path().display().to_string();
+    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| path.clone());
+    let warnings = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").warnings;
+    let shown: Vec<String> = warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(shown[0].contains("`redis.sentinel_password` has no effect: redis.url names no Sentinels"), "{shown:?}");
+    assert!(shown[1].contains("`redis.ca_file` has no effect: redis.url does not ask for TLS"), "{shown:?}");
+}
+
+#[test]
+fn what_has_no_effect_without_a_bound_of_the_node_is_a_warning() {
+    let text = "[node]\norder = \"strict\"\nstarve_after = \"5s\"\n[queues.q]\nweight = 3\n";
+    let shown: String = valid(text).warnings.iter().map(Diagnostic::to_string).collect();
+    assert_eq!(shown.matches("has no effect").count(), 3, "{shown}");
+    assert!(shown.contains("jobsd.toml:5:1: warning: `weight` has no effect"), "{shown}");
+    let loaded = valid(&text.replace("[node]", "[node]\nconcurrency = 2"));
+    assert_eq!(loaded.warnings, []);
+    let order = SlotOrder::Strict { starve_after: std::time::Duration::from_secs(5) };
+    assert_eq!(loaded.config.node.slots, SlotRules { bound: Some(2), order });
+    assert_eq!(loaded.config.queues.values().map(|queue| queue.weight).collect::<Vec<_>>(), [3]);
 }
 
 #[test]

@@ -151,6 +151,15 @@ impl Daemon {
         assert_eq!(self.process.ended(), None, "the daemon has ended");
     }
 
+    /// The processor time it has used so far, its threads together. The kernel counts it in hundredths of a second.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        // The name of the program stands in parentheses; utime and stime are the 14th and 15th field.
+        let fields = stat.rsplit_once(')').expect("a name in parentheses").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// kill -9.
     pub(crate) fn kill(mut self) {
         self.process.kill();

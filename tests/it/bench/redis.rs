@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{Child, free_port, until};
@@ -32,6 +33,13 @@ impl Redis {
         server
     }
 
+    /// A running server with these settings besides.
+    pub(crate) fn with_settings(settings: &[&str]) -> Self {
+        let mut server = Self::absent(&[&["--save", "", "--appendonly", "no"], settings].concat(), None);
+        server.start_again();
+        server
+    }
+
     pub(crate) fn with_password(password: &str) -> Self {
         let settings = ["--save", "", "--appendonly", "no", "--requirepass", password];
         let mut server = Self::absent(&settings, Some(password.to_owned()));
@@ -48,6 +56,10 @@ impl Redis {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         Self { dir, port: free_port(), settings, password, process: None }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -81,6 +93,15 @@ impl Redis {
     /// As the kernel ends one that is out of memory.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Lets it neither answer nor end, as behind a network that drops its packets, until [`Redis::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::CONT);
     }
 
     fn log(&self) -> String {
