@@ -21,18 +21,26 @@ pub(crate) struct Taken {
     pub element: Vec<u8>,
 }
 
+/// What a look at the foreign lists brought.
+#[derive(Debug)]
+pub(crate) struct Haul {
+    pub messages: Vec<Taken>,
+    /// Jobs that were pending already; `None` when the queue is paused, and nothing was looked at.
+    pub pending: Option<usize>,
+}
+
 /// What is to become of a message.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub taken: Taken,
     pub verdict: Verdict,
-    pub mark: Option<Mark>,
+    /// The producer's own hash of the job, if it has one: looked at and marked in the same transition.
+    pub hash: Option<String>,
 }
 
-/// The producer's own hash of a job, looked at and written in the same transition as the admission.
-#[derive(Debug)]
+/// How the producers' own hashes are marked.
+#[derive(Debug, Default)]
 pub(crate) struct Mark {
-    pub key: String,
     /// The field and its value that say that the producer has withdrawn the job.
     pub withdrawn: (&'static str, &'static str),
     /// Set if the hash exists: how clients see the job as taken.
@@ -61,8 +69,11 @@ pub(crate) enum Admitted {
     Withdrawn,
 }
 
+/// Messages in one script call: bounds the time that Redis serves nobody else.
+const MESSAGES: usize = 250;
+
 impl Broker {
-    /// Takes messages from the lists, no more than `room` together with what is pending.
+    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once.
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
@@ -72,24 +83,29 @@ impl Broker {
         lists: &[ForeignList],
         room: usize,
         now: Timestamp,
-    ) -> Result<Vec<Taken>, BrokerError> {
+    ) -> Result<Haul, BrokerError> {
         let keys = self.keys(queue);
         let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses];
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
-        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room);
+        pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room).arg(MESSAGES);
         for list in lists {
             for _ in &list.keys {
                 pipeline.arg(side(list.wire));
             }
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let flat: Vec<Vec<u8>> = Script::take.reply(reply, "messages")?;
-        Ok(flat
-            .chunks_exact(3)
-            .map(|message| Taken { field: text(&message[0]), list: text(&message[1]), element: message[2].clone() })
-            .collect())
+        let mut flat = Script::take.reply::<Vec<Vec<u8>>>(reply, HAUL)?.into_iter();
+        let pending = match flat.next().as_deref() {
+            Some(b"paused") => None,
+            count => Some(count.and_then(|count| text(count).parse().ok()).ok_or(broken("take", HAUL))?),
+        };
+        let mut haul = Haul { messages: Vec::new(), pending };
+        while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
+            haul.messages.extend(taken(&field, element));
+        }
+        Ok(haul)
     }
 
     /// Takes over messages that dead nodes left in flight; this node's own come back too, for it knows which of them
@@ -108,11 +124,15 @@ impl Broker {
         Script::adopt.call(&mut pipeline, &[&keys.inflight, &keys.leases, &keys.counters]);
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let flat: Vec<Vec<u8>> = Script::adopt.reply(reply, "messages")?;
-        Ok(flat.chunks_exact(2).filter_map(|message| taken(&message[0], &message[1])).collect())
+        let mut flat = Script::adopt.reply::<Vec<Vec<u8>>>(reply, "messages")?.into_iter();
+        let mut messages = Vec::new();
+        while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
+            messages.extend(taken(&field, element));
+        }
+        Ok(messages)
     }
 
-    /// Turns messages in flight into jobs, in one transition.
+    /// Turns messages in flight into jobs, in one transition, and marks the hashes of their producers.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was admitted is recognised.
@@ -120,6 +140,7 @@ impl Broker {
         &self,
         queue: &QueueName,
         admissions: &[Admission],
+        mark: &Mark,
         now: Timestamp,
     ) -> Result<Vec<Admitted>, BrokerError> {
         if admissions.is_empty() {
@@ -144,6 +165,10 @@ impl Broker {
         ];
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
+        pipeline.arg(mark.withdrawn.0).arg(mark.withdrawn.1).arg(2 * mark.fields.len());
+        for (name, value) in &mark.fields {
+            pipeline.arg(name).arg(value);
+        }
         for admission in admissions {
             self.add(&mut pipeline, admission, now)?;
         }
@@ -170,13 +195,7 @@ impl Broker {
                 pipeline.arg("").arg("").arg("drop").arg(0).arg("").arg("");
             }
         }
-        match &admission.mark {
-            None => pipeline.arg(0),
-            Some(mark) => {
-                pipeline.arg(3 + 2 * mark.fields.len()).arg(&mark.key).arg(mark.withdrawn.0).arg(mark.withdrawn.1);
-                mark.fields.iter().fold(pipeline, |call, (name, value)| call.arg(name).arg(value))
-            }
-        };
+        pipeline.arg(admission.hash.as_deref().unwrap_or_default());
         Ok(())
     }
 
@@ -198,6 +217,12 @@ fn side(wire: Wire) -> &'static str {
     }
 }
 
+const HAUL: &str = "a count, and messages";
+
+fn broken(script: &'static str, expected: &'static str) -> BrokerError {
+    BrokerError::Answer { script, expected }
+}
+
 fn admitted(code: u8) -> Admitted {
     match code {
         1 => Admitted::Yes,
@@ -207,10 +232,10 @@ fn admitted(code: u8) -> Admitted {
     }
 }
 
-/// A message from its place in the in-flight record: the list, a NUL, the element.
-fn taken(field: &[u8], value: &[u8]) -> Option<Taken> {
-    let nul = value.iter().position(|&byte| byte == 0)?;
-    Some(Taken { field: text(field), list: text(&value[..nul]), element: value[nul + 1..].to_vec() })
+/// A message from its place in the in-flight record: the field names its list, behind a NUL.
+fn taken(field: &[u8], element: Vec<u8>) -> Option<Taken> {
+    let nul = field.iter().position(|&byte| byte == 0)?;
+    Some(Taken { field: text(field), list: text(&field[nul + 1..]), element })
 }
 
 /// Fields and list names are ours or from the configuration: always UTF-8.

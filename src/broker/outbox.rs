@@ -85,38 +85,148 @@ impl Broker {
         Ok(owed)
     }
 
-    /// Answers, each in one transition with the payment of its debt. Says for each whether it was still owed.
+    /// Answers, each in one transition with the payment of its debt; says for each what became of it.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was answered is recognised.
-    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<bool>, BrokerError> {
-        if answers.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<Answered>, BrokerError> {
         let mut pipeline = Pipeline::new();
-        for (owed, answer) in answers {
-            let (guard, key, text) = match &answer.guard {
-                Guard::None => ("", "", ""),
-                Guard::Exists(key) => ("exists", key.as_str(), ""),
-                Guard::Unless { key, begins } => ("unless", key.as_str(), *begins),
-            };
-            Script::answer.call(&mut pipeline, &[&self.keys(&owed.job.queue).outbox]);
-            pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(guard).arg(key).arg(text);
-            for command in &answer.commands {
-                pipeline.arg(command.len()).arg(command);
+        let mut calls: Vec<Vec<usize>> = Vec::new();
+        for (queue, indexes) in by_queue(answers) {
+            for batch in indexes.chunks(BATCH) {
+                let batch_answers: Vec<_> = batch.iter().map(|&index| &answers[index]).collect();
+                Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
+                add_answers(&mut pipeline, &batch_answers);
+                calls.push(batch.to_vec());
             }
         }
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
         let replies = self.store.link.send(&pipeline).await?;
-        replies.into_iter().map(|reply| Script::answer.reply::<u8>(reply, "0 or 1").map(|paid| paid == 1)).collect()
+        let mut answered = vec![Answered::NotOwed; answers.len()];
+        for (reply, batch) in replies.into_iter().zip(calls) {
+            let codes: Vec<Value> = Script::answer.reply(reply, "a word for each answer")?;
+            for (index, code) in batch.into_iter().zip(codes) {
+                answered[index] = Answered::read(code);
+            }
+        }
+        Ok(answered)
     }
 
     /// Nobody can be answered any more: the job was deleted before.
     async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
-        pipeline.arg(id).arg(token).arg("").arg("").arg("");
+        pipeline.arg(0).arg(1).arg(0);
+        add_head(&mut pipeline, id, token, &Answer::default());
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
+    }
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The debt is paid.
+    Paid,
+    /// There was none, or a newer one.
+    NotOwed,
+    /// Redis refused it, in these words; the debt stands.
+    Refused(String),
+}
+
+impl Answered {
+    fn read(code: Value) -> Self {
+        match code {
+            Value::Int(1) => Self::Paid,
+            Value::BulkString(words) => Self::Refused(String::from_utf8_lossy(&words).into_owned()),
+            _ => Self::NotOwed,
+        }
+    }
+}
+
+/// Answers in one script call: bounds the time that Redis serves nobody else.
+const BATCH: usize = 200;
+
+/// The indexes of each queue's answers, in their order.
+fn by_queue<'a>(answers: &[(&'a OwedJob, Answer)]) -> Vec<(&'a QueueName, Vec<usize>)> {
+    let mut queues: Vec<(&QueueName, Vec<usize>)> = Vec::new();
+    for (index, (owed, _)) in answers.iter().enumerate() {
+        match queues.iter_mut().find(|(queue, _)| **queue == owed.job.queue) {
+            Some((_, indexes)) => indexes.push(index),
+            None => queues.push((&owed.job.queue, vec![index])),
+        }
+    }
+    queues
+}
+
+/// The arguments of one call of `answer`.
+fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
+    let mut once: Vec<&Command> = Vec::new();
+    let mut forms: Vec<&'static str> = Vec::new();
+    for (_, answer) in answers {
+        for command in &answer.once {
+            if !once.contains(&command) {
+                once.push(command);
+            }
+        }
+        for Command { form, .. } in answer.commands.iter().chain(&answer.once) {
+            if !forms.contains(form) {
+                forms.push(form);
+            }
+        }
+    }
+    pipeline.arg(forms.len()).arg(&forms).arg(answers.len()).arg(once.len());
+    for (owed, answer) in answers {
+        add_head(pipeline, owed.job.id.as_str(), owed.token, answer);
+        answer.commands.iter().for_each(|command| add_command(pipeline, &forms, command));
+        for Place { key, score, member } in &answer.places {
+            pipeline.arg(key).arg(score).arg(member);
+        }
+    }
+    once.into_iter().for_each(|command| add_command(pipeline, &forms, command));
+}
+
+fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
+    let (guard, key) = match &answer.guard {
+        Guard::None => ("", ""),
+        Guard::Exists(key) => ("+", key.as_str()),
+        Guard::Unless { key, begins } => (*begins, key.as_str()),
+    };
+    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(answer.commands.len()).arg(answer.places.len());
+}
+
+fn add_command(pipeline: &mut Pipeline, forms: &[&'static str], command: &Command) {
+    let form = forms.iter().position(|form| *form == command.form).expect("the forms of all commands were gathered");
+    pipeline.arg(form + 1);
+    let mut begin = 0;
+    for &end in &command.ends {
+        pipeline.arg(&command.values[begin..end]);
+        begin = end;
+    }
+}
+
+/// A Redis command: the words that are always the same, and the values between them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// `{}` stands for a value. Sent once for all commands of this form.
+    form: &'static str,
+    /// One behind the other.
+    values: Vec<u8>,
+    /// Where each value ends.
+    ends: Vec<usize>,
+}
+
+impl Command {
+    fn new(form: &'static str, values: &[&dyn AsRef<[u8]>]) -> Self {
+        debug_assert_eq!(form.matches("{}").count(), values.len(), "{form}");
+        let mut command = Self { form, values: Vec::with_capacity(256), ends: Vec::with_capacity(values.len()) };
+        for value in values {
+            command.values.extend_from_slice((*value).as_ref());
+            command.ends.push(command.values.len());
+        }
+        command
     }
 }
 
@@ -124,8 +234,19 @@ impl Broker {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub guard: Guard,
-    /// Redis commands, each with its arguments.
-    pub commands: Vec<Vec<Vec<u8>>>,
+    pub commands: Vec<Command>,
+    /// Places in sorted sets: written together with those of other answers.
+    pub places: Vec<Place>,
+    /// Commands that are due once for all answers that go out together, whatever the guard says.
+    pub once: Vec<Command>,
+}
+
+/// A place in a sorted set.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub key: String,
+    pub score: String,
+    pub member: String,
 }
 
 /// When the commands of an answer are left out; the debt is paid all the same.
@@ -140,9 +261,14 @@ pub(crate) enum Guard {
 }
 
 impl Answer {
-    /// Adds a command.
-    pub(crate) fn command(&mut self, arguments: &[&dyn AsRef<[u8]>]) {
-        self.commands.push(arguments.iter().map(|argument| (*argument).as_ref().to_vec()).collect());
+    /// Adds a command: `form` is its words, with `{}` for each of the values.
+    pub(crate) fn command(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
+        self.commands.push(Command::new(form, values));
+    }
+
+    /// Adds a command that is due once for all answers that go out together.
+    pub(crate) fn once(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
+        self.once.push(Command::new(form, values));
     }
 }
 

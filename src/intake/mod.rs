@@ -6,6 +6,7 @@
 
 pub(crate) mod celery;
 mod desk;
+mod pace;
 mod pump;
 mod refused;
 mod reply;

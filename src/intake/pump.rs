@@ -1,4 +1,5 @@
-//! From a foreign list to jobs: takes as many messages as the pool has free slots, reads them, admits them.
+//! From a foreign list to jobs: takes as many messages as the pool has free slots, and what it ends within a moment
+//! (see `pace`), reads them, admits them.
 //!
 //! A message is in the in-flight record from the moment it leaves its list until it is a job, so dying at any point
 //! loses nothing: the record of a node without a lease is adopted by any other, and by its own successor.
@@ -10,10 +11,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use redis::{FromRedisValue, Pipeline};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::limits::Limits;
+use super::pace::Pace;
 use super::{celery, rq};
 use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Told, Verdict};
 use crate::clock;
@@ -22,13 +25,13 @@ use crate::job::{QueueName, Wire};
 use crate::metrics::{Metrics, QueueLabels};
 use crate::store::{ForeignList, LinkError, accepted};
 
-/// Messages in one round trip.
-const BATCH: usize = 100;
+/// Messages that are adopted in one round trip.
+const BATCH: usize = 250;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How soon to look again when jobs wait already and come first: not before the first, and then when the pool has come
-/// round, or after the second.
-const BEHIND_JOBS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How soon to look again when enough jobs wait already and not so many have ended as had to: not before the first, and
+/// then when the pool has come round, or after the second.
+const ENOUGH: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The pump of one queue.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(super) struct Pump {
     lists: Vec<ForeignList>,
     keys: Vec<String>,
     demand: Demand,
+    pace: Pace,
     changed: Arc<Notify>,
     limits: Limits,
     /// Messages may be in flight that nobody works on: ours whose answer was lost, or those of a dead node.
@@ -52,9 +56,20 @@ impl Pump {
         let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
         let keys = lists.iter().flat_map(|list| list.keys.clone()).collect();
         let demand = broker.demand(&queue.name);
-        let (limits, changed) = (Limits::default(), Arc::default());
-        let queue = queue.name.clone();
-        Self { broker, config, metrics, queue, lists, keys, demand, changed, limits, adopt: true, pause: PAUSE.0 }
+        Self {
+            broker,
+            config,
+            metrics,
+            queue: queue.name.clone(),
+            lists,
+            keys,
+            demand,
+            pace: Pace::new(Instant::now()),
+            changed: Arc::default(),
+            limits: Limits::default(),
+            adopt: true,
+            pause: PAUSE.0,
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -68,14 +83,19 @@ impl Pump {
             if surveys.has_changed().unwrap_or(false) {
                 self.adopt |= abandoned(&surveys.borrow_and_update(), &self.queue);
             }
-            match self.pass(told.free.min(BATCH), &stop).await {
+            let room = self.room(told);
+            if room == 0 {
+                known = Some(told);
+                continue;
+            }
+            match self.pass(room, &stop).await {
                 Ok(moved) => {
                     self.pause = PAUSE.0;
                     // What became jobs changes the pool's number; it comes round and says the next one.
                     known = (moved == Moved::Jobs).then_some(told);
                     match moved {
                         Moved::Jobs | Moved::Others => {}
-                        Moved::BehindJobs => self.let_pass(told, &stop).await,
+                        Moved::Enough { surplus } => self.wait_for_room(told, surplus, &stop).await,
                         Moved::Nothing => tokio::select! {
                             () = stop.cancelled() => break,
                             () = self.changed.notified() => {}
@@ -94,6 +114,12 @@ impl Pump {
         self.broker.watch.forget(&self.changed);
     }
 
+    /// How many jobs may be pending: what the pool could start now, and what it ends within a moment.
+    fn room(&mut self, told: Told) -> usize {
+        let concurrency = self.config.load().queues.get(&self.queue).map_or(0, |queue| queue.concurrency);
+        told.free + self.pace.ahead(told.ended, concurrency, Instant::now())
+    }
+
     /// One round: what is in flight and abandoned comes first, then new messages.
     async fn pass(&mut self, room: usize, stop: &CancellationToken) -> Result<Moved, BrokerError> {
         if self.adopt {
@@ -104,13 +130,20 @@ impl Pump {
                 return self.admit(adopted, stop).await;
             }
         }
-        let taken = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
-        if !taken.is_empty() {
-            return self.admit(taken, stop).await;
+        let haul = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
+        if !haul.messages.is_empty() {
+            return self.admit(haul.messages, stop).await;
+        }
+        match haul.pending {
+            // The pool says when it goes on.
+            None => return Ok(Moved::Enough { surplus: usize::MAX }),
+            Some(pending) if pending >= room => return Ok(Moved::Enough { surplus: pending - room + 1 }),
+            Some(_) => {}
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
-        Ok(if armed.ready { Moved::BehindJobs } else { Moved::Nothing })
+        // One that came between the two looks is taken at once.
+        Ok(if armed.ready { Moved::Others } else { Moved::Nothing })
     }
 
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
@@ -125,15 +158,16 @@ impl Pump {
             .zip(hashes)
             .map(|(taken, hash)| {
                 let verdict = verdict(&desk, &taken, hash.as_ref());
-                let mark = match &verdict {
-                    Verdict::Job(job) if hash.is_some() => Some(rq::answer::started(job.id.as_str(), &node, now)),
+                let hash = match &verdict {
+                    Verdict::Job(job) if hash.is_some() => Some(rq::keys::job(job.id.as_str())),
                     _ => None,
                 };
-                Admission { taken, verdict, mark }
+                Admission { taken, verdict, hash }
             })
             .collect();
+        let mark = rq::answer::started(&node, now);
         loop {
-            match self.broker.admit(&self.queue, &admissions, now).await {
+            match self.broker.admit(&self.queue, &admissions, &mark, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
                     let is_job = |(admission, admitted): (&Admission, &Admitted)| {
@@ -192,13 +226,17 @@ impl Pump {
         }
     }
 
-    /// Waits for the pool to claim what is pending; it may itself have to wait for a slot of the node.
-    async fn let_pass(&self, told: Told, stop: &CancellationToken) {
-        tokio::time::sleep(BEHIND_JOBS.0).await;
+    /// Waits until the pool has worked off what is too many, or has come round in another way: it may itself have to
+    /// wait for a slot of the node, and what waits may be gone without it.
+    async fn wait_for_room(&self, told: Told, surplus: usize, stop: &CancellationToken) {
+        let come_round = async {
+            tokio::time::sleep(ENOUGH.0).await;
+            let _ = tokio::time::timeout(ENOUGH.1, self.demand.after(Some(told))).await;
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = self.demand.after(Some(told)) => {}
-            () = tokio::time::sleep(BEHIND_JOBS.1) => {}
+            () = self.demand.ended_after(told, surplus as u64) => {}
+            () = come_round => {}
         }
     }
 
@@ -229,11 +267,13 @@ fn abandoned(surveys: &[Survey], queue: &QueueName) -> bool {
 enum Moved {
     /// At least one message became a job.
     Jobs,
-    /// Messages that became none: refused, withdrawn, repeated.
+    /// Messages that became none (refused, withdrawn, repeated), or there are new ones now.
     Others,
     Nothing,
-    /// There are messages, but jobs wait already.
-    BehindJobs,
+    /// There may be messages, but so many jobs must end before one may be taken.
+    Enough {
+        surplus: usize,
+    },
 }
 
 /// The wire of a list. An adopted message may come from one that this configuration reads no more: its name tells then.

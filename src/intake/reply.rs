@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{celery, rq};
-use crate::broker::{Answer, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
+use crate::broker::{Answer, Answered, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
 use crate::job::{Origin, QueueName, Wire};
 
 /// Answers in one round trip.
@@ -17,26 +18,36 @@ const BATCH: usize = 200;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// Batches on their way at the same time: while Redis works on one, the next is written.
+const TRAVELLING: usize = 2;
+
 /// Writes answers until it is told to stop, and then those that are at hand.
 pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: CancellationToken) {
     let mut surveys = broker.surveys.subscribe();
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut travelling = JoinSet::new();
     while !stop.is_cancelled() {
+        let mut batch = Vec::with_capacity(BATCH);
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = owed.recv_many(&mut batch, BATCH) => answer_until_done(&broker, &mut batch, &stop).await,
+            Some(ended) = travelling.join_next() => expect_no_panic(ended),
+            _ = owed.recv_many(&mut batch, BATCH), if travelling.len() < TRAVELLING => {
+                travelling.spawn(answer_until_done(Arc::clone(&broker), batch, stop.clone()));
+            }
             Ok(()) = surveys.changed() => {
+                // The debts of dead nodes are among those that this node is paying anyway.
+                let at_hand = owed.len() + travelling.len() * BATCH;
                 let queues = owing(&surveys.borrow_and_update());
-                for queue in queues {
-                    match broker.owed_jobs(&queue, BATCH).await {
-                        Ok(mut found) => answer_until_done(&broker, &mut found, &stop).await,
-                        Err(error) => tracing::debug!(%queue, "reading the outbox failed: {error}"),
-                    }
+                for (queue, debts) in queues {
+                    pay_debts(&broker, &queue, debts.saturating_sub(at_hand).max(1), &stop).await;
                 }
             }
         }
     }
+    while let Some(ended) = travelling.join_next().await {
+        expect_no_panic(ended);
+    }
     // What cannot be written now stays in the outbox for the next start, or for another node.
+    let mut batch = Vec::with_capacity(BATCH);
     while let Ok(last) = owed.try_recv() {
         batch.push(last);
         if batch.len() == BATCH && answer(&broker, &std::mem::take(&mut batch)).await.is_err() {
@@ -48,14 +59,41 @@ pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: Cance
     }
 }
 
-fn owing(surveys: &[Survey]) -> Vec<QueueName> {
-    surveys.iter().filter(|survey| survey.owed > 0).map(|survey| survey.queue.clone()).collect()
+/// A bug in writing one answer is told, and does not cost the others theirs.
+fn expect_no_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("answering producers ended with a panic; the debts stay in the outbox: {error}");
+    }
+}
+
+fn owing(surveys: &[Survey]) -> Vec<(QueueName, usize)> {
+    let count = |survey: &Survey| usize::try_from(survey.owed).unwrap_or(usize::MAX);
+    surveys.iter().filter(|survey| survey.owed > 0).map(|survey| (survey.queue.clone(), count(survey))).collect()
+}
+
+/// Answers about so many that stand in the outbox of the queue, until nothing of what is found can be paid. Some of them
+/// may be on their way already: they are recognised.
+async fn pay_debts(broker: &Arc<Broker>, queue: &QueueName, debts: usize, stop: &CancellationToken) {
+    for _ in 0..debts.div_ceil(BATCH) {
+        let answered = match broker.owed_jobs(queue, BATCH).await {
+            Ok(found) => answer(broker, &found).await,
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(0) => return,
+            Ok(_) if stop.is_cancelled() => return,
+            Ok(_) => {}
+            Err(error) => {
+                return tracing::debug!(%queue, "paying from the outbox failed, until the next sweep: {error}");
+            }
+        }
+    }
 }
 
 /// Tries until the answers are written. Whoever stops in between leaves them in the outbox.
-async fn answer_until_done(broker: &Broker, batch: &mut Vec<OwedJob>, stop: &CancellationToken) {
+async fn answer_until_done(broker: Arc<Broker>, batch: Vec<OwedJob>, stop: CancellationToken) {
     let mut pause = PAUSE.0;
-    while let Err(error) = answer(broker, batch).await {
+    while let Err(error) = answer(&broker, &batch).await {
         tracing::debug!("answering producers failed, trying again: {error}");
         tokio::select! {
             () = stop.cancelled() => break,
@@ -63,12 +101,19 @@ async fn answer_until_done(broker: &Broker, batch: &mut Vec<OwedJob>, stop: &Can
         }
         pause = (pause * 2).min(PAUSE.1);
     }
-    batch.clear();
 }
 
-async fn answer(broker: &Broker, batch: &[OwedJob]) -> Result<(), BrokerError> {
+/// Sends the answers; how many debts they have paid.
+async fn answer(broker: &Broker, batch: &[OwedJob]) -> Result<usize, BrokerError> {
     let answers: Vec<(&OwedJob, Answer)> = batch.iter().map(|owed| (owed, written(owed))).collect();
-    broker.answer(&answers).await.map(drop)
+    let answered = broker.answer(&answers).await?;
+    for (owed, answered) in batch.iter().zip(&answered) {
+        if let Answered::Refused(words) = answered {
+            let (queue, job) = (&owed.job.queue, &owed.job.id);
+            tracing::warn!(%queue, %job, "its producer cannot be answered now, the next sweep tries again: {words}");
+        }
+    }
+    Ok(answered.iter().filter(|answered| **answered == Answered::Paid).count())
 }
 
 fn written(owed: &OwedJob) -> Answer {

@@ -94,6 +94,8 @@ struct Pool {
     /// Somebody may have asked for a job to be cancelled.
     heard: Arc<Notify>,
     demand: Demand,
+    /// Attempts that have ended.
+    ended: u64,
     /// What the intake was told last, and whether there is a reason to say it again.
     told: (usize, bool),
     /// Whether the node was told to claim nothing more.
@@ -149,6 +151,7 @@ impl Pool {
             told: (0, true),
             changed: Arc::new(Notify::new()),
             heard: Arc::new(Notify::new()),
+            ended: 0,
             look: true,
             paused: false,
             due: None,
@@ -412,6 +415,7 @@ impl Pool {
     /// Decides what follows from the outcome; the next round trip carries it.
     fn settle(&mut self, claim: Claim, outcome: Outcome) {
         let now = clock::now();
+        self.ended += 1;
         self.observed.ended(&claim, &outcome, now);
         let queue = self.queue.borrow();
         let live = self.shared.live.load();
@@ -440,11 +444,19 @@ impl Pool {
         if self.stop.drain.is_cancelled() {
             return;
         }
-        let free = self.free().min(ahead);
-        if !self.seat.is_bounded() || self.told != (free, false) {
-            self.demand.tell(free);
-            self.told = (free, false);
+        if self.paused || *self.draining.borrow() {
+            self.demand.close();
+            self.told.1 = true;
+            return;
         }
+        let free = self.free().min(ahead);
+        if !self.seat.is_bounded() {
+            self.demand.tell(free, self.ended);
+        } else if self.told != (free, false) {
+            // Nothing ends as far as the intake knows: `ahead` is what may wait.
+            self.demand.tell(free, 0);
+        }
+        self.told = (free, false);
     }
 
     fn count_refused(&self, settled: &[Settled]) {

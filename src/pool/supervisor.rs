@@ -57,7 +57,7 @@ impl Supervisor {
         for name in gone {
             if let Some(pool) = self.pools.remove(&name) {
                 pool.stop.drain.cancel();
-                self.shared.broker.demand(&name).tell(0);
+                self.shared.broker.demand(&name).close();
                 self.leaving.push(pool);
             }
         }

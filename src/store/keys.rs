@@ -40,7 +40,7 @@ pub(crate) struct QueueKeys {
     /// HASH: counters that outlive the process: `completed`, `failed`, `dead`, `crashed`, … and `token`, the last
     /// fencing token given out.
     pub counters: String,
-    /// HASH: `node/number` → `list NUL element`: foreign messages taken and not yet admitted.
+    /// HASH: `node/number NUL list` → element: foreign messages taken and not yet admitted.
     pub inflight: String,
     /// HASH: job id → token of the settle: jobs whose foreign side is not up to date yet.
     pub outbox: String,

@@ -145,6 +145,7 @@ fn a_job_that_kills_the_daemon_is_dead_after_three_crashes() {
     assert_eq!((&history["end"]["cause"], &history["crashes"]), (&json!("crash-loop"), &json!(3)), "{history:#}");
     jobs.ended(&good, "completed");
     daemon.assert_alive();
-    let told: String = client.get(format!("celery-task-meta-{crash}")).expect("the producer is told");
+    let key = format!("celery-task-meta-{crash}");
+    let told = until("the producer to be told", || client.get::<_, String>(&key).ok());
     assert!(told.contains("WorkerLostError"), "{told}");
 }

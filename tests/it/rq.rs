@@ -177,8 +177,8 @@ fn a_message_in_flight_outlives_its_list() {
     let id = sent["id"].as_str().expect("an id");
     let mut client = redis.client();
     client.del::<_, ()>("rq:queue:old").expect("Redis answers");
-    let element = format!("rq:queue:old\0{id}");
-    client.hset::<_, _, _, ()>("jobsd:{quick}:inflight", "dead-node/1", element).expect("Redis takes it");
+    let field = "dead-node/1\0rq:queue:old";
+    client.hset::<_, _, _, ()>("jobsd:{quick}:inflight", field, id).expect("Redis takes it");
     let home = Home::new(
         &redis,
         "[queues.quick]\nwires = [\"rq\"]\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"quick\"\nprobe = \"noop\"\n",

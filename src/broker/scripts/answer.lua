@@ -1,28 +1,118 @@
--- Answers a foreign producer and pays the debt, in one transition: nobody answers twice, and an answer that comes late
--- does not overwrite a newer one.
+-- Answers foreign producers and pays the debts, each answer in one transition with its debt: nobody answers twice, and
+-- an answer that comes late does not overwrite a newer one. A command that Redis refuses (a key of another type) costs
+-- the rest of its own answer and no other; that debt stays.
 --
 -- KEYS  outbox
--- ARGV  id, token of the settle that owes the answer, guard ('' | 'exists' | 'unless'), the guard's key, the guard's
---       text, then commands: how many arguments each has, and those
---       exists: the commands run only if the key exists; unless: not if its value begins with the text
--- Returns 1 when the debt is paid, 0 when there was none or a newer one.
-local id, token, guard, key, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if redis.call('HGET', KEYS[1], id) ~= token then
-  return 0
-end
+-- ARGV  how many forms of commands, and those: words, with {} for each value that a command brings; how many answers (at
+--       most 1000); how many commands that are due once for all of them; then for each answer: id, token of the settle
+--       that owes it, guard, the guard's key, how many commands it has, how many places in sorted sets, its commands
+--       (each: number of its form, its values), its places (each: key, score, member); then the commands due once
+--       guard: '' for none; '+': nothing is written unless the key exists; else nothing if its value begins with that
+-- Returns for each answer: 1 when the debt is paid, 0 when there was none or a newer one, else Redis's refusal.
+local HEAD = 6
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
-local run = true
-if guard == 'exists' then
-  run = redis.call('EXISTS', key) == 1
-elseif guard == 'unless' then
-  local value = redis.call('GET', key)
-  run = not (value and string.sub(value, 1, #text) == text)
+
+local forms, at = {}, 2
+for f = 1, tonumber(ARGV[1]) do
+  local words, values = {}, {}
+  for word in string.gmatch(ARGV[at], '%S+') do
+    words[#words + 1] = word
+    if word == '{}' then
+      values[#values + 1] = #words
+    end
+  end
+  forms[tostring(f)], at = { words = words, values = values }, at + 1
 end
-local i = 6
-while run and i <= #ARGV do
-  local n = tonumber(ARGV[i])
-  redis.call(unpack(ARGV, i + 1, i + n))
-  i = i + n + 1
+
+-- Runs the command that stands at `from`. Returns where it ends, and the refusal if it was refused.
+local function run(from)
+  local form = forms[ARGV[from]]
+  local words, values = form.words, form.values
+  for v = 1, #values do
+    words[values[v]] = ARGV[from + v]
+  end
+  local reply = redis.pcall(unpack(words))
+  return from + #values + 1, type(reply) == 'table' and reply.err or nil
 end
-return redis.call('HDEL', KEYS[1], id)
+
+-- Whether the answer is to be written, and the refusal if its guard cannot be read.
+local function may_write(guard, key)
+  if guard == '' then
+    return true
+  elseif guard == '+' then
+    return redis.call('EXISTS', key) == 1
+  end
+  local value = redis.pcall('GETRANGE', key, 0, #guard - 1)
+  return value ~= guard, type(value) == 'table' and value.err or nil
+end
+
+local ids, begins, count, once = {}, {}, tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+at = at + 2
+for n = 1, count do
+  ids[n], begins[n] = ARGV[at], at
+  local commands, places = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  at = at + HEAD
+  for _ = 1, commands do
+    at = at + #forms[ARGV[at]].values + 1
+  end
+  at = at + 3 * places
+end
+for _ = 1, once do
+  at = run(at)
+end
+
+local owed = redis.call('HMGET', KEYS[1], unpack(ids))
+-- The places that the answers take, by sorted set: written for all of them at once.
+local sets, out, seen = {}, {}, {}
+
+local function answer(n)
+  local head = begins[n]
+  local may, refusal = may_write(ARGV[head + 2], ARGV[head + 3])
+  if refusal or not may then
+    return refusal or 1
+  end
+  local next_at = head + HEAD
+  for _ = 1, tonumber(ARGV[head + 4]) do
+    next_at, refusal = run(next_at)
+    if refusal then
+      return refusal
+    end
+  end
+  for _ = 1, tonumber(ARGV[head + 5]) do
+    local key = ARGV[next_at]
+    local set = sets[key] or { places = {}, answers = {} }
+    local p = #set.places
+    set.places[p + 1], set.places[p + 2] = ARGV[next_at + 1], ARGV[next_at + 2]
+    set.answers[#set.answers + 1], sets[key] = n, set
+    next_at = next_at + 3
+  end
+  return 1
+end
+
+for n = 1, #ids do
+  if owed[n] == ARGV[begins[n] + 1] and not seen[ids[n]] then
+    seen[ids[n]] = true
+    out[n] = answer(n)
+  else
+    out[n] = 0
+  end
+end
+for key, set in pairs(sets) do
+  local reply = redis.pcall('ZADD', key, unpack(set.places))
+  if type(reply) == 'table' and reply.err then
+    for _, n in ipairs(set.answers) do
+      out[n] = reply.err
+    end
+  end
+end
+local paid = {}
+for n = 1, #ids do
+  if out[n] == 1 then
+    paid[#paid + 1] = ids[n]
+  end
+end
+if #paid > 0 then
+  redis.call('HDEL', KEYS[1], unpack(paid))
+end
+return out

@@ -1,34 +1,40 @@
--- Takes messages from the foreign lists of a queue into its in-flight record, no more than there is room to run:
--- what is pending already comes first, and a paused queue takes nothing. From here on a message is in exactly one place
--- of ours until it is admitted.
+-- Takes messages from the foreign lists of a queue into its in-flight record, no more than there is room for: what is
+-- pending already comes first, and a paused queue takes nothing. From here on a message is in exactly one place of ours
+-- until it is admitted.
 --
 -- KEYS  pending, inflight, counters, leases, pauses, then the lists in the order in which they are served
--- ARGV  node, end of its lease (ms), room, then for each list: the side to take from ('L' | 'R')
--- Returns { field in the in-flight record, list, element } for each message, flat.
-local FIRST = 6
-local node, room = ARGV[1], tonumber(ARGV[3]) - redis.call('ZCARD', KEYS[1])
+-- ARGV  node, end of its lease (ms), room, how many messages at most (1000), then for each list: the side to take from
+--       ('L' | 'R')
+-- Returns { how many jobs are pending, or 'paused', then for each message: its field in the in-flight record
+-- (`node/number NUL list`) and the element }, flat.
+local FIRST_KEY, FIRST_SIDE = 6, 5
+local node, pending = ARGV[1], redis.call('ZCARD', KEYS[1])
+local room = math.min(tonumber(ARGV[3]) - pending, tonumber(ARGV[4]))
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[2], '')
 redis.call('ZADD', KEYS[4], 'GT', ARGV[2], node)
-local out = {}
 if redis.call('HEXISTS', KEYS[5], '') == 1 then
-  return out
+  return { 'paused' }
 end
-for l = FIRST, #KEYS do
+local out = { tostring(pending) }
+for l = 0, #KEYS - FIRST_KEY do
   if room <= 0 then
     break
   end
-  local pop = ARGV[l - FIRST + 4] == 'L' and 'LPOP' or 'RPOP'
-  local elements = redis.call(pop, KEYS[l], room)
+  local list, pop = KEYS[FIRST_KEY + l], ARGV[FIRST_SIDE + l] == 'L' and 'LPOP' or 'RPOP'
+  local elements = redis.call(pop, list, room)
   if elements then
-    local number = redis.call('HINCRBY', KEYS[3], 'message', #elements) - #elements
-    for i = 1, #elements do
-      local field = node .. '/' .. string.format('%.0f', number + i)
-      redis.call('HSET', KEYS[2], field, KEYS[l] .. '\0' .. elements[i])
-      local at = #out
-      out[at + 1], out[at + 2], out[at + 3] = field, KEYS[l], elements[i]
+    local count, held = #elements, {}
+    local number = redis.call('HINCRBY', KEYS[3], 'message', count) - count
+    for i = 1, count do
+      -- The list stands in the field, because elements are long: joining them with anything costs.
+      local field = node .. '/' .. string.format('%.0f', number + i) .. '\0' .. list
+      held[2 * i - 1], held[2 * i] = field, elements[i]
+      out[#out + 1] = field
+      out[#out + 1] = elements[i]
     end
-    room = room - #elements
+    redis.call('HSET', KEYS[2], unpack(held))
+    room = room - count
   end
 end
 return out

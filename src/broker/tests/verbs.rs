@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Altered, Change, Line, Paused, Restored, Settled, Taken, Verdict};
+use crate::broker::{Admission, Altered, Change, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
 use crate::job::{Failure, Priority, Request, State, Wire};
 use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
@@ -204,7 +204,7 @@ async fn a_paused_queue_gives_nothing_and_settles_what_runs() {
     assert_eq!(bench.settle(claim, Outcome::Success(Value::Null), at(4)).await.0, Settled::Applied);
     let lists = [ForeignList::new(Wire::Rq, "emails")];
     bench.raw(&["RPUSH", "rq:queue:emails", "message"]).await;
-    assert!(bench.broker.take(&bench.queue.name, &lists, 9, at(5)).await.expect("Redis answers").is_empty());
+    assert!(bench.broker.take(&bench.queue.name, &lists, 9, at(5)).await.expect("Redis answers").messages.is_empty());
     assert!(bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"));
     assert!(!bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"), "only once");
     assert_eq!(bench.claimed_ids(5, at(6)).await, ["y"]);
@@ -249,7 +249,8 @@ async fn a_purge_is_whole_and_can_be_taken_back() {
     assert_eq!(back, Restored::All(2_507));
     assert_eq!(bench.claimed_ids(3, at(6_000)).await, ["j0000", "j0001", "j0002"]);
     assert_eq!(bench.state("later").await, Some(State::Scheduled));
-    let taken = bench.broker.take(&bench.queue.name, &lists[..1], 1 << 20, at(6_000)).await.expect("Redis answers");
+    let taken =
+        bench.broker.take(&bench.queue.name, &lists[..1], 1 << 20, at(6_000)).await.expect("Redis answers").messages;
     let elements: Vec<_> = taken.iter().map(|taken| String::from_utf8_lossy(&taken.element).into_owned()).collect();
     assert_eq!(elements, ["celery 0", "celery 1", "celery 2", "celery new"], "the oldest first, as before");
     let again = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
@@ -278,10 +279,10 @@ async fn a_purged_job_that_its_producer_sends_again_lives_its_own_life() {
     for taken_back in [true, false] {
         bench.enqueue(&[job("x", at(0)), job("y", at(1))]).await;
         let purge = bench.broker.purge(&bench.queue.name, &[], at(10)).await.expect("Redis answers");
-        bench.raw(&["HSET", &keys.inflight, "a/1", "list\0x"]).await;
-        let taken = Taken { field: "a/1".into(), list: "list".into(), element: b"x".to_vec() };
-        let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(20)))), mark: None };
-        bench.broker.admit(&bench.queue.name, &[again], at(20)).await.expect("Redis answers");
+        bench.raw(&["HSET", &keys.inflight, "a/1\0list", "x"]).await;
+        let taken = Taken { field: "a/1\0list".into(), list: "list".into(), element: b"x".to_vec() };
+        let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(20)))), hash: None };
+        bench.broker.admit(&bench.queue.name, &[again], &Mark::default(), at(20)).await.expect("Redis answers");
         let claim = bench.claim(1, at(21)).await.0.remove(0);
         if taken_back {
             let back = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");

@@ -104,14 +104,19 @@ fn refuse(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     refused.verdict(desk.queue, desk.node, desk.now)
 }
 
-/// What the answer needs later: see [`super::answer`].
+/// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.
 fn reply_note(message: &Message) -> Value {
-    json!({
-        "id": message.id,
-        "group": message.group,
-        "parent": message.parent_id,
-        "silent": message.ignore_result,
-    })
+    let mut note = json!({"id": message.id});
+    if let Some(group) = &message.group {
+        note["group"] = group.as_str().into();
+    }
+    if let Some(parent) = &message.parent_id {
+        note["parent"] = parent.as_str().into();
+    }
+    if message.ignore_result {
+        note["silent"] = true.into();
+    }
+    note
 }
 
 fn instant(millis: Option<i64>) -> Option<Timestamp> {

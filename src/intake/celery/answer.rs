@@ -7,8 +7,8 @@ use super::result::{Document, Exception, Revocation, State};
 use crate::broker::{Answer, Guard, OwedJob};
 use crate::job::{Cause, End, History, State as JobState};
 
-/// How long a result stays: Celery's own default for `result_expires`, in seconds.
-const RESULT_EXPIRES: &str = "86400";
+/// A result stays for a day: Celery's own default for `result_expires`.
+const STORE: &str = "SETEX {} 86400 {}";
 
 /// How the document of a success begins; see [`super::result::Document`].
 const SUCCESS: &str = "{\"status\": \"SUCCESS\"";
@@ -28,8 +28,8 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
     };
     let document = Document { task_id: id, group: text("group"), parent_id: text("parent"), children: &[], state };
     let (key, bytes) = (result_key(id), document.encode());
-    answer.command(&[&"SETEX", &key, &RESULT_EXPIRES, &bytes]);
-    answer.command(&[&"PUBLISH", &key, &bytes]);
+    answer.command(STORE, &[&key, &bytes]);
+    answer.command("PUBLISH {} {}", &[&key, &bytes]);
     // As the real backend: a stored success stands, whatever comes later.
     answer.guard = Guard::Unless { key, begins: SUCCESS };
     answer

@@ -75,7 +75,7 @@ pub(crate) struct TimeLimit {
 
 /// Reads one list element. The refusal says whose message it was, as far as that could be read.
 pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Refusal>> {
-    let envelope = match loads(element, Dialect::Plain, limits) {
+    let mut envelope = match loads(element, Dialect::Plain, limits) {
         Ok(Value::Object(envelope)) => envelope,
         Ok(_) => {
             return Err(nameless("the list element is not a Celery message: it is JSON, but not an object"));
@@ -98,7 +98,7 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
     let time_limit = head.time_limit()?;
     let properties = Fields(envelope.get("properties").and_then(Value::as_object));
     let delivery = Fields(properties.get("delivery_info").and_then(Value::as_object));
-    Ok(Message {
+    let mut message = Message {
         id,
         task: head.task.clone(),
         shadow: head.text("shadow"),
@@ -123,8 +123,12 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
         argsrepr: head.text("argsrepr"),
         kwargsrepr: head.text("kwargsrepr"),
         origin: head.text("origin"),
-        headers: head.headers.clone(),
-    })
+        headers: Map::new(),
+    };
+    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
+        message.headers = std::mem::take(headers);
+    }
+    Ok(message)
 }
 
 /// The headers of a message that names its task.

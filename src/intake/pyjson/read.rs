@@ -37,6 +37,9 @@ pub(crate) fn loads(document: &[u8], dialect: Dialect, limits: &Limits) -> Resul
     Ok(value)
 }
 
+/// A word of JSON or of Python's, and what it means.
+type Word = (&'static str, fn() -> Value);
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -76,10 +79,13 @@ impl<'a> Parser<'a> {
 
     fn object(&mut self, depth: usize) -> Result<Value, ReadError> {
         self.at += 1;
-        let mut pairs = Vec::new();
+        let mut plain = Map::new();
+        // Filled from the first key on that is not plain text.
+        let mut pairs: Option<Vec<(Value, Value)>> = None;
         if self.accept(b'}') {
-            return Ok(Map::new().into());
+            return Ok(plain.into());
         }
+        let mut length = 0;
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
@@ -87,18 +93,26 @@ impl<'a> Parser<'a> {
             }
             let key = self.string()?;
             self.require(b':', "':'")?;
-            pairs.push((key, self.value(depth + 1)?));
+            let value = self.value(depth + 1)?;
+            length += 1;
+            match (key, &mut pairs) {
+                (Value::String(key), None) => drop(plain.insert(key, value)),
+                (key, Some(pairs)) => pairs.push((key, value)),
+                (key, None) => {
+                    let before = std::mem::take(&mut plain).into_iter().map(|(key, value)| (key.into(), value));
+                    pairs = Some(before.chain([(key, value)]).collect());
+                }
+            }
             if self.accept(b'}') {
-                return Ok(self.finish_object(pairs));
+                let value = pairs.map_or_else(|| tagged::escape(plain), tagged::object);
+                return Ok(self.finish_object(value, length));
             }
             self.require(b',', "',' or '}'")?;
         }
     }
 
     /// kombu's own tagged objects stay as they are; any other object that looks tagged is escaped.
-    fn finish_object(&mut self, pairs: Vec<(Value, Value)>) -> Value {
-        let length = pairs.len();
-        let value = tagged::object(pairs);
+    fn finish_object(&mut self, value: Value, length: usize) -> Value {
         let Some((tagged::Tag::Dict, held)) = tagged::tagged(&value) else {
             return value;
         };
@@ -233,20 +247,20 @@ impl<'a> Parser<'a> {
     }
 
     fn word(&mut self) -> Result<Value, ReadError> {
-        let words: [(&str, Value); 6] = [
-            ("null", Value::Null),
-            ("true", true.into()),
-            ("false", false.into()),
-            ("NaN", tagged::float(f64::NAN)),
-            ("Infinity", tagged::float(f64::INFINITY)),
-            ("-Infinity", tagged::float(f64::NEG_INFINITY)),
+        let words: [Word; 6] = [
+            ("null", || Value::Null),
+            ("true", || true.into()),
+            ("false", || false.into()),
+            ("NaN", || tagged::float(f64::NAN)),
+            ("Infinity", || tagged::float(f64::INFINITY)),
+            ("-Infinity", || tagged::float(f64::NEG_INFINITY)),
         ];
         let rest = &self.text[self.at..];
         let Some((word, value)) = words.into_iter().find(|(word, _)| rest.starts_with(word)) else {
             return Err(self.expected("a value"));
         };
         self.at += word.len();
-        Ok(value)
+        Ok(value())
     }
 
     fn peek(&self) -> Option<u8> {

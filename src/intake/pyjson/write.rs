@@ -31,9 +31,9 @@ impl Writer {
             Value::Null => self.out.push_str("null"),
             Value::Bool(yes) => self.out.push_str(if *yes { "true" } else { "false" }),
             Value::Number(number) => self.out.push_str(&pyrepr::number(number)),
-            Value::String(text) => self.string(text.chars().map(u32::from)),
+            Value::String(text) => self.text(text),
             Value::Array(items) => self.array(items),
-            Value::Object(map) => self.pairs(map.iter(), |writer, key| writer.string(key.chars().map(u32::from))),
+            Value::Object(map) => self.pairs(map.iter(), |writer, key| writer.text(key)),
         }
     }
 
@@ -94,6 +94,17 @@ impl Writer {
             },
         };
         self.string(text.chars().map(u32::from));
+    }
+
+    /// What needs no escape, which is nearly everything, goes over in one piece.
+    fn text(&mut self, text: &str) {
+        if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
+            self.out.push('"');
+            self.out.push_str(text);
+            self.out.push('"');
+        } else {
+            self.string(text.chars().map(u32::from));
+        }
     }
 
     fn string(&mut self, points: impl Iterator<Item = u32>) {

@@ -144,15 +144,22 @@ fn beyond_us(options: &Options) -> Option<&'static str> {
         .then_some("the job has callbacks, which this version does not run; enqueue it without on_success, on_failure and on_stopped")
 }
 
-/// What the answer needs later: see [`super::answer`].
+/// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.
 fn reply_note(job: &RqJob, taken: &Taken) -> Value {
-    json!({
+    let mut note = json!({
         "id": job.id,
         "origin": job.options.origin.as_deref().unwrap_or_else(|| queue_of(taken)),
-        "json": job.serializer == Serializer::Json,
-        "result_ttl": job.options.result_ttl.map(Lapse::seconds),
-        "failure_ttl": job.options.failure_ttl.map(Lapse::seconds),
-    })
+    });
+    if job.serializer == Serializer::Json {
+        note["json"] = true.into();
+    }
+    if let Some(lapse) = job.options.result_ttl {
+        note["result_ttl"] = lapse.seconds().into();
+    }
+    if let Some(lapse) = job.options.failure_ttl {
+        note["failure_ttl"] = lapse.seconds().into();
+    }
+    note
 }
 
 fn queue_of(taken: &Taken) -> &str {

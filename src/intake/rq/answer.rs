@@ -4,12 +4,14 @@ use serde_json::Value;
 
 use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
 use super::{keys, result};
-use crate::broker::{Answer, Guard, Mark, OwedJob};
+use crate::broker::{Answer, Guard, Mark, OwedJob, Place};
 use crate::intake::iso;
 use crate::job::{End, Mishap, NodeId, State, Timestamp};
 
-/// Entries that RQ keeps in a results stream.
-const RESULTS_KEPT: &str = "10";
+/// An entry of a results stream, of which RQ keeps ten.
+const ADD_NOTHING: &str = "XADD {} MAXLEN ~ 10 * type 1";
+const ADD_RESULT: &str = "XADD {} MAXLEN ~ 10 * type 1 return_value {}";
+const ADD_FAILURE: &str = "XADD {} MAXLEN ~ 10 * type 2 exc_string {}";
 
 /// The answer to the producer of a job. `note` is what admission left for it. A job whose hash was deleted while it ran
 /// stays deleted.
@@ -20,7 +22,7 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
     let ttl = |name: &str, default: u64| note.get(name).and_then(Value::as_i64).unwrap_or(default.cast_signed());
     match &owed.history.end {
         // It runs again by itself; RQ's own scheduler must not hear of it, or it would run twice.
-        None => answer.command(&[&"HSET", &keys::job(id), &"status", &"scheduled"]),
+        None => answer.command("HSET {} status scheduled", &[&keys::job(id)]),
         Some(end) if end.state == State::Completed => {
             let ttl = ttl("result_ttl", DEFAULT_RESULT_TTL.as_secs());
             let serializer =
@@ -40,10 +42,9 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
 }
 
 /// How clients see a job as running, and how a cancelled one is known.
-pub(crate) fn started(id: &str, node: &NodeId, now: Timestamp) -> Mark {
+pub(crate) fn started(node: &NodeId, now: Timestamp) -> Mark {
     let now = iso::rq(now.to_utc());
     Mark {
-        key: keys::job(id),
         withdrawn: ("status", "canceled"),
         fields: vec![
             ("status", "started".to_owned()),
@@ -64,24 +65,13 @@ impl Foreign<'_> {
     /// A result of no life deletes the job, as RQ does.
     fn finished(&self, to: &mut Answer, end: &End, ttl: i64, value: Option<String>) {
         if ttl == 0 {
-            return to.command(&[&"DEL", &keys::job(self.id), &keys::results(self.id)]);
+            return to.command("DEL {} {}", &[&keys::job(self.id), &keys::results(self.id)]);
         }
         self.status(to, "finished", end);
         let stream = keys::results(self.id);
         match value {
-            Some(value) => to.command(&[
-                &"XADD",
-                &stream,
-                &"MAXLEN",
-                &"~",
-                &RESULTS_KEPT,
-                &"*",
-                &"type",
-                &"1",
-                &"return_value",
-                &value,
-            ]),
-            None => to.command(&[&"XADD", &stream, &"MAXLEN", &"~", &RESULTS_KEPT, &"*", &"type", &"1"]),
+            Some(value) => to.command(ADD_RESULT, &[&stream, &value]),
+            None => to.command(ADD_NOTHING, &[&stream]),
         }
         self.keep(to, "finished", end, ttl, "+inf");
     }
@@ -90,27 +80,16 @@ impl Foreign<'_> {
     fn cancelled(&self, to: &mut Answer, end: &End, ttl: i64) {
         self.status(to, "canceled", end);
         let at = end.at.to_utc().timestamp();
-        to.command(&[&"ZADD", &keys::registry("canceled", self.queue), &at.to_string(), &self.id]);
+        self.enter(to, keys::registry("canceled", self.queue), at.to_string());
         if ttl >= 0 {
-            to.command(&[&"EXPIRE", &keys::job(self.id), &ttl.to_string()]);
+            to.command("EXPIRE {} {}", &[&keys::job(self.id), &ttl.to_string()]);
         }
     }
 
     fn failed(&self, to: &mut Answer, end: &End, ttl: i64, mishap: Option<&Mishap>) {
         self.status(to, "failed", end);
         let exception = result::exc_string(&exc_info(mishap));
-        to.command(&[
-            &"XADD",
-            &keys::results(self.id),
-            &"MAXLEN",
-            &"~",
-            &RESULTS_KEPT,
-            &"*",
-            &"type",
-            &"2",
-            &"exc_string",
-            &exception,
-        ]);
+        to.command(ADD_FAILURE, &[&keys::results(self.id), &exception]);
         // RQ's own registry of failed jobs holds the -1 of "for ever" as it is.
         self.keep(to, "failed", end, ttl, "-1");
     }
@@ -119,35 +98,29 @@ impl Foreign<'_> {
         let at = iso::rq(end.at.to_utc());
         let started = end.started.map_or_else(String::new, |started| iso::rq(started.to_utc()));
         let worker = end.node.as_ref().map_or("", |node| node.as_str());
-        to.command(&[
-            &"HSET",
-            &keys::job(self.id),
-            &"status",
-            &status,
-            &"started_at",
-            &started,
-            &"ended_at",
-            &at,
-            &"last_heartbeat",
-            &at,
-            &"worker_name",
-            &worker,
-        ]);
+        to.command(
+            "HSET {} status {} started_at {} ended_at {} last_heartbeat {} worker_name {}",
+            &[&keys::job(self.id), &status, &started, &at, &at, &worker],
+        );
+    }
+
+    fn enter(&self, to: &mut Answer, registry: String, score: String) {
+        to.places.push(Place { key: registry, score, member: self.id.to_owned() });
     }
 
     /// Bounds the life of the hash and the stream and enters the job in its registry; a negative life has no end.
-    /// RQ's workers clear what is past its time out of the registries now and then; so do we, with every entry.
+    /// RQ's workers clear what is past its time out of the registries now and then; so do we, whenever we enter something.
     fn keep(&self, to: &mut Answer, registry: &str, end: &End, ttl: i64, for_ever: &str) {
         let registry = keys::registry(registry, self.queue);
         let now = end.at.to_utc().timestamp();
         let until = if ttl < 0 { for_ever.to_owned() } else { (now + ttl).to_string() };
-        to.command(&[&"ZREMRANGEBYSCORE", &registry, &"0", &now.to_string()]);
-        to.command(&[&"ZADD", &registry, &until, &self.id]);
+        to.once("ZREMRANGEBYSCORE {} 0 {}", &[&registry, &now.to_string()]);
+        self.enter(to, registry, until);
         for key in [keys::job(self.id), keys::results(self.id)] {
             if ttl < 0 {
-                to.command(&[&"PERSIST", &key]);
+                to.command("PERSIST {}", &[&key]);
             } else {
-                to.command(&[&"EXPIRE", &key, &ttl.to_string()]);
+                to.command("EXPIRE {} {}", &[&key, &ttl.to_string()]);
             }
         }
     }

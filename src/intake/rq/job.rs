@@ -229,13 +229,17 @@ impl Options {
 #[derive(Clone, Copy)]
 struct Fields<'a>(&'a HashMap<String, Vec<u8>>);
 
-impl Fields<'_> {
-    fn text(self, field: &'static str) -> Result<Option<String>, BadField> {
+impl<'a> Fields<'a> {
+    fn str(self, field: &'static str) -> Result<Option<&'a str>, BadField> {
         let Some(bytes) = self.0.get(field).filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
         };
         let text = std::str::from_utf8(bytes);
-        text.map(|text| Some(text.to_owned())).map_err(|_| bad(field, &String::from_utf8_lossy(bytes), "UTF-8 text"))
+        text.map(Some).map_err(|_| bad(field, &String::from_utf8_lossy(bytes), "UTF-8 text"))
+    }
+
+    fn text(self, field: &'static str) -> Result<Option<String>, BadField> {
+        Ok(self.str(field)?.map(str::to_owned))
     }
 
     fn parse<T>(
@@ -244,10 +248,10 @@ impl Fields<'_> {
         expected: &'static str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, BadField> {
-        let Some(text) = self.text(field)? else {
+        let Some(text) = self.str(field)? else {
             return Ok(None);
         };
-        parse(&text).map(Some).ok_or_else(|| bad(field, &text, expected))
+        parse(text).map(Some).ok_or_else(|| bad(field, text, expected))
     }
 
     fn number(self, field: &'static str) -> Result<Option<i64>, BadField> {
