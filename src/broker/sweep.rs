@@ -35,6 +35,8 @@ pub(crate) struct Swept {
 
 /// A bound for sets that nothing reaches: burying trims nothing.
 const KEEP_ALL: usize = 1 << 40;
+/// Jobs buried in one call.
+const BURY: usize = 500;
 /// Jobs deleted by one pass over one set.
 const PRUNE: usize = 1000;
 /// More bytes than any Redis holds, and a number that Lua still counts exactly.
@@ -120,7 +122,10 @@ impl Broker {
         }
         // What is in `swept` is held from here on: if the rest fails, it is dropped, and found by the next sweep.
         self.lost_answers(queue, &mine, now, &mut swept, &mut unreadable).await?;
-        self.bury(queue, &unreadable, now).await?;
+        // As many at a time as a script may take apart.
+        for some in unreadable.chunks(BURY) {
+            self.bury(queue, some, now).await?;
+        }
         Ok(swept)
     }
 
@@ -189,9 +194,6 @@ impl Broker {
 
     /// Ends jobs whose record cannot be read: dead, with the reason. The record stays as it is, for whoever can read it.
     async fn bury(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
-        if unreadable.is_empty() {
-            return Ok(());
-        }
         let mut pipeline = Pipeline::new();
         call_settle(&mut pipeline, &self.keys(queue), KEEP_ALL, KEEP_ALL);
         for Unreadable { id, token, started, error } in unreadable {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Admitted, Answer, Enqueued, Fired, Guard, Mark, Settled, Taken, Verdict};
-use crate::job::{Cause, Failure, History, State, Wire};
+use crate::broker::{Admission, Admitted, Answer, Enqueued, Fired, Guard, Mark, Paused, Settled, Taken, Verdict};
+use crate::job::{Cause, Failure, History, Request, State, Wire};
 use crate::store::{ForeignList, Standing};
 
 async fn claim(broker: &Broker, queue: &Queue, want: usize, now: Timestamp) -> Vec<Claim> {
@@ -286,6 +286,18 @@ async fn fires_are_left_out_for_as_long_as_the_job_runs() {
 }
 
 #[tokio::test]
+async fn a_fire_is_left_out_too_while_the_job_is_parked() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let fire = |second| job(&format!("cron:nightly:{second}"), at(second));
+    assert_eq!(a.fire("nightly", at(60), &fire(60), true).await.expect("Redis answers"), Fired::Enqueued);
+    let (task, by) = (Paused::Task(fire(60).task), Request { at: at(61), by: "ann".into(), reason: None });
+    a.pause(&queue.name, &task, &by).await.expect("Redis answers");
+    assert_eq!(claim(&a, &queue, 1, at(62)).await.len(), 0, "it is parked now");
+    assert_eq!(a.fire("nightly", at(120), &fire(120), true).await.expect("Redis answers"), Fired::Overlaps);
+}
+
+#[tokio::test]
 async fn a_fire_from_the_future_does_not_silence_a_schedule() {
     let redis = RedisServer::start();
     let a = node(&redis, "a");
@@ -322,6 +334,23 @@ async fn a_record_that_cannot_be_read_is_buried_and_the_others_are_not() {
     assert_eq!(swept.iter().map(|s| s.claim.job.id.as_str()).collect::<Vec<_>>(), ["good"]);
     assert!(matches!(raw(&b, &["ZSCORE", &keys.dead, "bad"]).await, redis::Value::BulkString(_)), "dead, not stuck");
     assert_eq!(raw(&b, &["HLEN", &keys.active]).await, redis::Value::Int(1), "only the good one is active");
+}
+
+/// As after a return to a version that does not know their form.
+#[tokio::test]
+async fn any_number_of_records_that_cannot_be_read_is_buried() {
+    const MANY: usize = 9_000;
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let keys = a.keys(&queue.name);
+    let fill = "for n = 1, ARGV[1] do redis.call('HSET', KEYS[1], n, '{}') redis.call('ZADD', KEYS[2], n, n) end";
+    raw(&a, &["EVAL", fill, "2", &keys.jobs, &keys.pending, &MANY.to_string()]).await;
+    for _ in 0..MANY / 500 {
+        assert_eq!(claim(&a, &queue, 500, at(2)).await.len(), 0, "no record can be read");
+    }
+    assert_eq!(a.sweep(&queue.name, at(20), at(20), 10).await.expect("Redis answers").len(), 0);
+    assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(MANY as i64));
+    assert_eq!(raw(&a, &["HLEN", &keys.active]).await, redis::Value::Int(0));
 }
 
 #[tokio::test]
