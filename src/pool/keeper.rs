@@ -267,39 +267,14 @@ impl Rounds {
 mod tests {
     use super::*;
     use crate::broker::SCRIPTS;
-    use crate::config::Retention;
-    use crate::job::{Backoff, RetryPolicy};
     use crate::store::Store;
+    use crate::testing::fixture;
     use crate::testing::redis::RedisServer;
 
     const LEASE: Duration = Duration::from_secs(15);
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + seconds * 1000)
-    }
-
-    fn queue() -> Queue {
-        let keep = Retention { age: LEASE * 1000, count: 1000, bytes: u64::MAX };
-        let retry = RetryPolicy {
-            limit: 0,
-            backoff: Backoff::Fixed { delay: LEASE },
-            max_delay: LEASE,
-            jitter: 0.0,
-            span: None,
-            never: Vec::new(),
-        };
-        Queue {
-            name: QueueName::parse("emails").expect("a valid name"),
-            lists: Vec::new(),
-            concurrency: 1,
-            timeout: LEASE,
-            retry,
-            crash_limit: 3,
-            keep_completed: keep,
-            keep_dead: keep,
-            weight: 1,
-            ageing: Queue::AGEING,
-        }
     }
 
     fn survey(earliest_lease: Option<Timestamp>) -> Survey {
@@ -361,7 +336,7 @@ mod tests {
         let store = Arc::new(Store::new(&redis.url(), "jobsd", Duration::from_secs(5), SCRIPTS).expect("a valid URL"));
         let node = NodeId::parse("a").expect("a valid name");
         let keeper = Keeper::new(Arc::new(Broker::new(Arc::clone(&store), node, LEASE).0), None);
-        let queue = Arc::new(queue());
+        let queue = Arc::new(fixture::queue());
         let keys = store.keys.queue(&queue.name);
         let (swept, _taken) = mpsc::channel(1);
         keeper.keep(Kept { queue, swept });
