@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminParts};
-use crate::broker::{Broker, SCRIPTS};
+use crate::broker::{self, Broker};
 use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
 use crate::handler::{Handlers, HandlersError};
@@ -332,12 +332,12 @@ async fn store(config: &Config) -> Result<(Store, Option<Part>), StartError> {
             let server = Embedded::start(&folder, port).await?;
             let url = Embedded::url(&folder);
             tracing::info!(url = url.expose(), port, pid = server.pid(), "the embedded Redis runs");
-            let store = Store::new(&url, prefix, *timeout, SCRIPTS)?;
+            let store = Store::new(&url, prefix, *timeout, broker::scripts())?;
             let part = Part::start("embedded Redis", |stop| supervise(server, folder, port, stop));
             return Ok((store, Some(part)));
         }
     };
-    Ok((Store::at(endpoint, prefix, *timeout, SCRIPTS), None))
+    Ok((Store::at(endpoint, prefix, *timeout, broker::scripts()), None))
 }
 
 /// The first look at Redis. One that would delete jobs is not used; one that does not answer is waited for, later.

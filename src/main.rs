@@ -11,10 +11,11 @@
 //!
 //! If the process dies anywhere on this way, the job stands in exactly one set in Redis, and another node, or this one
 //! after its restart, goes on from there. [`store`] names the keys, [`scheduler`] turns cron entries into jobs,
-//! [`admin`] shows and takes in, and [`daemon`] puts all parts together.
+//! [`admin`] shows and takes in, [`cli`] speaks with it from a terminal, and [`daemon`] puts all parts together.
 
 mod admin;
 mod broker;
+mod cli;
 mod clock;
 mod config;
 mod control;
@@ -30,6 +31,7 @@ mod scheduler;
 mod store;
 #[cfg(test)]
 mod testing;
+mod torture;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,9 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
+    Torture(torture::Options),
+    #[command(flatten)]
+    Verb(Box<cli::Verb>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +102,8 @@ fn main() -> ExitCode {
         Command::Run { config } => run(&config.path),
         Command::Check { config, json } => check(&config.path, json),
         Command::Demo { once, dir } => runtime().block_on(demo::run(once, dir)),
+        Command::Torture(options) => runtime().block_on(torture::run(options)),
+        Command::Verb(verb) => runtime().block_on(cli::run(*verb)),
     }
 }
 

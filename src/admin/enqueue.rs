@@ -87,7 +87,8 @@ async fn enqueue(broker: &Broker, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerE
     }
 }
 
-fn is_stale(error: &LinkError) -> bool {
+/// Whether another call, on a new connection, may get through.
+pub(super) fn is_stale(error: &LinkError) -> bool {
     match error {
         LinkError::Broken(_) => true,
         // A Redis that was emptied, with the scripts gone; the link loads them on its next connection.

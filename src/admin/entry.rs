@@ -312,7 +312,7 @@ fn names(task: &Task) -> impl Iterator<Item = &str> {
 }
 
 /// The known name that was probably meant.
-fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const PLAUSIBLE: f64 = 0.75;
     let given: String = given.chars().take(QUOTED).collect();
     known
@@ -323,7 +323,7 @@ fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a 
 }
 
 /// A wrong value as it is repeated to its sender: in quotes, and no longer than needed to recognise it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

@@ -14,10 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Shared;
 use super::answer::{Answer, of};
 use super::overview::read;
 use super::problem::Problem;
+use super::{Shared, pauses};
 use crate::clock;
 use crate::config::Config;
 use crate::job::{State, Timestamp};
@@ -52,6 +52,7 @@ struct Scraped {
     jobs: Family<StateLabels, Gauge>,
     oldest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     backlog: Family<ListLabels, Gauge>,
+    paused: Family<QueueLabels, Gauge>,
     outcomes: Family<OutcomeLabels, Counter>,
 }
 
@@ -94,9 +95,10 @@ fn scraped(shared: &Shared, views: Option<&[QueueView]>) -> Registry {
 impl Scraped {
     fn register(self, registry: &mut Registry) {
         registry.register("queue_jobs", "Jobs by state", self.jobs);
-        let oldest = "How long the job at the head has been pending; 0 when none is";
+        let oldest = "How long the first in line has been waiting; 0 when there is none";
         registry.register_with_unit("queue_oldest", oldest, Unit::Seconds, self.oldest);
         registry.register("foreign_backlog", "Foreign messages that no node has taken yet", self.backlog);
+        registry.register("queue_paused", "Whether somebody has paused the whole queue", self.paused);
         let outcomes = "What attempts and jobs came to, over all nodes and restarts";
         registry.register("queue_outcomes", outcomes, self.outcomes);
     }
@@ -109,6 +111,8 @@ impl Scraped {
         }
         let oldest = view.oldest_pending.map_or(0.0, |at| now.since(at).as_secs_f64());
         self.oldest.get_or_create(&QueueLabels { queue: queue() }).set(oldest);
+        let paused = pauses::of(view).0.is_some();
+        self.paused.get_or_create(&QueueLabels { queue: queue() }).set(i64::from(paused));
         for (list, waiting) in &view.foreign {
             let labels = ListLabels { queue: queue(), wire: list.wire.as_str(), list: list.name.clone() };
             self.backlog.get_or_create(&labels).set(gauge(*waiting));

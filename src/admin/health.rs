@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::Shared;
 use super::answer::{Answer, json, text};
 use super::overview::{self, ReadError, phase_word};
 use super::problem::Problem;
 use super::request::Format;
+use super::{Shared, pauses};
 use crate::config::Config;
 use crate::control::Phase;
 use crate::store::{Finding, LinkError, QueueView, Severity};
@@ -29,6 +29,9 @@ struct QueueNumbers {
     count: u64,
     failed_count: u64,
     started_count: u64,
+    /// Somebody has paused it. Left out otherwise: the app knows the three numbers only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
 }
 
 /// Whoever reads this is served, so the process lives.
@@ -83,5 +86,10 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Answer {
 
 fn numbers(view: &QueueView) -> QueueNumbers {
     let backlog: u64 = view.foreign.iter().map(|(_, waiting)| waiting).sum();
-    QueueNumbers { count: view.pending + backlog, failed_count: view.dead, started_count: view.active }
+    QueueNumbers {
+        count: view.pending + backlog,
+        failed_count: view.dead,
+        started_count: view.active,
+        paused: pauses::of(view).0.is_some(),
+    }
 }

@@ -8,14 +8,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Shared;
+use super::alter::refusal;
 use super::answer::{Answer, json};
+use super::fields::Fields;
+use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
+use crate::broker::Broker;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
-    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, RetryPolicy, State,
-    Timestamp,
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
+    State, Timestamp,
 };
-use crate::store::Standing;
+use crate::store::{Place, Standing};
 
 /// One job, as it is shown. Instants are RFC 3339, durations in seconds or as people write them.
 #[derive(Serialize)]
@@ -24,7 +28,22 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    args: Value,
+    /// Out of the way, because its task is paused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    parked: bool,
+    /// What took it out of the queue, and until when that can be taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purged: Option<ShownPurge>,
+    /// Who has asked for its end; its node ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel_requested: Option<ShownRequest>,
+    priority: i8,
+    /// Absent where they are large and nobody asks for them: `?args=full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<Value>,
+    /// Of arguments that stand beside the record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args_bytes: Option<u64>,
     origin: ShownOrigin<'a>,
     enqueued_at: String,
     /// When a waiting job is or was due.
@@ -44,6 +63,12 @@ struct Shown<'a> {
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
+}
+
+#[derive(Serialize)]
+struct ShownPurge {
+    purge: String,
+    until: String,
 }
 
 #[derive(Serialize)]
@@ -134,17 +159,66 @@ struct ShownEnd {
     result: Value,
 }
 
+/// Larger arguments are shown only to who asks for them.
+const LARGE: u64 = 256 * 1024;
+
+/// What is known of a job beside where it stands.
+struct Around {
+    purged: Option<(String, Timestamp)>,
+    cancel: Option<Request>,
+    /// Whether the arguments are here.
+    has_args: bool,
+}
+
 /// `GET /api/v1/jobs/{id}`.
-pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result<Answer, Problem> {
-    let unknown = || Problem::new(ProblemKind::NotFound, "no job has this id; ended jobs are deleted after a while");
+pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Option<&str>) -> Result<Answer, Problem> {
+    let mut fields = Fields::of_query(query, "a look at a job", &["args"]);
+    let full = fields.text("args", "full");
+    if full.as_ref().is_some_and(|wish| wish != "full") {
+        fields.wrong("args", "\"args\" can be full; without it large arguments are left out");
+    }
+    fields.done()?;
+    let mut view = find(shared, config, id).await?;
+    let around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    Ok(json(StatusCode::OK, &shown(config, &view, around)))
+}
+
+/// The job of this id, in whatever queue of the configuration.
+pub(super) async fn find(shared: &Shared, config: &Config, id: &str) -> Result<Standing, Problem> {
     let id = JobId::parse(id).map_err(|_| unknown())?;
     let queues: Vec<QueueName> = config.queues.keys().cloned().collect();
     let view = shared.parts.broker.store.job(&id, &queues).await.map_err(|error| Problem::of_read(&error))?;
-    let view = view.ok_or_else(unknown)?;
-    Ok(json(StatusCode::OK, &shown(config, &view)))
+    view.ok_or_else(unknown)
 }
 
-fn shown<'a>(config: &Config, view: &'a Standing) -> Shown<'a> {
+pub(super) fn unknown() -> Problem {
+    Problem::new(ProblemKind::NotFound, "no job has this id; ended jobs are deleted after a while")
+}
+
+/// Reads what stands elsewhere, the large arguments among it: when they are asked for, are not that large, or must be
+/// known because the job's history may repeat their secrets.
+async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
+    let of_read = |error| Problem::of_read(&error);
+    let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
+    let mut around = Around { purged: None, cancel: None, has_args: view.job.args_apart.is_none() };
+    if let Some(bytes) = view.job.args_apart {
+        let show = full || bytes <= LARGE;
+        if show || view.history != History::default() {
+            let args = broker.store.args_apart(&queue, &id).await.map_err(of_read)?;
+            around.has_args = show && args.is_some();
+            view.job.args = args.unwrap_or_default();
+        }
+    }
+    if view.place == Place::Purged {
+        around.purged = broker.store.purge_of(&queue, &id).await.map_err(of_read)?;
+    }
+    if view.state() == State::Active {
+        around.cancel = broker.cancel_of(&queue, &id).await.map_err(|error| refusal(broker, &error))?;
+    }
+    Ok(around)
+}
+
+fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -153,7 +227,12 @@ fn shown<'a>(config: &Config, view: &'a Standing) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        args: secrets.args().clone(),
+        parked: view.place == Place::Parked,
+        purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
+        cancel_requested: around.cancel.as_ref().map(ShownRequest::of),
+        priority: job.priority.steps(),
+        args: around.has_args.then(|| secrets.args().clone()),
+        args_bytes: job.args_apart,
         origin: origin(&job.origin),
         enqueued_at: job.enqueued_at.to_string(),
         due: view.due.or(job.due).map(|due| due.to_string()),

@@ -1,26 +1,36 @@
 //! The admin port: one listener for `curl`, browsers, probes, Prometheus and the HTTP API.
 //!
 //! Owns the listening socket, the connections and their bounds, and the way of a request: [`auth`], [`routes`], the
-//! answer. Reads the store, enqueues through the broker, gives orders through [`Control`]; never runs or changes a
+//! answer. Reads the store, enqueues and changes jobs through the broker, gives orders through [`Control`]; never runs a
 //! job itself. Nothing a client does may cost more than its own connection.
 
+mod alter;
 mod answer;
 mod auth;
+mod bulk;
 mod enqueue;
 mod entry;
 mod exposition;
+mod fields;
+mod filter;
 mod health;
 mod job;
+mod nodes;
 mod overview;
+mod page;
+mod pauses;
 mod problem;
+mod queue;
 mod reload;
 mod request;
 mod routes;
 mod server;
 mod stall;
 mod table;
+mod task;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use std::io;
 use std::net::SocketAddr;

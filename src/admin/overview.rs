@@ -5,14 +5,17 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::alter::refusal;
 use super::answer::{Answer, json, page, text};
+use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
 use super::request::Format;
-use super::{Shared, table};
+use super::{Shared, pauses, table};
+use crate::broker::NodeCard;
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::control::Phase;
-use crate::job::Timestamp;
+use crate::job::{NodeId, Timestamp};
 use crate::store::{ForeignList, LinkError, QueueView, Severity};
 
 /// A status answer says "Redis is away" rather than wait longer than this.
@@ -55,12 +58,29 @@ pub(super) struct RedisState {
 pub(super) struct QueueRow<'a> {
     pub(super) queue: &'a str,
     pub(super) concurrency: usize,
+    /// Who has paused the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) paused: Option<ShownRequest>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) paused_tasks: Vec<PausedTask>,
     pub(super) lists: Vec<ListRow<'a>>,
     pub(super) jobs: Option<Jobs>,
-    /// How long the job at the head has been pending; absent when none is.
+    /// How long the first in line has been waiting; absent when there is none.
     pub(super) oldest_wait_seconds: Option<f64>,
     /// Since the queue was first used, over all nodes and restarts.
     totals: Option<Totals>,
+    /// Where its jobs run, when that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<ServedBy>>,
+}
+
+/// A living node that serves the queue.
+#[derive(Debug, Serialize)]
+struct ServedBy {
+    node: String,
+    running: usize,
+    concurrency: usize,
+    draining: bool,
 }
 
 /// A foreign list that the queue reads.
@@ -76,6 +96,8 @@ pub(super) struct ListRow<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Jobs {
     pub(super) pending: u64,
+    /// Those of the pending ones whose task is paused.
+    parked: u64,
     pub(super) active: u64,
     pub(super) scheduled: u64,
     pub(super) retry: u64,
@@ -111,8 +133,32 @@ pub(super) async fn queues(shared: &Shared, config: &Config) -> Result<Answer, P
     struct Body<'a> {
         queues: Vec<QueueRow<'a>>,
     }
+    Ok(json(StatusCode::OK, &Body { queues: queue_rows(shared, config).await? }))
+}
+
+/// The row of every queue, each with the nodes that serve it.
+pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Result<Vec<QueueRow<'a>>, Problem> {
+    let now = clock::now();
     let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    Ok(json(StatusCode::OK, &Body { queues: rows(config, Some(&views)) }))
+    let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
+    let mut rows = rows(config, Some(&views));
+    for row in &mut rows {
+        row.nodes = Some(nodes.iter().filter_map(|(id, card)| served_by(shared, row.queue, id, card, now)).collect());
+    }
+    Ok(rows)
+}
+
+fn served_by(shared: &Shared, queue: &str, id: &NodeId, card: &NodeCard, now: Timestamp) -> Option<ServedBy> {
+    let served = card.queues.iter().find(|served| served.queue.as_str() == queue)?;
+    let broker = &shared.parts.broker;
+    // Of ourselves we know better than what the last heartbeat said.
+    let (running, draining) = if *id == broker.node {
+        (broker.holds(&served.queue), *broker.draining.borrow())
+    } else {
+        (served.running, card.draining)
+    };
+    let concurrency = served.concurrency;
+    (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining })
 }
 
 /// The numbers of every queue of the configuration, in its order.
@@ -141,12 +187,17 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
+/// Whether this node claims nothing, because somebody has told it so.
+fn told_to_drain(shared: &Shared) -> bool {
+    *shared.parts.broker.draining.borrow() && shared.parts.control.phase() == Phase::Running
+}
+
 fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<QueueView>, ReadError>) -> Overview<'a> {
     let error = views.as_ref().err().map(ToString::to_string);
     Overview {
         node: shared.parts.broker.node.as_str(),
         version: shared.parts.version,
-        phase: phase_word(shared.parts.control.phase()),
+        phase: if told_to_drain(shared) { "drained" } else { phase_word(shared.parts.control.phase()) },
         started: shared.started.to_string(),
         uptime_seconds: clock::now().since(shared.started).as_secs(),
         redis: RedisState { up: error.is_none(), error, warnings: warnings(shared) },
@@ -170,19 +221,24 @@ fn rows<'a>(config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>
 fn row<'a>(queue: &'a Queue, view: Option<&QueueView>, now: Timestamp) -> QueueRow<'a> {
     let backlog = |at: usize| view.and_then(|view| view.foreign.get(at)).map(|(_, waiting)| *waiting);
     let lists = queue.lists.iter().enumerate();
+    let (paused, paused_tasks) = view.map(pauses::of).unwrap_or_default();
     QueueRow {
         queue: queue.name.as_str(),
         concurrency: queue.concurrency,
+        paused,
+        paused_tasks,
         lists: lists.map(|(at, (wire, list))| ListRow { wire: wire.as_str(), list, backlog: backlog(at) }).collect(),
         jobs: view.map(jobs),
         oldest_wait_seconds: view.and_then(|view| view.oldest_pending).map(|at| now.since(at).as_secs_f64()),
         totals: view.map(totals),
+        nodes: None,
     }
 }
 
 fn jobs(view: &QueueView) -> Jobs {
     Jobs {
         pending: view.pending,
+        parked: view.parked,
         active: view.active,
         scheduled: view.scheduled,
         retry: view.retry,

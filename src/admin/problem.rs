@@ -7,6 +7,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::answer::{Answer, json_of};
+use crate::job::State;
 use crate::store::{LinkError, Refusal, Report, size};
 
 /// When to ask again for what cannot be done now.
@@ -24,6 +25,8 @@ pub(super) enum ProblemKind {
     MethodNotAllowed,
     SlowBody,
     IdExists,
+    /// The job or queue stands otherwise than the request needs.
+    Unfit,
     TooLarge,
     /// The request was understood and cannot be done as it stands; `errors` says where.
     Invalid,
@@ -42,6 +45,8 @@ pub(super) struct Problem {
     /// What the client is told.
     detail: String,
     errors: Vec<FieldError>,
+    /// Where the job stands that the request does not fit.
+    state: Option<State>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What the log is told, when that is more than the client's business.
     pub(super) log: Option<String>,
@@ -50,12 +55,12 @@ pub(super) struct Problem {
 /// One thing that is wrong with the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct FieldError {
-    /// A JSON pointer (RFC 6901) into the request's body; empty for the whole.
+    /// A JSON pointer (RFC 6901) into the request's body, empty for the whole; `?name` for a field of the query.
     pub(super) pointer: String,
     pub(super) detail: String,
 }
 
-/// The body: `{"type", "title", "status", "detail", "errors"?}`.
+/// The body: `{"type", "title", "status", "detail", "errors"?, "state"?}`.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -64,6 +69,8 @@ struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
 }
 
 impl ProblemKind {
@@ -79,6 +86,7 @@ impl ProblemKind {
             }
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not come in time"),
             Self::IdExists => (StatusCode::CONFLICT, "id-exists", "a job of this id exists"),
+            Self::Unfit => (StatusCode::CONFLICT, "unfit", "this does not fit the state it is in"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the request cannot be done as it stands"),
             Self::ReloadRefused => {
@@ -97,14 +105,14 @@ impl ProblemKind {
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), log: None }
+        Self { kind, detail: detail.into(), errors: Vec::new(), state: None, headers: Vec::new(), log: None }
     }
 
     /// What is wrong with the body, place by place. At least one.
     pub(super) fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [only] => only.detail.clone(),
-            several => format!("{} things are wrong with the body; none of it was done", several.len()),
+            several => format!("{} things are wrong with the request; none of it was done", several.len()),
         };
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
     }
@@ -173,6 +181,18 @@ impl Problem {
     }
 
     #[must_use]
+    pub(super) fn standing_at(self, state: State) -> Self {
+        Self { state: Some(state), ..self }
+    }
+
+    /// It happened in the middle: this many of so many things were done.
+    #[must_use]
+    pub(super) fn after(self, done: usize, of: usize) -> Self {
+        let detail = format!("{}; {done} of {of} were done before", self.detail);
+        Self { detail, ..self }
+    }
+
+    #[must_use]
     pub(super) fn logged(self, log: impl Into<String>) -> Self {
         Self { log: Some(log.into()), ..self }
     }
@@ -185,6 +205,7 @@ impl Problem {
             status: status.as_u16(),
             detail: &self.detail,
             errors: &self.errors,
+            state: self.state,
         };
         let mut answer = json_of(status, "application/problem+json", &body);
         answer.headers_mut().extend(self.headers);

@@ -77,6 +77,11 @@ pub(super) fn json(body: &[u8]) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| Problem::new(ProblemKind::MalformedJson, error.to_string()))
 }
 
+/// A body that may be left out.
+pub(super) fn json_if_any(body: &[u8]) -> Result<Option<Value>, Problem> {
+    if body.iter().all(u8::is_ascii_whitespace) { Ok(None) } else { json(body).map(Some) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,16 +3,21 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 
+use super::alter::Verb;
 use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
-use super::{Limits, Shared, auth, enqueue, exposition, health, job, overview, reload, request, server};
+use super::{
+    Limits, Shared, alter, auth, bulk, enqueue, exposition, health, job, nodes, overview, page, queue, reload, request,
+    server, task,
+};
+use crate::config::Config;
 
-/// What a path stands for.
+/// What a method does at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Overview,
@@ -20,45 +25,127 @@ enum Route {
     Readyz,
     QueueHealth,
     Metrics,
-    Jobs,
+    Page,
+    Enqueue,
     Job,
+    Alter(Verb),
+    Bulk(Verb),
     Queues,
+    Queue,
+    PatchQueue,
+    PauseQueue(bool),
+    Purge,
+    Undo,
+    Tasks,
+    PauseTask(bool),
+    Nodes,
+    Drain(bool),
     Redis,
     Reload,
 }
 
-/// Every path. `HEAD` is taken wherever `GET` is.
-const PATHS: [(&str, Route, Method); 10] = [
-    ("/", Route::Overview, Method::GET),
-    ("/livez", Route::Livez, Method::GET),
-    ("/readyz", Route::Readyz, Method::GET),
-    ("/health/queues", Route::QueueHealth, Method::GET),
-    ("/metrics", Route::Metrics, Method::GET),
-    ("/api/v1/jobs", Route::Jobs, Method::POST),
-    ("/api/v1/jobs/{id}", Route::Job, Method::GET),
-    ("/api/v1/queues", Route::Queues, Method::GET),
-    ("/api/v1/redis", Route::Redis, Method::GET),
-    ("/api/v1/reload", Route::Reload, Method::POST),
+/// The methods that some path takes. `HEAD` is taken wherever `GET` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+/// A path and what its methods do.
+type Path = (&'static str, &'static [(Take, Route)]);
+
+const PATHS: &[Path] = &[
+    ("/", &[(Take::Get, Route::Overview)]),
+    ("/livez", &[(Take::Get, Route::Livez)]),
+    ("/readyz", &[(Take::Get, Route::Readyz)]),
+    ("/health/queues", &[(Take::Get, Route::QueueHealth)]),
+    ("/metrics", &[(Take::Get, Route::Metrics)]),
+    ("/api/v1/jobs", &[(Take::Get, Route::Page), (Take::Post, Route::Enqueue)]),
+    ("/api/v1/jobs/{id}", &[(Take::Get, Route::Job), (Take::Delete, Route::Alter(Verb::Delete))]),
+    // A job may be called like a verb; it can be looked at and deleted all the same.
+    (
+        "/api/v1/jobs/cancel",
+        &[(Take::Post, Route::Bulk(Verb::Cancel)), (Take::Get, Route::Job), (Take::Delete, Route::Alter(Verb::Delete))],
+    ),
+    (
+        "/api/v1/jobs/retry",
+        &[(Take::Post, Route::Bulk(Verb::Retry)), (Take::Get, Route::Job), (Take::Delete, Route::Alter(Verb::Delete))],
+    ),
+    (
+        "/api/v1/jobs/delete",
+        &[(Take::Post, Route::Bulk(Verb::Delete)), (Take::Get, Route::Job), (Take::Delete, Route::Alter(Verb::Delete))],
+    ),
+    ("/api/v1/jobs/{id}/cancel", &[(Take::Post, Route::Alter(Verb::Cancel))]),
+    ("/api/v1/jobs/{id}/retry", &[(Take::Post, Route::Alter(Verb::Retry))]),
+    ("/api/v1/jobs/{id}/promote", &[(Take::Post, Route::Alter(Verb::Promote))]),
+    ("/api/v1/queues", &[(Take::Get, Route::Queues)]),
+    ("/api/v1/queues/{queue}", &[(Take::Get, Route::Queue), (Take::Patch, Route::PatchQueue)]),
+    ("/api/v1/queues/{queue}/pause", &[(Take::Post, Route::PauseQueue(true))]),
+    ("/api/v1/queues/{queue}/resume", &[(Take::Post, Route::PauseQueue(false))]),
+    ("/api/v1/queues/{queue}/purge", &[(Take::Post, Route::Purge)]),
+    ("/api/v1/queues/{queue}/purges/{purge}/undo", &[(Take::Post, Route::Undo)]),
+    ("/api/v1/tasks", &[(Take::Get, Route::Tasks)]),
+    ("/api/v1/tasks/{task}/pause", &[(Take::Post, Route::PauseTask(true))]),
+    ("/api/v1/tasks/{task}/resume", &[(Take::Post, Route::PauseTask(false))]),
+    ("/api/v1/nodes", &[(Take::Get, Route::Nodes)]),
+    ("/api/v1/nodes/{node}/drain", &[(Take::Post, Route::Drain(true))]),
+    ("/api/v1/nodes/{node}/resume", &[(Take::Post, Route::Drain(false))]),
+    ("/api/v1/redis", &[(Take::Get, Route::Redis)]),
+    ("/api/v1/reload", &[(Take::Post, Route::Reload)]),
 ];
 
 /// The paths, ready to be looked up.
 #[derive(Debug)]
-pub(super) struct Routes(matchit::Router<(Route, Method)>);
+pub(super) struct Routes(matchit::Router<&'static [(Take, Route)]>);
+
+/// A path that exists.
+#[derive(Debug)]
+struct Place {
+    methods: &'static [(Take, Route)],
+    /// What the path names: an id, a queue, a queue and a purge. The last segment of a path that names nothing.
+    names: Vec<String>,
+}
+
+impl Take {
+    fn of(method: &Method) -> Option<Self> {
+        match *method {
+            Method::GET | Method::HEAD => Some(Self::Get),
+            Method::POST => Some(Self::Post),
+            Method::PATCH => Some(Self::Patch),
+            Method::DELETE => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
 
 impl Routes {
     pub(super) fn new() -> Self {
         let mut router = matchit::Router::new();
-        for (path, route, method) in PATHS {
-            router.insert(path, (route, method)).expect("the paths are distinct");
+        for (path, methods) in PATHS {
+            router.insert(*path, *methods).expect("the paths are distinct");
         }
         Self(router)
     }
 
-    /// What stands at a path, and the id in it if there is one.
-    fn find<'r>(&'r self, path: &str) -> Option<(Route, &'r Method, String)> {
+    fn find(&self, path: &str) -> Option<Place> {
         let found = self.0.at(path).ok()?;
-        let (route, method) = found.value;
-        Some((*route, method, percent_decoded(found.params.get("id").unwrap_or_default())?))
+        let mut names: Vec<String> =
+            found.params.iter().map(|(_, name)| percent_decoded(name)).collect::<Option<_>>()?;
+        if names.is_empty() {
+            names.push(percent_decoded(path.rsplit('/').next().unwrap_or_default())?);
+        }
+        Some(Place { methods: found.value, names })
     }
 }
 
@@ -87,36 +174,68 @@ pub(super) async fn answer(shared: &Shared, limits: &Limits, request: Request<In
 async fn respond(shared: &Shared, limits: &Limits, head: &Parts, body: Incoming) -> Result<Answer, Problem> {
     let config = shared.parts.config.load_full();
     let found = shared.routes.find(head.uri.path());
+    let route = found.as_ref().map(|place| route(&head.method, place.methods));
     // Probes ask without credentials and by any name; they learn nothing but whether we work.
-    if !matches!(found, Some((Route::Livez | Route::Readyz, ..))) {
+    if !matches!(route, Some(Ok(Route::Livez | Route::Readyz))) {
         auth::check(head, config.admin.token.as_ref(), shared.local)?;
     }
-    let Some((route, method, id)) = found else { return Err(unknown_path(head.uri.path())) };
-    check_method(&head.method, method)?;
+    let (Some(Place { names, .. }), Some(route)) = (found, route) else {
+        return Err(unknown_path(head.uri.path()));
+    };
+    let route = route?;
+    let body = match head.method {
+        Method::GET | Method::HEAD => Bytes::new(),
+        _ => request::body(body, config.admin.max_body, limits.body).await?,
+    };
+    perform(shared, &config, route, &names, head, &body).await
+}
+
+async fn perform(
+    shared: &Shared,
+    config: &Config,
+    route: Route,
+    names: &[String],
+    head: &Parts,
+    body: &[u8],
+) -> Result<Answer, Problem> {
+    let format = || request::Format::of(&head.headers);
+    let given = || request::json_if_any(body);
+    let (query, name) = (head.uri.query(), names[0].as_str());
     match route {
-        Route::Overview => overview::answer(shared, &config, request::Format::of(&head.headers)).await,
+        Route::Overview => overview::answer(shared, config, format()).await,
         Route::Livez => Ok(health::livez()),
-        Route::Readyz => Ok(health::readyz(shared, request::Format::of(&head.headers)).await),
-        Route::QueueHealth => Ok(health::queues(shared, &config).await),
-        Route::Metrics => exposition::answer(shared, &config).await,
-        Route::Jobs => {
-            let body = request::body(body, config.admin.max_body, limits.body).await?;
-            enqueue::answer(&shared.parts.broker, &config, &request::json(&body)?).await
-        }
-        Route::Job => job::answer(shared, &config, &id).await,
-        Route::Queues => overview::queues(shared, &config).await,
+        Route::Readyz => Ok(health::readyz(shared, format()).await),
+        Route::QueueHealth => Ok(health::queues(shared, config).await),
+        Route::Metrics => exposition::answer(shared, config).await,
+        Route::Page => page::answer(shared, config, query).await,
+        Route::Enqueue => enqueue::answer(&shared.parts.broker, config, &request::json(body)?).await,
+        Route::Job => job::answer(shared, config, name, query).await,
+        Route::Alter(verb) => alter::answer(shared, config, verb, name, head, given()?.as_ref()).await,
+        Route::Bulk(verb) => bulk::answer(shared, config, verb, head, given()?.as_ref()).await,
+        Route::Queues => overview::queues(shared, config).await,
+        Route::Queue => queue::answer(shared, config, name).await,
+        Route::PatchQueue => queue::patch(shared, config, name, head, given()?.as_ref()).await,
+        Route::PauseQueue(paused) => queue::pause(shared, config, name, paused, head, given()?.as_ref()).await,
+        Route::Purge => queue::purge(shared, config, name, head, given()?.as_ref()).await,
+        Route::Undo => queue::undo(shared, config, name, names.get(1).map_or("", String::as_str)).await,
+        Route::Tasks => task::answer(shared, config).await,
+        Route::PauseTask(paused) => task::pause(shared, config, name, paused, head, given()?.as_ref()).await,
+        Route::Nodes => nodes::answer(shared).await,
+        Route::Drain(drain) => nodes::tell(shared, name, drain).await,
         Route::Redis => Ok(server::answer(shared).await),
         Route::Reload => reload::answer(&shared.parts.control).await,
     }
 }
 
-fn check_method(given: &Method, taken: &Method) -> Result<(), Problem> {
-    if given == taken || (given == Method::HEAD && taken == Method::GET) {
-        return Ok(());
+fn route(given: &Method, methods: &[(Take, Route)]) -> Result<Route, Problem> {
+    let taken = Take::of(given).and_then(|given| methods.iter().find(|(take, _)| *take == given));
+    if let Some((_, route)) = taken {
+        return Ok(*route);
     }
-    let allow = if taken == Method::GET { "GET, HEAD" } else { "POST" };
+    let allow = methods.iter().map(|(take, _)| take.words()).collect::<Vec<_>>().join(", ");
     let detail = format!("this path takes {allow}, not {given}");
-    Err(Problem::new(ProblemKind::MethodNotAllowed, detail).with(header::ALLOW, HeaderValue::from_static(allow)))
+    let header = HeaderValue::from_str(&allow).expect("names of methods are header values");
+    Err(Problem::new(ProblemKind::MethodNotAllowed, detail).with(header::ALLOW, header))
 }
 
 fn unknown_path(path: &str) -> Problem {
@@ -137,8 +256,8 @@ fn report(head: &Parts, problem: &Problem) {
     }
 }
 
-/// A path segment as it was meant: `a%2Fb` is `a/b`. `None` when it is no text.
-fn percent_decoded(segment: &str) -> Option<String> {
+/// A segment of a path, or a part of a query, as it was meant: `a%2Fb` is `a/b`. `None` when it is no text.
+pub(super) fn percent_decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -164,7 +283,7 @@ mod tests {
     #[test]
     fn an_id_in_a_path_is_decoded() {
         let routes = Routes::new();
-        let id = |path: &str| routes.find(path).map(|(_, _, id)| id);
+        let id = |path: &str| routes.find(path).map(|place| place.names[0].clone());
         assert_eq!(id("/api/v1/jobs/cron:x:1").as_deref(), Some("cron:x:1"));
         assert_eq!(id("/api/v1/jobs/a%2Fb%20%C3%A9").as_deref(), Some("a/b é"));
         assert_eq!(id("/api/v1/jobs/100%").as_deref(), Some("100%"));

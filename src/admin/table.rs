@@ -8,9 +8,12 @@ use minijinja::{Environment, context};
 
 use super::overview::{Overview, QueueRow};
 
-const HEADINGS: [&str; 10] = [
+/// The cells of a line.
+const COLUMNS: usize = 11;
+const HEADINGS: [&str; COLUMNS] = [
     "QUEUE",
     "WIRES",
+    "STATE",
     "PENDING",
     "ACTIVE",
     "SCHEDULED",
@@ -21,18 +24,18 @@ const HEADINGS: [&str; 10] = [
     "FOREIGN BACKLOG",
 ];
 /// The first columns hold names and stand on the left, the others numbers.
-const NAMES: usize = 2;
+const NAMES: usize = 3;
 /// What stands for a number that Redis did not give.
 const UNKNOWN: &str = "?";
 const PAGE: &str = include_str!("overview.html");
 
 /// For a terminal. Ends with a newline.
 pub(super) fn text(overview: &Overview<'_>) -> String {
-    let rows: Vec<[String; 10]> = overview.queues.iter().map(|row| cells(row, overview.redis.up)).collect();
+    let rows: Vec<[String; COLUMNS]> = overview.queues.iter().map(|row| cells(row, overview.redis.up)).collect();
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([HEADINGS[column].len()]).max().unwrap_or_default()
     };
-    let widths: [usize; 10] = std::array::from_fn(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut out = String::new();
     line(&mut out, &HEADINGS, &widths);
     for row in &rows {
@@ -53,7 +56,7 @@ pub(super) fn text(overview: &Overview<'_>) -> String {
 /// # Errors
 /// When the page's template does not fit its values, which the tests rule out.
 pub(super) fn html(overview: &Overview<'_>) -> Result<String, minijinja::Error> {
-    let rows: Vec<[String; 10]> = overview.queues.iter().map(|row| cells(row, overview.redis.up)).collect();
+    let rows: Vec<[String; COLUMNS]> = overview.queues.iter().map(|row| cells(row, overview.redis.up)).collect();
     // The name ends in .html, so everything that is filled in is escaped.
     Environment::new().render_named_str(
         "overview.html",
@@ -67,7 +70,7 @@ pub(super) fn html(overview: &Overview<'_>) -> Result<String, minijinja::Error> 
     )
 }
 
-fn line(out: &mut String, cells: &[&str; 10], widths: &[usize; 10]) {
+fn line(out: &mut String, cells: &[&str; COLUMNS], widths: &[usize; COLUMNS]) {
     let start = out.len();
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let gap = if column == 0 { "" } else { "  " };
@@ -78,7 +81,7 @@ fn line(out: &mut String, cells: &[&str; 10], widths: &[usize; 10]) {
     out.push('\n');
 }
 
-fn cells(row: &QueueRow<'_>, known: bool) -> [String; 10] {
+fn cells(row: &QueueRow<'_>, known: bool) -> [String; COLUMNS] {
     let number = |value: Option<u64>| value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string());
     let jobs = row.jobs;
     let wires: BTreeSet<&str> = row.lists.iter().map(|list| list.wire).collect();
@@ -91,6 +94,7 @@ fn cells(row: &QueueRow<'_>, known: bool) -> [String; 10] {
     [
         row.queue.to_owned(),
         wires,
+        state(row, known),
         number(jobs.map(|jobs| jobs.pending)),
         number(jobs.map(|jobs| jobs.active)),
         number(jobs.map(|jobs| jobs.scheduled)),
@@ -100,6 +104,17 @@ fn cells(row: &QueueRow<'_>, known: bool) -> [String; 10] {
         oldest,
         if row.lists.is_empty() { "-".to_owned() } else { number(row.backlog()) },
     ]
+}
+
+/// What is held back in a queue.
+fn state(row: &QueueRow<'_>, known: bool) -> String {
+    match (&row.paused, row.paused_tasks.len()) {
+        _ if !known => UNKNOWN.to_owned(),
+        (Some(_), _) => "paused".to_owned(),
+        (None, 0) => "open".to_owned(),
+        (None, 1) => "1 task paused".to_owned(),
+        (None, tasks) => format!("{tasks} tasks paused"),
+    }
 }
 
 fn facts(overview: &Overview<'_>) -> Vec<(&'static str, String)> {

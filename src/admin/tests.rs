@@ -1,11 +1,15 @@
 //! The admin port over real TCP, with a real Redis behind it.
 
 mod access;
+mod bulk;
 mod jobs;
 mod limits;
 mod openmetrics;
 mod outage;
+mod pages;
+mod queues;
 mod status;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +22,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::broker::SCRIPTS;
+use crate::broker::{Claim, Settled, Settlement, scripts};
 use crate::config::{NamePattern, Param, ParamType, Queue, Retention, Secret, Task};
 use crate::control::{Order, Phase};
-use crate::job::{Backoff, NodeId, QueueName, RetryPolicy, TaskName, Wire};
+use crate::job::{AttemptFacts, Backoff, NodeId, Outcome, QueueName, RetryPolicy, TaskName, Wire, decide};
 use crate::store::Store;
 use crate::testing::fixture;
 use crate::testing::redis::RedisServer;
 
 /// Longest wait for anything that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A task of the queue `emails`.
+const MAIL: &str = "send_welcome_email";
+/// A task of the queue `notifications`.
+const CLEANUP: &str = "cleanup_old_notifications";
 
 /// A served admin port with everything behind it.
 struct Port {
@@ -59,7 +68,7 @@ impl Port {
         let mut limits = Limits::default();
         change(&mut config, &mut limits);
         // Longer than anyone waits for a status: its own bound is what counts there.
-        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), SCRIPTS).expect("a store");
+        let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(6), scripts()).expect("a store");
         let node = NodeId::parse("vps-1-test").expect("a node id");
         let (broker, _owed) = Broker::new(Arc::new(store), node, Duration::from_secs(15));
         let (broker, (control, orders)) = (Arc::new(broker), Control::new());
@@ -88,6 +97,21 @@ impl Port {
 
     async fn post(&self, path: &str, body: &Value) -> Reply {
         self.ask("POST", path, &[], &body.to_string()).await
+    }
+
+    /// Puts a job in, under this id.
+    async fn put(&self, task: &str, id: &str) {
+        let job = serde_json::json!({"task": task, "id": id, "args": if task == MAIL { vec!["a@b.c", "Ann"] } else { vec![] }});
+        assert_eq!(self.post("/api/v1/jobs", &job).await.status, 201);
+    }
+
+    async fn state(&self, id: &str) -> String {
+        let shown = self.get(&format!("/api/v1/jobs/{id}")).await;
+        if shown.status == 404 {
+            "none".to_owned()
+        } else {
+            shown.json()["state"].as_str().expect("a state").to_owned()
+        }
     }
 
     /// One request on a connection of its own; `Host` is added unless it is given.
@@ -155,6 +179,36 @@ async fn read_all(stream: &mut TcpStream) -> String {
     };
     tokio::time::timeout(DEADLINE, reading).await.expect("the connection ends");
     String::from_utf8(bytes).expect("text")
+}
+
+/// Claims up to `most` jobs of the queue, some minutes from now.
+async fn claim_many(port: &Port, queue: &Queue, most: usize, minutes: u64) -> Vec<Claim> {
+    let now = clock::now().after(Duration::from_secs(60 * minutes));
+    let exchange = port.broker.exchange(queue, vec![], true, most, now).await;
+    exchange.claims.expect("Redis is up").0
+}
+
+/// Claims the one job of the queue that waits, some minutes from now.
+async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
+    claim_many(port, queue, 1, minutes).await.pop().expect("a job is pending")
+}
+
+/// Settles an attempt of this outcome.
+async fn settle(port: &Port, queue: &Queue, claim: Claim, outcome: Outcome, limit: u32) {
+    let backoff = Backoff::Fixed { delay: Duration::ZERO };
+    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0, span: None, never: Vec::new() };
+    let facts = AttemptFacts {
+        node: &port.broker.node,
+        attempt: claim.history.next_attempt(),
+        started: claim.started,
+        now: claim.started.after(Duration::from_millis(1500)),
+        retry: &retry,
+        crash_limit: 3,
+        random: 0.5,
+    };
+    let decision = decide(&facts, claim.history.clone(), outcome);
+    let exchange = port.broker.exchange(queue, vec![Settlement { claim, decision }], false, 0, clock::now()).await;
+    assert_eq!(exchange.settled.expect("Redis is up"), [Settled::Applied]);
 }
 
 fn name(text: &str) -> QueueName {

@@ -87,6 +87,8 @@ impl Broker {
         want: usize,
         now: Timestamp,
     ) -> Exchange {
+        #[cfg(debug_assertions)]
+        let settlements = super::sabotage::hold_back(settlements, want);
         let keys = self.keys(&queue.name);
         let mut pipeline = Pipeline::new();
         if let Err(error) = self.add_settles(&mut pipeline, &keys, queue, &settlements) {
@@ -141,6 +143,8 @@ impl Broker {
         let (mut claims, line) = self.read_claims(queue, reply, now)?;
         // If this fails the claims are dropped, and given back by the next sweep.
         self.fetch_large(queue, &mut claims).await?;
+        #[cfg(debug_assertions)]
+        self.mark(queue, &claims).await;
         Ok((claims, line))
     }
 

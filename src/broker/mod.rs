@@ -21,6 +21,8 @@ mod outbox;
 mod pause;
 mod place;
 mod purge;
+#[cfg(debug_assertions)]
+mod sabotage;
 mod script;
 mod sweep;
 #[cfg(test)]
@@ -41,7 +43,7 @@ pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Guard, OwedJob, OwedReceiver};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
-pub(crate) use script::SCRIPTS;
+pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Watch};
 

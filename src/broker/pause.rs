@@ -37,6 +37,14 @@ impl Paused {
     }
 }
 
+impl Pause {
+    /// Reads one field of the `pauses` hash.
+    pub(crate) fn parse(field: &str, note: &str) -> Option<Self> {
+        let paused = if field.is_empty() { Paused::Queue } else { Paused::Task(TaskName::parse(field).ok()?) };
+        Some(Self { paused, request: serde_json::from_str(note).ok()? })
+    }
+}
+
 impl Broker {
     /// Pauses a queue or a task. A pause that is in force gets the new words.
     ///
@@ -74,10 +82,4 @@ impl Broker {
         let pauses = self.watch.read_hash(changed, &self.keys(queue).pauses).await?;
         Ok(pauses.iter().any(|(field, _)| field == Paused::Queue.field()))
     }
-}
-
-/// Reads one field of the `pauses` hash.
-pub(crate) fn read(field: &str, note: &str) -> Option<Pause> {
-    let paused = if field.is_empty() { Paused::Queue } else { Paused::Task(TaskName::parse(field).ok()?) };
-    Some(Pause { paused, request: serde_json::from_str(note).ok()? })
 }

@@ -17,9 +17,6 @@ const UNDO: Duration = Duration::from_secs(30 * 60);
 /// Jobs put back or deleted by one step.
 const STEP: usize = 1000;
 
-/// The name, among the keys of a purge, of the hash that lists the others.
-const MANIFEST: &str = "manifest";
-
 /// What a purge took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Purge {
@@ -64,8 +61,7 @@ impl Broker {
         let keys = self.keys(queue);
         let (id, until) = (purge_id(), now.after(UNDO));
         let waiting = waiting(&keys, lists);
-        let mut touched =
-            vec![keys.trash.clone(), keys.trash_of(&id, MANIFEST), keys.pending.clone(), keys.parked.clone()];
+        let mut touched = vec![keys.trash.clone(), keys.manifest_of(&id), keys.pending.clone(), keys.parked.clone()];
         touched.extend(waiting.iter().flat_map(|one| [one.key.clone(), keys.trash_of(&id, &one.name)]));
         let mut pipeline = Pipeline::new();
         Script::purge.call(&mut pipeline, &touched.iter().map(String::as_str).collect::<Vec<_>>());
@@ -89,7 +85,7 @@ impl Broker {
     /// [`BrokerError`]: a part may be back; call it again for the rest.
     pub(crate) async fn restore(&self, queue: &QueueName, purge: &str) -> Result<Restored, BrokerError> {
         let keys = self.keys(queue);
-        let manifest = keys.trash_of(purge, MANIFEST);
+        let manifest = keys.manifest_of(purge);
         let mut restored = 0;
         loop {
             let mut pipeline = Pipeline::new();
@@ -119,7 +115,7 @@ impl Broker {
         let unexpected = |_| BrokerError::Answer { script: "ZRANGEBYSCORE", expected: "purges" };
         let over: Vec<String> = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
         for purge in over {
-            let manifest = keys.trash_of(&purge, MANIFEST);
+            let manifest = keys.manifest_of(&purge);
             loop {
                 let mut pipeline = Pipeline::new();
                 let records = [&keys.jobs, &keys.history, &keys.large];

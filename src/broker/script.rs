@@ -14,8 +14,8 @@ macro_rules! scripts {
         #[expect(non_camel_case_types, reason = "the variants are the names of the files")]
         pub(super) enum Script { $($name),* }
 
-        /// The source of every script, for [`crate::store::Store::new`].
-        pub(crate) const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+        /// The source of every script.
+        pub(super) const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
@@ -26,9 +26,19 @@ scripts!(
     retire, settle, shrink, take,
 );
 
+#[cfg(not(debug_assertions))]
+static LOADED: LazyLock<Vec<&str>> = LazyLock::new(|| SCRIPTS.to_vec());
+#[cfg(debug_assertions)]
+static LOADED: LazyLock<Vec<&str>> = LazyLock::new(|| super::sabotage::scripts(SCRIPTS));
+
+/// The scripts as Redis gets them, for [`crate::store::Store::new`].
+pub(crate) fn scripts() -> &'static [&'static str] {
+    &LOADED
+}
+
 /// The SHA-1 of each script, by which Redis knows it once it is loaded.
 static HASHES: LazyLock<Vec<String>> =
-    LazyLock::new(|| SCRIPTS.iter().map(|source| redis::Script::new(source).get_hash().to_owned()).collect());
+    LazyLock::new(|| scripts().iter().map(|source| redis::Script::new(source).get_hash().to_owned()).collect());
 
 impl Script {
     pub(super) fn name(self) -> &'static str {

@@ -1,5 +1,7 @@
 //! Signs of life, and what the dead left behind.
 
+use std::time::Duration;
+
 use redis::{FromRedisValue, Pipeline, Value};
 use serde_json::Value as Json;
 
@@ -9,7 +11,7 @@ use super::{Broker, BrokerError, Claim};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{Cause, End, History, JobId, Mishap, MishapKind, NodeId, QueueName, State, Timestamp};
-use crate::store::{QueueKeys, accepted};
+use crate::store::{ActiveView, QueueKeys, accepted};
 
 /// What a heartbeat learned about one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,22 @@ pub(crate) struct Survey {
     pub inflight: u64,
     /// Answers owed to foreign producers.
     pub owed: u64,
+    /// Since when some node's heartbeats have come without a gap.
+    pub unbroken_since: Timestamp,
+}
+
+impl Survey {
+    /// Leases that ended by this time are over: their nodes had a whole lease's time to renew them while Redis could be
+    /// reached. Until that is known, only those that were ended on purpose (at 0) are.
+    pub(crate) fn expired_before(&self, lease: Duration, now: Timestamp) -> Timestamp {
+        if now.since(self.unbroken_since) >= lease { now } else { Timestamp::from_millis(0) }
+    }
+
+    /// How long from now the earliest lease may be over.
+    pub(crate) fn next_end(&self, lease: Duration, now: Timestamp) -> Option<Duration> {
+        let end = self.earliest_lease?;
+        Some(end.max(self.unbroken_since.after(lease)).since(now))
+    }
 }
 
 /// A claim that this node has come by in a sweep, and why its former attempt is over, in words.
@@ -69,21 +87,25 @@ impl Broker {
             return Ok(Vec::new());
         }
         let keys: Vec<_> = queues.iter().map(|queue| self.keys(queue)).collect();
-        let touched: Vec<&str> = keys.iter().flat_map(|k| [&*k.leases, &*k.active, &*k.inflight, &*k.outbox]).collect();
+        let of = |k: &'_ QueueKeys| [&k.leases, &k.active, &k.inflight, &k.outbox, &k.counters].map(String::clone);
+        let touched: Vec<String> = keys.iter().flat_map(of).collect();
         let mut pipeline = Pipeline::new();
-        Script::heartbeat.call(&mut pipeline, &touched);
+        Script::heartbeat.call(&mut pipeline, &touched.iter().map(String::as_str).collect::<Vec<_>>());
         pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis());
+        // A beat comes every third of a lease; half a lease without any is a gap.
+        pipeline.arg(now.as_millis()).arg((self.lease / 2).as_millis().to_string());
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let flat: Vec<String> = Script::heartbeat.reply(reply, "numbers")?;
         let surveys: Vec<Survey> = queues
             .iter()
-            .zip(flat.chunks_exact(4))
+            .zip(flat.chunks_exact(5))
             .map(|(queue, found)| Survey {
                 queue: queue.clone(),
                 earliest_lease: found[0].parse().ok().map(Timestamp::from_millis),
                 active: found[1].parse().unwrap_or(0),
                 inflight: found[2].parse().unwrap_or(0),
                 owed: found[3].parse().unwrap_or(0),
+                unbroken_since: found[4].parse().map_or(now, Timestamp::from_millis),
             })
             .collect();
         self.surveys.send_replace(surveys.clone());
@@ -121,11 +143,10 @@ impl Broker {
             }
         }
         // What is in `swept` is held from here on: if the rest fails, it is dropped, and found by the next sweep.
-        self.lost_answers(queue, &mine, now, &mut swept, &mut unreadable).await?;
-        // As many at a time as a script may take apart.
-        for some in unreadable.chunks(BURY) {
-            self.bury(queue, some, now).await?;
-        }
+        // Young ones are left alone: their answer may still be on its way, for no longer than the deadline of a call.
+        let old = now.before(2 * self.store.link.timeout());
+        self.lost_answers(queue, &mine, old, &mut swept, &mut unreadable).await?;
+        self.bury(queue, &unreadable, now).await?;
         Ok(swept)
     }
 
@@ -143,17 +164,15 @@ impl Broker {
         format!("the node {node}, which ran it for up to {ran} s, {silent}")
     }
 
-    /// Claims that Redis says are ours and that this process does not know. Young ones are left alone: their answer
-    /// may still be on its way, for no longer than the deadline of a call.
+    /// Claims that Redis says are ours and that this process does not know, of those made before `old`.
     async fn lost_answers(
         &self,
         queue: &QueueName,
         mine: &[Vec<u8>],
-        now: Timestamp,
+        old: Timestamp,
         swept: &mut Vec<Swept>,
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<(), BrokerError> {
-        let old = now.before(2 * self.store.link.timeout());
         let lost: Vec<(&[u8], &[u8], Timestamp)> = mine
             .chunks_exact(3)
             .filter_map(|own| Some((&*own[0], &*own[1], number(&own[1])?, Timestamp::from_millis(number(&own[2])?))))
@@ -194,6 +213,14 @@ impl Broker {
 
     /// Ends jobs whose record cannot be read: dead, with the reason. The record stays as it is, for whoever can read it.
     async fn bury(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
+        // As many at a time as a script may take apart.
+        for some in unreadable.chunks(BURY) {
+            self.bury_some(queue, some, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn bury_some(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         call_settle(&mut pipeline, &self.keys(queue), KEEP_ALL, KEEP_ALL);
         for Unreadable { id, token, started, error } in unreadable {
@@ -218,6 +245,29 @@ impl Broker {
         }
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
+    }
+
+    /// Claims of this node that it does not know of, however young: for a node that waits for no answer any more.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: they are taken over when the lease has ended.
+    pub(crate) async fn leftovers(&self, queue: &QueueName, now: Timestamp) -> Result<Vec<Swept>, BrokerError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hgetall(self.keys(queue).active);
+        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        let unexpected = |_| BrokerError::Answer { script: "HGETALL", expected: "who runs what" };
+        let active: Vec<(Vec<u8>, String)> = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
+        let mut mine = Vec::new();
+        for (id, holder) in active {
+            let view = ActiveView::parse(&holder).filter(|view| view.node == self.node);
+            if let Some(ActiveView { token, started, .. }) = view {
+                mine.extend([id, token.to_string().into_bytes(), started.as_millis().to_string().into_bytes()]);
+            }
+        }
+        let (mut swept, mut unreadable) = (Vec::new(), Vec::new());
+        self.lost_answers(queue, &mine, Timestamp::from_millis(u64::MAX), &mut swept, &mut unreadable).await?;
+        self.bury(queue, &unreadable, now).await?;
+        Ok(swept)
     }
 
     /// Ends the leases of a node that is known to be dead or is this one, about to leave.

@@ -79,6 +79,35 @@ pub(crate) enum ParamType {
     Any,
 }
 
+impl ParamType {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::String,
+        Self::Email,
+        Self::Int,
+        Self::Number,
+        Self::Bool,
+        Self::Object,
+        Self::Array,
+        Self::Id,
+        Self::Any,
+    ];
+
+    /// As it stands in `params`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Email => "email",
+            Self::Int => "int",
+            Self::Number => "number",
+            Self::Bool => "bool",
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::Id => "id",
+            Self::Any => "any",
+        }
+    }
+}
+
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {

@@ -116,6 +116,9 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Scheduled, Self::Pending, Self::Active, Self::Retry, Self::Completed, Self::Dead, Self::Cancelled];
+
     pub(crate) fn has_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Dead | Self::Cancelled)
     }

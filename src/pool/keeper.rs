@@ -133,16 +133,18 @@ impl Keeper {
         let surveys = self.broker.heartbeat(&names, now).await?;
         self.present(&queues, now).await;
         rounds.beat(jumped, lease);
-        let expired_before = rounds.expired_before(now);
         let sweep_all = rounds.sweep_is_due(lease);
         for (kept, survey) in queues.iter().zip(&surveys) {
+            let expired_before = survey.expired_before(lease, now);
             if sweep_is_due(survey, sweep_all, expired_before)
                 && let Err(error) = self.sweep(kept, expired_before, now).await
             {
                 tracing::warn!(queue = %kept.queue.name, "taking over what dead nodes left failed: {error}");
             }
         }
-        Ok(rounds.next_end(&surveys, now))
+        // Just after the end of a lease is early enough, and surely after it.
+        let ends = surveys.iter().filter_map(|survey| survey.next_end(lease, now));
+        Ok(ends.min().map_or(Duration::MAX, |next| next.max(MARGIN) + MARGIN))
     }
 
     /// Puts this node on the list of nodes, and does what it was told.
@@ -216,31 +218,23 @@ fn sweep_is_due(survey: &Survey, regular: bool, expired_before: Timestamp) -> bo
 #[derive(Debug)]
 struct Rounds {
     last_beat: Option<Instant>,
-    /// Until then other nodes may only be silent because Redis was: their leases are not held against them.
-    grace: Instant,
     next_sweep: Instant,
 }
 
 impl Rounds {
     fn new() -> Self {
         let now = Instant::now();
-        Self { last_beat: None, grace: now, next_sweep: now }
+        Self { last_beat: None, next_sweep: now }
     }
 
-    /// A heartbeat got through. After a silence of our own, a jump of the clock, or at the start, every living node gets
-    /// the time of one lease to show itself again before it is taken for dead.
+    /// A heartbeat got through. After a silence of our own or a jump of the clock, an answer may have been lost: the sweep
+    /// comes at once.
     fn beat(&mut self, jumped: bool, lease: Duration) {
         let now = Instant::now();
         if jumped || self.last_beat.is_none_or(|last| now - last > lease / 2 + lease / 3) {
-            self.grace = now + lease;
             self.next_sweep = now;
         }
         self.last_beat = Some(now);
-    }
-
-    /// Leases that ended by this time are over. During the grace only those that were ended on purpose (at 0).
-    fn expired_before(&self, now: Timestamp) -> Timestamp {
-        if Instant::now() < self.grace { Timestamp::from_millis(0) } else { now }
     }
 
     /// Whether the time has come; if so, it is set to come again.
@@ -252,21 +246,12 @@ impl Rounds {
         }
         due
     }
-
-    /// Until the earliest other lease may be over.
-    fn next_end(&self, surveys: &[Survey], now: Timestamp) -> Duration {
-        let Some(earliest) = surveys.iter().filter_map(|survey| survey.earliest_lease).min() else {
-            return Duration::MAX;
-        };
-        let grace = self.grace.saturating_duration_since(Instant::now());
-        earliest.since(now).max(grace).max(MARGIN) + MARGIN
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::SCRIPTS;
+    use crate::broker::scripts;
     use crate::store::Store;
     use crate::testing::fixture;
     use crate::testing::redis::RedisServer;
@@ -277,51 +262,38 @@ mod tests {
         Timestamp::from_millis(1_000_000 + seconds * 1000)
     }
 
-    fn survey(earliest_lease: Option<Timestamp>) -> Survey {
+    fn survey(earliest_lease: Option<Timestamp>, unbroken_since: Timestamp) -> Survey {
         let queue = QueueName::parse("emails").expect("a valid name");
-        Survey { queue, earliest_lease, active: 1, inflight: 0, owed: 0 }
+        Survey { queue, earliest_lease, active: 1, inflight: 0, owed: 0, unbroken_since }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_living_node_is_not_reaped_because_redis_was_away() {
-        let mut rounds = Rounds::new();
-        rounds.beat(false, LEASE);
-        tokio::time::advance(Duration::from_secs(20)).await; // Redis was away; the other's lease ran out meanwhile.
-        rounds.beat(false, LEASE);
-        let other = survey(Some(at(16)));
-        assert!(!sweep_is_due(&other, false, rounds.expired_before(at(21))), "it has had no chance to renew");
-        for _ in 0..3 {
-            tokio::time::advance(Duration::from_secs(5)).await;
-            rounds.beat(false, LEASE);
-        }
-        assert!(sweep_is_due(&other, false, rounds.expired_before(at(36))), "it is really dead");
+    fn is_due(survey: &Survey, now: Timestamp) -> bool {
+        sweep_is_due(survey, false, survey.expired_before(LEASE, now))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_jump_of_the_clock_is_not_held_against_anybody() {
-        let mut rounds = Rounds::new();
-        rounds.beat(false, LEASE);
-        tokio::time::advance(Duration::from_secs(16)).await;
-        rounds.beat(false, LEASE);
-        tokio::time::advance(Duration::from_secs(16)).await;
-        rounds.beat(true, LEASE);
-        assert_eq!(rounds.expired_before(at(99)), Timestamp::from_millis(0));
+    #[test]
+    fn a_living_node_is_not_reaped_because_redis_was_away() {
+        // Redis was away from 5 to 25; the other's lease ran out meanwhile.
+        let other = survey(Some(at(20)), at(25));
+        assert!(!is_due(&other, at(26)), "it has had no chance to renew");
+        assert_eq!(other.next_end(LEASE, at(26)), Some(Duration::from_secs(14)), "looked at again when it has had one");
+        assert!(is_due(&other, at(40)), "it is really dead");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_that_was_ended_on_purpose_is_taken_over_at_once() {
-        let mut rounds = Rounds::new();
-        rounds.beat(false, LEASE);
-        assert!(sweep_is_due(&survey(Some(Timestamp::from_millis(0))), false, rounds.expired_before(at(0))));
+    #[test]
+    fn a_node_that_has_just_started_reaps_where_others_were_heard_all_the_time() {
+        assert!(is_due(&survey(Some(at(20)), at(0)), at(21)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_next_round_waits_for_the_end_of_the_earliest_lease() {
-        let mut rounds = Rounds::new();
-        rounds.beat(false, LEASE);
-        tokio::time::advance(Duration::from_secs(10)).await;
-        let next = rounds.next_end(&[survey(Some(at(20))), survey(None)], at(10));
-        assert_eq!(next, Duration::from_secs(10) + MARGIN);
+    #[test]
+    fn a_lease_that_was_ended_on_purpose_is_taken_over_at_once() {
+        assert!(is_due(&survey(Some(Timestamp::from_millis(0)), at(0)), at(0)));
+    }
+
+    #[test]
+    fn the_next_round_waits_for_the_end_of_the_earliest_lease() {
+        assert_eq!(survey(Some(at(20)), at(0)).next_end(LEASE, at(10)), Some(Duration::from_secs(10)));
+        assert_eq!(survey(None, at(0)).next_end(LEASE, at(10)), None);
     }
 
     /// While it prunes more than it could in the time of a lease, nobody may take over what it runs.
@@ -333,7 +305,8 @@ mod tests {
             redis.call('HSET', KEYS[2], KEYS[1], '-' .. KEYS[3]) redis.call('ZADD', KEYS[4], 0, 'p')
             return { redis.call('ZSCORE', KEYS[5], 'a') or '', redis.call('TIME') }";
         let redis = RedisServer::start();
-        let store = Arc::new(Store::new(&redis.url(), "jobsd", Duration::from_secs(5), SCRIPTS).expect("a valid URL"));
+        let store =
+            Arc::new(Store::new(&redis.url(), "jobsd", Duration::from_secs(5), scripts()).expect("a valid URL"));
         let node = NodeId::parse("a").expect("a valid name");
         let keeper = Keeper::new(Arc::new(Broker::new(Arc::clone(&store), node, LEASE).0), None);
         let queue = Arc::new(fixture::queue());

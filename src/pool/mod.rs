@@ -67,6 +67,8 @@ pub(crate) struct Stop {
     pub drain: CancellationToken,
     /// What still runs is interrupted and handed back.
     pub abort: CancellationToken,
+    /// The whole node ends: no other pool of the queue follows in this process.
+    pub for_good: CancellationToken,
 }
 
 /// A running queue.

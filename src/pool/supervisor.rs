@@ -11,9 +11,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::keeper::Kept;
 use super::slots::Slots;
 use super::{Keeper, Pool, Shared, Stop};
-use crate::broker::Swept;
+use crate::broker::{Settlement, Swept};
+use crate::clock;
 use crate::config::{Config, Queue};
-use crate::job::QueueName;
+use crate::job::{AttemptFacts, Outcome, QueueName, Timestamp, decide};
 
 /// After the jobs were interrupted, their settles get this long to reach Redis; what does not is taken over by others.
 const HAND_BACK: Duration = Duration::from_secs(5);
@@ -98,6 +99,7 @@ impl Supervisor {
     pub(crate) async fn drain(&mut self, deadline: Duration) {
         self.leaving.extend(self.pools.drain().map(|(_, pool)| pool));
         for pool in &self.leaving {
+            pool.stop.for_good.cancel();
             pool.stop.drain.cancel();
         }
         if !joined(&mut self.leaving, deadline).await {
@@ -143,12 +145,51 @@ async fn supervise(
         tokio::time::sleep(AFTER_PANIC).await;
         swept = keep(&keeper, &queue.borrow());
     }
+    // Another pool of the queue might wait for the answer to a claim just now: then the sweep does this in time.
+    if stop.for_good.is_cancelled() {
+        let queue = Arc::clone(&queue.borrow());
+        give_back(&shared, &queue).await;
+    }
     // Nothing of ours is left in this queue: its lease may end, unless a new pool for it has started meanwhile.
     if keeper.release(&name)
         && let Err(error) = shared.broker.retire(&shared.broker.node, std::slice::from_ref(&name)).await
     {
         tracing::debug!(queue = %name, "the lease ends by itself: {error}");
     }
+}
+
+/// Gives back what Redis claimed for this node without its ever hearing of it. No answer is on its way any more, so
+/// nothing is too young: after an orderly stop no job must be taken for the victim of a crash.
+async fn give_back(shared: &Shared, queue: &Queue) {
+    let now = clock::now();
+    let leftovers = match shared.broker.leftovers(&queue.name, now).await {
+        Ok(leftovers) => leftovers,
+        Err(error) => return tracing::debug!(queue = %queue.name, "others take over what may be left: {error}"),
+    };
+    if leftovers.is_empty() {
+        return;
+    }
+    tracing::info!(queue = %queue.name, jobs = leftovers.len(), "giving back claims whose answer was lost");
+    let settlements = leftovers.into_iter().map(|swept| interrupted(shared, queue, swept, now)).collect();
+    let exchange = shared.broker.exchange(queue, settlements, false, 0, now).await;
+    if let Err((error, _)) = exchange.settled {
+        tracing::debug!(queue = %queue.name, "others take over what is left: {error}");
+    }
+}
+
+fn interrupted(shared: &Shared, queue: &Queue, swept: Swept, now: Timestamp) -> Settlement {
+    let Swept { claim, reason, crashed: _ } = swept;
+    let facts = AttemptFacts {
+        node: &shared.broker.node,
+        attempt: claim.history.next_attempt(),
+        started: claim.started,
+        now,
+        retry: &queue.retry,
+        crash_limit: queue.crash_limit,
+        random: 0.0,
+    };
+    let decision = decide(&facts, claim.history.clone(), Outcome::Interrupted { reason });
+    Settlement { claim, decision }
 }
 
 /// Waits for the pools to end; says whether all did in time. Those that did are gone from the list.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::broker::{Altered, Change, SCRIPTS};
+use crate::broker::{Altered, Change, scripts};
 use crate::config::{ProbeOp, ProbeStep, Step};
 use crate::job::{Job, NodeId, State};
 use crate::store::Store;
@@ -26,7 +26,7 @@ fn world() -> World {
     let task = fixture::task(vec![Step::Probe(ProbeStep { op: ProbeOp::Sleep })]);
     config.tasks.insert(task.name.clone(), Arc::new(task));
     let handlers = Arc::new(Handlers::new(&config).expect("the handlers are built"));
-    let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(5), SCRIPTS).expect("a valid URL");
+    let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(5), scripts()).expect("a valid URL");
     let node = NodeId::parse("a").expect("a valid name");
     let broker = Arc::new(Broker::new(Arc::new(store), node, Duration::from_secs(15)).0);
     let live = ArcSwap::from_pointee(Live { config: Arc::new(config), handlers });

@@ -115,6 +115,12 @@ impl Embedded {
         }
     }
 
+    /// Ends the server as a crash does, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        // It fails only when the server has ended already.
+        let _ = self.child.kill().await;
+    }
+
     async fn wait_until_it_answers(&mut self, folder: &Path) -> Result<(), EmbeddedError> {
         let mut deadline = Instant::now() + START_DEADLINE;
         let client = redis::Client::open(socket_url(&self.socket))

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 
 use super::link::accepted;
 use super::{ForeignList, LinkError, QueueKeys, Standing, Store};
-use crate::job::{JobId, NodeId, QueueName, Timestamp};
+use crate::job::{Args, Job, JobId, NodeId, QueueName, Timestamp};
 
 /// Who runs a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,15 +21,20 @@ pub(crate) struct ActiveView {
 #[derive(Debug, Clone)]
 pub(crate) struct QueueView {
     pub queue: QueueName,
+    /// The parked ones too.
     pub pending: u64,
+    /// Pending jobs of paused tasks, out of the way of the others.
+    pub parked: u64,
     pub active: u64,
     pub scheduled: u64,
     pub retry: u64,
     pub completed: u64,
     pub dead: u64,
     pub cancelled: u64,
-    /// When the job that waits longest became pending.
+    /// Since when the first in line waits.
     pub oldest_pending: Option<Timestamp>,
+    /// The `pauses` hash: a task, or an empty text for the whole queue, with who paused it (JSON).
+    pub pauses: Vec<(String, String)>,
     /// Messages in each foreign list that no one has taken yet.
     pub foreign: Vec<(ForeignList, u64)>,
     pub counters: Counters,
@@ -119,7 +124,57 @@ impl Store {
             count(&mut pipeline, &self.keys.queue(queue), foreign);
         }
         let mut replies = self.read(&pipeline).await?.into_iter();
-        queues.iter().map(|(queue, foreign)| queue_view(queue, foreign, &mut replies)).collect()
+        let views = queues.iter().map(|(queue, foreign)| queue_view(queue, foreign, &mut replies));
+        let (mut views, loose): (Vec<_>, Vec<_>) = views.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        self.look_closer(&mut views, &loose).await?;
+        Ok(views)
+    }
+
+    /// What the first look at the queues could only name: how many jobs are parked, and since when the first one waits.
+    /// Its place in line does not tell, because its priority moves it.
+    async fn look_closer(&self, views: &mut [QueueView], loose: &[LooseEnds]) -> Result<(), LinkError> {
+        let mut pipeline = Pipeline::new();
+        for (view, loose) in views.iter().zip(loose) {
+            let keys = self.keys.queue(&view.queue);
+            if let Some(id) = &loose.first {
+                pipeline.hget(&keys.jobs, id);
+            }
+            for task in &loose.parked {
+                pipeline.zcard(keys.parked_of(task));
+            }
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        let mut replies = self.read(&pipeline).await?.into_iter();
+        let mut next = || replies.next().ok_or(LinkError::Unexpected { what: "a queue's numbers" });
+        for (view, loose) in views.iter_mut().zip(loose) {
+            if loose.first.is_some() {
+                // Claimed and deleted meanwhile, or unreadable: the others are shown all the same.
+                let record: Option<Vec<u8>> = typed(next()?, "a record")?;
+                let job: Option<Job> = record.and_then(|record| serde_json::from_slice(&record).ok());
+                view.oldest_pending = job.map(|job| job.due.unwrap_or(job.enqueued_at));
+            }
+            for _ in &loose.parked {
+                view.parked += number(next()?)?;
+            }
+            view.pending += view.parked;
+        }
+        Ok(())
+    }
+
+    /// The arguments that stand beside a job's record; `None` when they are gone.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer or they cannot be read.
+    pub(crate) async fn args_apart(&self, queue: &QueueName, id: &JobId) -> Result<Option<Args>, LinkError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(self.keys.queue(queue).large, id.as_str());
+        let reply = self.read(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
+        let text: Option<Vec<u8>> = typed(reply, "arguments")?;
+        let read =
+            |text: Vec<u8>| serde_json::from_slice(&text).map_err(|_| LinkError::Unexpected { what: "arguments" });
+        text.map(read).transpose()
     }
 
     pub(super) async fn read(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
@@ -148,10 +203,18 @@ impl Store {
     }
 }
 
+/// What a first look at a queue could only name.
+struct LooseEnds {
+    /// The first in line.
+    first: Option<String>,
+    /// Tasks with parked jobs.
+    parked: Vec<String>,
+}
+
 fn count(pipeline: &mut Pipeline, keys: &QueueKeys, foreign: &[ForeignList]) {
     pipeline.zcard(&keys.pending).hlen(&keys.active).zcard(&keys.scheduled).zcard(&keys.retry);
     pipeline.zcard(&keys.completed).zcard(&keys.dead).zcard(&keys.cancelled);
-    pipeline.zrange_withscores(&keys.pending, 0, 0).hgetall(&keys.counters);
+    pipeline.zrange(&keys.pending, 0, 0).smembers(&keys.parked).hgetall(&keys.pauses).hgetall(&keys.counters);
     for list in foreign {
         for key in &list.keys {
             pipeline.llen(key);
@@ -163,11 +226,13 @@ fn queue_view(
     queue: &QueueName,
     foreign: &[ForeignList],
     replies: &mut impl Iterator<Item = Value>,
-) -> Result<QueueView, LinkError> {
+) -> Result<(QueueView, LooseEnds), LinkError> {
     let mut next = || replies.next().ok_or(LinkError::Unexpected { what: "a queue's numbers" });
     let (pending, active, scheduled, retry) = (number(next()?)?, number(next()?)?, number(next()?)?, number(next()?)?);
     let (completed, dead, cancelled) = (number(next()?)?, number(next()?)?, number(next()?)?);
-    let oldest: Vec<(String, f64)> = typed(next()?, "the oldest pending job")?;
+    let first: Vec<String> = typed(next()?, "the first in line")?;
+    let parked: Vec<String> = typed(next()?, "tasks with parked jobs")?;
+    let pauses: Vec<(String, String)> = typed(next()?, "pauses")?;
     let counted: BTreeMap<String, u64> = typed(next()?, "a queue's counters")?;
     let mut lists = Vec::new();
     for list in foreign {
@@ -177,19 +242,22 @@ fn queue_view(
         }
         lists.push((list.clone(), waiting));
     }
-    Ok(QueueView {
+    let view = QueueView {
         queue: queue.clone(),
         pending,
+        parked: 0,
         active,
         scheduled,
         retry,
         completed,
         dead,
         cancelled,
-        oldest_pending: oldest.first().map(|&(_, at)| instant(at)),
+        oldest_pending: None,
+        pauses,
         foreign: lists,
         counters: counters(&counted),
-    })
+    };
+    Ok((view, LooseEnds { first: first.into_iter().next(), parked }))
 }
 
 fn counters(counted: &BTreeMap<String, u64>) -> Counters {
@@ -204,17 +272,12 @@ fn counters(counted: &BTreeMap<String, u64>) -> Counters {
     }
 }
 
-fn number(value: Value) -> Result<u64, LinkError> {
+pub(super) fn number(value: Value) -> Result<u64, LinkError> {
     typed(value, "a count")
 }
 
-fn typed<T: FromRedisValue>(value: Value, what: &'static str) -> Result<T, LinkError> {
+pub(super) fn typed<T: FromRedisValue>(value: Value, what: &'static str) -> Result<T, LinkError> {
     T::from_redis_value(value).map_err(|_| LinkError::Unexpected { what })
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds, far below 2^53")]
-fn instant(score: f64) -> Timestamp {
-    Timestamp::from_millis(score.max(0.0) as u64)
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ impl QueueKeys {
         format!("{}/{task}", self.parked)
     }
 
+    /// HASH: what a purge took, key by key (see `broker/scripts/purge.lua`).
+    pub(crate) fn manifest_of(&self, purge: &str) -> String {
+        self.trash_of(purge, "manifest")
+    }
+
     /// What a purge took out of the key called `what`, under that name.
     pub(crate) fn trash_of(&self, purge: &str, what: &str) -> String {
         format!("{}/{purge}/{what}", self.trash)

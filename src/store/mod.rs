@@ -8,10 +8,12 @@ mod guardian;
 mod inspect;
 mod keys;
 mod link;
+mod page;
 mod reads;
 mod refusal;
 mod sentinel;
 mod standing;
+mod trash;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,10 @@ pub(crate) use guardian::{Finding, Memory, Persistence, Policy, Report, Role, Se
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys};
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
+pub(crate) use page::{Entry, Listed, Order, Position, Span};
 pub(crate) use refusal::Refusal;
 pub(crate) use standing::{Place, Standing};
+pub(crate) use trash::PurgeView;
 
 use crate::config::{RedisTls, Secret};
 use guardian::Guardian;

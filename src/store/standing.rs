@@ -130,15 +130,9 @@ impl Store {
 
 /// A job from the replies of the first look, and whether its place is known.
 fn standing(found: &[Value]) -> Result<Option<(Standing, bool)>, LinkError> {
-    let unexpected = |what| LinkError::Unexpected { what };
     let Some(record) = text(&found[0])? else { return Ok(None) };
-    let job: Job = serde_json::from_slice(&record).map_err(|_| unexpected("a record"))?;
     let before = text(&found[1])?.unwrap_or_default();
-    let history: History = if before.is_empty() {
-        History::default()
-    } else {
-        serde_json::from_slice(&before).map_err(|_| unexpected("a history"))?
-    };
+    let (job, history) = parsed(&record, &before)?;
     let active = text(&found[2])?.and_then(|text| ActiveView::parse(&String::from_utf8_lossy(&text)));
     let mut place = active.is_some().then_some(Place::Active);
     let mut due = None;
@@ -156,6 +150,17 @@ fn standing(found: &[Value]) -> Result<Option<(Standing, bool)>, LinkError> {
     Ok(Some((Standing { job, history, before, place: place.unwrap_or(Place::Purged), active, due }, known)))
 }
 
+/// A record and a history from their texts; where there is no history, the empty one.
+pub(super) fn parsed(record: &[u8], history: &[u8]) -> Result<(Job, History), LinkError> {
+    let unexpected = |what| LinkError::Unexpected { what };
+    let job: Job = serde_json::from_slice(record).map_err(|_| unexpected("a record"))?;
+    let history = match history {
+        b"" => History::default(),
+        text => serde_json::from_slice(text).map_err(|_| unexpected("a history"))?,
+    };
+    Ok((job, history))
+}
+
 fn text(reply: &Value) -> Result<Option<Vec<u8>>, LinkError> {
     FromRedisValue::from_redis_value(reply.clone()).map_err(|_| LinkError::Unexpected { what: "a text" })
 }
@@ -171,6 +176,6 @@ fn waits_since(job: &Job, score: f64) -> Timestamp {
 
 /// The time in a score: its whole part, in milliseconds.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds, far below 2^53")]
-fn instant(score: f64) -> Timestamp {
+pub(super) fn instant(score: f64) -> Timestamp {
     Timestamp::from_millis(score.max(0.0) as u64)
 }

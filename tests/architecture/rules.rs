@@ -9,8 +9,12 @@ use crate::source::{Kind, Token, tokens};
 /// each other; they meet in the broker.
 pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A configuration is valid if the handlers can be built from it: `jobsd check` tries.
-    (ROOT, &["daemon", "demo", "handler", "config"]),
+    (ROOT, &["daemon", "demo", "torture", "cli", "handler", "config"]),
+    // It speaks HTTP with the daemon; the broker is for the time when there is none.
+    ("cli", &["broker", "store", "config", "job"]),
     ("demo", &["daemon", "intake", "store", "config", "job"]),
+    // It sees the daemon from outside; what it takes from inside is a private Redis and the names of keys.
+    ("torture", &["store", "config", "job"]),
     ("daemon", &["intake", "scheduler", "pool", "admin", "handler", "broker", "store", "node", "config", "job"]),
     ("node", &["job"]),
     ("intake", &["broker", "store", "config", "job"]),

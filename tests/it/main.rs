@@ -6,12 +6,16 @@
 
 mod bad_input;
 mod bench;
+mod cancel;
 mod celery;
 mod check;
+mod command_line;
 mod crash;
 mod demand;
 mod embedded;
 mod outage;
+mod pause;
+mod purge;
 mod redis_access;
 mod redis_refuses;
 mod reload;
@@ -22,4 +26,5 @@ mod secrets;
 mod sentinel;
 mod slots;
 mod stop;
+mod torture;
 mod workload;

@@ -15,14 +15,17 @@ async fn paths_and_methods() {
     for (method, path, allow) in [
         ("DELETE", "/", "GET, HEAD"),
         ("POST", "/metrics", "GET, HEAD"),
-        ("GET", "/api/v1/jobs", "POST"),
+        ("PUT", "/api/v1/jobs", "GET, HEAD, POST"),
+        ("POST", "/api/v1/jobs/x", "GET, HEAD, DELETE"),
+        ("DELETE", "/api/v1/queues/emails", "GET, HEAD, PATCH"),
+        ("GET", "/api/v1/jobs/x/cancel", "POST"),
         ("HEAD", "/api/v1/reload", "POST"),
         ("BREW", "/livez", "GET, HEAD"),
     ] {
         let reply = port.ask(method, path, &[], "").await;
         assert_eq!((reply.status, reply.header("allow")), (405, allow), "{method} {path}");
     }
-    for path in ["/", "/livez", "/readyz", "/metrics", "/health/queues", "/api/v1/queues"] {
+    for path in ["/", "/livez", "/readyz", "/metrics", "/health/queues", "/api/v1/queues", "/api/v1/tasks"] {
         let (get, head) = (port.get(path).await, port.ask("HEAD", path, &[], "").await);
         assert_eq!((get.status, head.status, head.body.as_str()), (200, 200, ""), "{path}");
         assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
@@ -143,7 +146,8 @@ async fn the_log_has_a_line_for_a_request_and_none_of_its_secrets() {
     let job = r#"{"task": "send_password_reset_email", "args": ["a@b.c", "very-secret"], "id": "r"}"#;
     let auth = [("Authorization", bearer.as_str())];
     assert_eq!(port.ask("POST", "/api/v1/jobs", &auth, job).await.status, 201);
-    assert_eq!(port.ask("GET", "/api/v1/jobs/r?token=very-secret", &auth, "").await.status, 200);
+    assert_eq!(port.ask("GET", "/api/v1/jobs/r", &auth, "").await.status, 200);
+    assert_eq!(port.ask("GET", "/api/v1/jobs?q=very-secret", &auth, "").await.status, 200);
     assert_eq!(port.ask("GET", "/", &[("Authorization", "Bearer near-miss")], "").await.status, 401);
     let log = String::from_utf8(log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).expect("text");
     let lines: Vec<&str> =

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::broker::{Claim, Settled, Settlement};
-use crate::job::{AttemptFacts, Backoff, Failure, Outcome, decide};
+use crate::job::Failure;
 
 const JOBS: &str = "/api/v1/jobs";
 
@@ -195,31 +194,6 @@ async fn many_at_once_all_or_nothing() {
         (201, &json!(false), &json!(true))
     );
     assert_eq!(waiting(&port).await, 1001);
-}
-
-/// Claims the one job of the queue that waits, some minutes from now.
-async fn claim(port: &Port, queue: &Queue, minutes: u64) -> Claim {
-    let now = clock::now().after(Duration::from_secs(60 * minutes));
-    let exchange = port.broker.exchange(queue, vec![], true, 1, now).await;
-    exchange.claims.expect("Redis is up").0.pop().expect("a job is pending")
-}
-
-/// Settles an attempt of this outcome.
-async fn settle(port: &Port, queue: &Queue, claim: Claim, outcome: Outcome, limit: u32) {
-    let backoff = Backoff::Fixed { delay: Duration::ZERO };
-    let retry = RetryPolicy { limit, backoff, max_delay: Duration::ZERO, jitter: 0.0, span: None, never: Vec::new() };
-    let facts = AttemptFacts {
-        node: &port.broker.node,
-        attempt: claim.history.next_attempt(),
-        started: claim.started,
-        now: claim.started.after(Duration::from_millis(1500)),
-        retry: &retry,
-        crash_limit: 3,
-        random: 0.5,
-    };
-    let decision = decide(&facts, claim.history.clone(), outcome);
-    let exchange = port.broker.exchange(queue, vec![Settlement { claim, decision }], false, 0, clock::now()).await;
-    assert_eq!(exchange.settled.expect("Redis is up"), [Settled::Applied]);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn every_status_says_so(port: &Port, words: &str) {
     assert_eq!(table.status, 200);
     assert!(table.body.contains("redis   disconnected: ") && table.body.contains(words), "{}", table.body);
     let cells: Vec<&str> = table.body.lines().nth(1).expect("a row").split_whitespace().collect();
-    assert_eq!(cells, ["emails", "celery", "?", "?", "?", "?", "?", "?", "?", "?"]);
+    assert_eq!(cells, ["emails", "celery", "?", "?", "?", "?", "?", "?", "?", "?", "?"]);
 
     let queues = promptly(port, "/api/v1/queues").await;
     queues.problem(503);

@@ -30,13 +30,13 @@ async fn curl_gets_a_table() {
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(
         lines[0],
-        "QUEUE          WIRES   PENDING  ACTIVE  SCHEDULED  RETRY  COMPLETED  DEAD  OLDEST WAIT  FOREIGN BACKLOG"
+        "QUEUE          WIRES   STATE  PENDING  ACTIVE  SCHEDULED  RETRY  COMPLETED  DEAD  OLDEST WAIT  FOREIGN BACKLOG"
     );
     let emails = cells(lines[1]);
-    assert_eq!(emails[..8], ["emails", "celery", "3", "0", "0", "0", "0", "0"]);
-    assert!(emails[8].ends_with("ms") || emails[8].ends_with('s'), "{emails:?}");
+    assert_eq!(emails[..9], ["emails", "celery", "open", "3", "0", "0", "0", "0", "0"]);
+    assert!(emails[9].ends_with("ms") || emails[9].ends_with('s'), "{emails:?}");
     assert_eq!(emails.last().map(String::as_str), Some("2"));
-    assert_eq!(cells(lines[2]), ["notifications", "rq", "0", "0", "1", "0", "0", "0", "-", "0"]);
+    assert_eq!(cells(lines[2]), ["notifications", "rq", "open", "0", "0", "1", "0", "0", "0", "-", "0"]);
     assert_eq!(lines[3], "");
     assert_eq!(lines[4], "node    vps-1-test  running");
     assert_eq!(lines[5], "redis   connected");
@@ -60,7 +60,7 @@ async fn programs_get_json_and_browsers_a_page() {
     let page = port.get_as("/", "text/html,application/xhtml+xml,*/*;q=0.8").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
-    assert!(page.body.contains("<td>emails</td><td>celery</td><td>3</td>"), "{}", page.body);
+    assert!(page.body.contains("<td>emails</td><td>celery</td><td>open</td><td>3</td>"), "{}", page.body);
     assert!(!page.body.contains("<script"), "{}", page.body);
     assert_eq!(page.header("x-content-type-options"), "nosniff");
 }

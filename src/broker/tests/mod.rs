@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Broker, Claim, SCRIPTS, Settlement};
+use super::{Broker, Claim, Settlement, scripts};
 use crate::config::{Queue, Retention};
 use crate::job::{
     AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, TaskName, Timestamp,
@@ -50,7 +50,7 @@ fn queue() -> Queue {
 
 /// A node of its own, as a process would be.
 fn node(redis: &RedisServer, name: &str) -> Broker {
-    let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(5), SCRIPTS).expect("a valid URL");
+    let store = Store::new(&redis.url(), "jobsd", Duration::from_secs(5), scripts()).expect("a valid URL");
     Broker::new(Arc::new(store), NodeId::parse(name).expect("a valid name"), LEASE).0
 }
 

@@ -67,6 +67,34 @@ async fn an_id_that_exists_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_node_that_ends_gives_back_what_it_never_heard_of() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    a.enqueue(&[job("known", at(0)), job("lost", at(1)), job("other", at(2))]).await.expect("Redis answers");
+    let known = claim(&a, &queue, 1, at(3)).await;
+    drop(claim(&a, &queue, 1, at(3)).await);
+    let _others = claim(&b, &queue, 1, at(3)).await;
+    let leftovers = a.leftovers(&queue.name, at(3)).await.expect("Redis answers");
+    assert_eq!(leftovers.iter().map(|swept| swept.claim.job.id.as_str()).collect::<Vec<_>>(), ["lost"]);
+    assert!(!leftovers[0].crashed);
+    drop(known);
+}
+
+#[tokio::test]
+async fn heartbeats_without_a_gap_are_known_from_redis() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    let beat = async |node: &Broker, now| {
+        node.heartbeat(std::slice::from_ref(&queue.name), now).await.expect("Redis answers")[0].unbroken_since
+    };
+    assert_eq!(beat(&a, at(0)).await, at(0));
+    assert_eq!(beat(&a, at(5)).await, at(0));
+    assert_eq!(beat(&b, at(10)).await, at(0), "whoever beats");
+    assert_eq!(beat(&a, at(20)).await, at(20), "ten seconds without any are a gap for a lease of fifteen");
+    assert_eq!(beat(&a, at(5)).await, at(5), "a clock that was set back makes one too");
+}
+
+#[tokio::test]
 async fn a_settle_whose_answer_was_lost_can_be_sent_again() {
     let redis = RedisServer::start();
     let (a, queue) = (node(&redis, "a"), queue());

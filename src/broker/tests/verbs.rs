@@ -51,7 +51,7 @@ impl Bench {
     }
 
     async fn standing(&self, id: &str) -> Option<Standing> {
-        self.broker.store.job(&job_id(id), &[self.queue.name.clone()]).await.expect("Redis answers")
+        self.broker.store.job(&job_id(id), std::slice::from_ref(&self.queue.name)).await.expect("Redis answers")
     }
 
     async fn state(&self, id: &str) -> Option<State> {

@@ -12,18 +12,6 @@ const MOST: usize = 100;
 /// What templates see beside the parameters.
 pub(super) const RESERVED: [&str; 4] = ["vars", "steps", "now", "job"];
 
-const TYPES: [(&str, ParamType); 9] = [
-    ("string", ParamType::String),
-    ("email", ParamType::Email),
-    ("int", ParamType::Int),
-    ("number", ParamType::Number),
-    ("bool", ParamType::Bool),
-    ("object", ParamType::Object),
-    ("array", ParamType::Array),
-    ("id", ParamType::Id),
-    ("any", ParamType::Any),
-];
-
 pub(super) fn params(item: &Item<'_>) -> Vec<Param> {
     let Some(table) = item.table() else { return Vec::new() };
     let entries = table.entries();
@@ -105,10 +93,10 @@ fn default_value(name: &str, kind: ParamType, secret: bool, item: &Item<'_>) -> 
 fn kind(item: &Item<'_>) -> Option<(ParamType, bool)> {
     let text = item.filled_text("a type such as \"string\", \"int?\" or { type = \"id\", default = 0 }")?.text;
     let (word, optional) = text.strip_suffix('?').map_or((text.as_str(), false), |word| (word, true));
-    if let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == word) {
-        return Some((*kind, optional));
+    if let Some(kind) = ParamType::ALL.into_iter().find(|kind| kind.as_str() == word) {
+        return Some((kind, optional));
     }
-    let names = TYPES.map(|(name, _)| name);
+    let names = ParamType::ALL.map(ParamType::as_str);
     let help = match python_type(word).or_else(|| nearest(word, names)) {
         Some(near) => format!("did you mean \"{near}\"? Types are {}", names.join(", ")),
         None => format!("types are {}", names.join(", ")),

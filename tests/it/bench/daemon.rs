@@ -169,6 +169,11 @@ impl Daemon {
         self.process.signal(Signal::HUP);
     }
 
+    /// SIGSTOP: it stands still until it is killed.
+    pub(crate) fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.signal(Signal::TERM);

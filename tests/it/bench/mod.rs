@@ -1,6 +1,7 @@
 //! What the tests stand on: servers, the daemon, producers, and what can be seen of jobs from outside.
 
 mod child;
+mod cli;
 mod daemon;
 mod http;
 mod jobs;

@@ -1,0 +1,49 @@
+//! Pauses as they are shown: what is held, by whom, since when and why.
+
+use serde::Serialize;
+
+use crate::broker::{Pause, Paused};
+use crate::job::Request;
+use crate::store::QueueView;
+
+/// Who asked for something.
+#[derive(Debug, Serialize)]
+pub(super) struct ShownRequest {
+    by: String,
+    /// RFC 3339.
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PausedTask {
+    pub(super) task: String,
+    by: String,
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl ShownRequest {
+    pub(super) fn of(request: &Request) -> Self {
+        Self { by: request.by.clone(), at: request.at.to_string(), reason: request.reason.clone() }
+    }
+}
+
+/// The pause of the whole queue, if it is paused, and those of tasks in it.
+pub(super) fn of(view: &QueueView) -> (Option<ShownRequest>, Vec<PausedTask>) {
+    let mut whole = None;
+    let mut tasks = Vec::new();
+    for Pause { paused, request } in view.pauses.iter().filter_map(|(field, note)| Pause::parse(field, note)) {
+        match paused {
+            Paused::Queue => whole = Some(ShownRequest::of(&request)),
+            Paused::Task(task) => {
+                let Request { at, by, reason } = request;
+                tasks.push(PausedTask { task: task.to_string(), by, at: at.to_string(), reason });
+            }
+        }
+    }
+    tasks.sort_by(|a, b| a.task.cmp(&b.task));
+    (whole, tasks)
+}
