@@ -292,7 +292,8 @@ impl Broker {
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
-        let touched = [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large];
+        let touched =
+            [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large, &keys.outbox];
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(now.before(queue.keep_completed.age).as_millis());
@@ -314,7 +315,7 @@ impl Broker {
         let (mut rank, mut left, mut deleted) = (0, i64::try_from(bytes.min(EXACT)).unwrap_or(i64::MAX), 0);
         loop {
             let mut pipeline = Pipeline::new();
-            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large]);
+            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox]);
             pipeline.arg(rank).arg(SHRINK).arg(left);
             let reply = only(self.store.link.send(&pipeline).await?)?;
             let (stay, room, gone): (u64, i64, u64) = Script::shrink.reply(reply, "three numbers")?;

@@ -192,6 +192,28 @@ async fn ended_jobs_never_outgrow_their_bound() {
     assert_eq!(raw(&a, &["HLEN", &keys.history]).await, redis::Value::Int(3));
 }
 
+/// As when a node is killed before its answers were out, and others go on ending jobs.
+#[tokio::test]
+async fn no_bound_deletes_a_job_before_its_producer_has_the_answer() {
+    let redis = RedisServer::start();
+    let (a, mut queue) = (node(&redis, "a"), queue());
+    queue.keep_completed.count = 1;
+    let origin = Origin::Wire { wire: Wire::Rq, list: "mails".into(), reply: Value::Null };
+    let jobs: Vec<Job> = (0..3).map(|n| Job { origin: origin.clone(), ..job(&format!("j{n}"), at(n)) }).collect();
+    a.enqueue(&jobs).await.expect("Redis answers");
+    for (second, claim) in (10..).zip(claim(&a, &queue, 3, at(4)).await) {
+        settle(&a, &queue, vec![settlement(&a, &queue, claim, ok(), at(second))], at(second)).await;
+    }
+    queue.keep_completed.bytes = 0;
+    a.prune(&queue, at(20)).await.expect("Redis answers");
+    let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers");
+    assert_eq!(owed.len(), 3, "all can be answered");
+    let answers: Vec<_> = owed.iter().map(|owed| (owed, Answer::default())).collect();
+    a.answer(&answers).await.expect("Redis answers");
+    a.prune(&queue, at(20)).await.expect("Redis answers");
+    assert_eq!(raw(&a, &["HLEN", &a.keys(&queue.name).jobs]).await, redis::Value::Int(0), "and then they go");
+}
+
 #[tokio::test]
 async fn prune_deletes_what_is_past_its_age() {
     let redis = RedisServer::start();
@@ -392,6 +414,9 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
         let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").remove(0);
         let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
         a.admit(&queue.name, &[Admission { taken, verdict, mark: None }], at(n)).await.expect("Redis answers");
+    }
+    for owed in a.owed_jobs(&queue.name, 10).await.expect("Redis answers") {
+        a.answer(&[(&owed, Answer::default())]).await.expect("Redis answers");
     }
     assert_eq!(a.prune(&queue, at(10)).await.expect("Redis answers"), 3);
     assert_eq!((state(&a, "bad2").await, state(&a, "bad3").await), (None, Some(State::Dead)));
