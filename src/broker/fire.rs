@@ -32,7 +32,16 @@ impl Broker {
     ) -> Result<Fired, BrokerError> {
         let keys = self.keys(&job.queue);
         let Record { text, large } = encode(job)?;
-        let touched = [&keys.fires, &keys.jobs, &keys.pending, &keys.scheduled, &keys.retry, &keys.active, &keys.large];
+        let touched = [
+            &keys.fires,
+            &keys.jobs,
+            &keys.pending,
+            &keys.scheduled,
+            &keys.retry,
+            &keys.active,
+            &keys.large,
+            &keys.parked,
+        ];
         let mut pipeline = Pipeline::new();
         Script::fire.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(schedule).arg(fire.as_millis()).arg(job.id.as_str()).arg(text);

@@ -37,13 +37,11 @@ pub(crate) enum Restored {
     Gone,
 }
 
-/// A key that holds what waits.
+/// A key that holds what waits, and gets it back.
 struct Waiting {
     key: String,
     /// The end from which a list is served, `L` or `R`; `-` for a sorted set.
     side: char,
-    /// Where its content goes back to.
-    home: String,
     /// Its name in the trash.
     name: String,
 }
@@ -62,20 +60,21 @@ impl Broker {
     ) -> Result<Purge, BrokerError> {
         let keys = self.keys(queue);
         let (id, until) = (purge_id(), now.after(UNDO));
-        let waiting = self.waiting(&keys, lists).await?;
-        let mut touched = vec![keys.trash.clone(), keys.manifest_of(&id)];
+        let waiting = waiting(&keys, lists);
+        let mut touched = vec![keys.trash.clone(), keys.manifest_of(&id), keys.pending.clone(), keys.parked.clone()];
         touched.extend(waiting.iter().flat_map(|one| [one.key.clone(), keys.trash_of(&id, &one.name)]));
         let mut pipeline = Pipeline::new();
         Script::purge.call(&mut pipeline, &touched.iter().map(String::as_str).collect::<Vec<_>>());
         pipeline.arg(&id).arg(until.as_millis());
         for one in &waiting {
-            pipeline.arg(format!("{}{}", one.side, one.home));
+            pipeline.arg(format!("{}{}", one.side, one.key));
         }
         let counts: Vec<u64> = Script::purge.reply(only(self.store.link.send(&pipeline).await?)?, "counts")?;
         let sum = |sorted: bool| -> u64 {
             waiting.iter().zip(&counts).filter(|(one, _)| (one.side == '-') == sorted).map(|(_, count)| count).sum()
         };
-        let purge = Purge { jobs: sum(true), messages: sum(false), id, until };
+        let parked = counts.get(waiting.len()).copied().unwrap_or(0);
+        let purge = Purge { jobs: parked + sum(true), messages: sum(false), id, until };
         tracing::warn!(%queue, purge = purge.id, jobs = purge.jobs, messages = purge.messages, "purged");
         Ok(purge)
     }
@@ -131,29 +130,21 @@ impl Broker {
         }
         Ok(())
     }
+}
 
-    /// Every key of the queue that holds what waits.
-    async fn waiting(&self, keys: &QueueKeys, lists: &[ForeignList]) -> Result<Vec<Waiting>, BrokerError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.smembers(&keys.parked);
-        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
-        let unexpected = |_| BrokerError::Answer { script: "SMEMBERS", expected: "tasks" };
-        let tasks: Vec<String> = FromRedisValue::from_redis_value(reply).map_err(unexpected)?;
-        let set = |key: &str, home: &str, name: String| Waiting { key: key.into(), side: '-', home: home.into(), name };
-        let mut waiting: Vec<Waiting> =
-            [(&keys.pending, "pending"), (&keys.scheduled, "scheduled"), (&keys.retry, "retry")]
-                .into_iter()
-                .map(|(key, name)| set(key, key, name.to_owned()))
-                .collect();
-        // Taken back, parked jobs come to pending: a claim parks them again if their task is still paused.
-        waiting.extend(tasks.iter().map(|task| set(&keys.parked_of(task), &keys.pending, format!("parked/{task}"))));
-        for list in lists {
-            let side = if list.wire == Wire::Celery { 'R' } else { 'L' };
-            let of = |key: &String| Waiting { key: key.clone(), side, home: key.clone(), name: format!("list/{key}") };
-            waiting.extend(list.keys.iter().map(of));
-        }
-        Ok(waiting)
+/// Every key of the queue that holds what waits; the script itself knows what is parked.
+fn waiting(keys: &QueueKeys, lists: &[ForeignList]) -> Vec<Waiting> {
+    let mut waiting: Vec<Waiting> =
+        [(&keys.pending, "pending"), (&keys.scheduled, "scheduled"), (&keys.retry, "retry")]
+            .into_iter()
+            .map(|(key, name)| Waiting { key: key.clone(), side: '-', name: name.to_owned() })
+            .collect();
+    for list in lists {
+        let side = if list.wire == Wire::Celery { 'R' } else { 'L' };
+        let of = |key: &String| Waiting { key: key.clone(), side, name: format!("list/{key}") };
+        waiting.extend(list.keys.iter().map(of));
     }
+    waiting
 }
 
 /// Where a job can stand, in the order of the scripts.

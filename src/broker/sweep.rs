@@ -53,6 +53,8 @@ pub(crate) struct Swept {
 
 /// A bound for sets that nothing reaches: burying trims nothing.
 const KEEP_ALL: usize = 1 << 40;
+/// Jobs buried in one call.
+const BURY: usize = 500;
 /// Jobs deleted by one pass over one set.
 const PRUNE: usize = 1000;
 /// More bytes than any Redis holds, and a number that Lua still counts exactly.
@@ -211,9 +213,14 @@ impl Broker {
 
     /// Ends jobs whose record cannot be read: dead, with the reason. The record stays as it is, for whoever can read it.
     async fn bury(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
-        if unreadable.is_empty() {
-            return Ok(());
+        // As many at a time as a script may take apart.
+        for some in unreadable.chunks(BURY) {
+            self.bury_some(queue, some, now).await?;
         }
+        Ok(())
+    }
+
+    async fn bury_some(&self, queue: &QueueName, unreadable: &[Unreadable], now: Timestamp) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         call_settle(&mut pipeline, &self.keys(queue), KEEP_ALL, KEEP_ALL);
         for Unreadable { id, token, started, error } in unreadable {
@@ -285,7 +292,8 @@ impl Broker {
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
-        let touched = [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large];
+        let touched =
+            [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large, &keys.outbox];
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(now.before(queue.keep_completed.age).as_millis());
@@ -307,7 +315,7 @@ impl Broker {
         let (mut rank, mut left, mut deleted) = (0, i64::try_from(bytes.min(EXACT)).unwrap_or(i64::MAX), 0);
         loop {
             let mut pipeline = Pipeline::new();
-            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large]);
+            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox]);
             pipeline.arg(rank).arg(SHRINK).arg(left);
             let reply = only(self.store.link.send(&pipeline).await?)?;
             let (stay, room, gone): (u64, i64, u64) = Script::shrink.reply(reply, "three numbers")?;

@@ -148,12 +148,10 @@ impl Watch {
         }
         let mut pipeline = Pipeline::new();
         pipeline.cmd("EXISTS").arg(&keys);
-        let before = self.tracking.lock().await.0;
         let found = self.send(&pipeline).await;
-        let (after, works) = *self.tracking.lock().await;
+        let works = self.tracking.lock().await.1;
         match found {
-            Ok(_) if works && before == after => {}
-            // A new connection has armed the keys just now; what changed between the old and this one is unknown.
+            Ok(_) if works => {}
             Ok(_) => self.wake_all(),
             Err(error) => tracing::debug!("the watching connection: {error}"),
         }
@@ -173,7 +171,13 @@ impl Watch {
                     false
                 }
             };
+            let first = tracking.0 == 0;
             *tracking = (connected.generation, works);
+            if !first {
+                // The new connection knows of no key that is waited for, and what changed since the old one fell silent
+                // is unknown: look for yourselves, and arm again.
+                self.wake_all();
+            }
         }
         drop(tracking);
         self.link.send_on(&mut connected, pipeline).await?.into_iter().map(accepted).collect()
@@ -202,4 +206,41 @@ fn first_score(reply: Value) -> Option<Timestamp> {
     let first: Vec<(String, f64)> = redis::FromRedisValue::from_redis_value(reply).ok()?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds below 2^53")]
     first.first().map(|&(_, score)| Timestamp::from_millis(score.max(0.0) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::redis::RedisServer;
+
+    const TIMEOUT: Duration = Duration::from_millis(300);
+
+    /// Whoever notices first that the connection is dead opens another, which knows nothing of what the others wait for.
+    #[tokio::test]
+    async fn a_connection_that_another_waiter_replaces_costs_nobody_his_notice() {
+        let redis = RedisServer::start();
+        let store = Store::new(&redis.url(), "jobsd", TIMEOUT, &[]).expect("a valid URL");
+        let watch = Arc::new(Watch::new(&store));
+        let running = tokio::spawn({
+            let watch = Arc::clone(&watch);
+            async move { watch.run(CancellationToken::new()).await }
+        });
+        let (first, other) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (first_key, other_key) = (["first".to_owned()], ["other".to_owned()]);
+        watch.arm(&first, &first_key, &[], "pauses").await.expect("Redis answers");
+        redis.freeze();
+        watch.arm(&other, &other_key, &[], "pauses").await.expect_err("Redis is frozen");
+        redis.thaw();
+        watch.arm(&other, &other_key, &[], "pauses").await.expect("Redis answers");
+        let mut push = Pipeline::new();
+        push.cmd("LPUSH").arg("first").arg("x");
+        store.link.send(&push).await.expect("Redis answers");
+        let told = async {
+            while !watch.arm(&first, &first_key, &[], "pauses").await.is_ok_and(|armed| armed.ready) {
+                first.notified().await;
+            }
+        };
+        tokio::time::timeout(3 * CHECK, told).await.expect("told in time");
+        running.abort();
+    }
 }

@@ -70,8 +70,19 @@ impl Keeper {
         !queues.contains_key(queue)
     }
 
-    /// Beats until it is told to stop. Heartbeats go on while jobs drain: the leases must hold as long as anything runs.
+    /// Beats and prunes until it is told to stop. Heartbeats go on while jobs drain: the leases must hold as long as
+    /// anything runs. Pruning may take longer than a lease, so it goes beside them; each of its steps stands for itself.
     pub(crate) async fn run(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.beat(&stop) => {}
+            () = self.prune() => {}
+        }
+        if let Err(error) = self.broker.leave(&self.broker.node).await {
+            tracing::debug!("this node stays on the list, as not seen any more: {error}");
+        }
+    }
+
+    async fn beat(&self, stop: &CancellationToken) {
         let mut rounds = Rounds::new();
         let beat = self.broker.lease() / 3;
         loop {
@@ -84,12 +95,24 @@ impl Keeper {
             };
             self.alive.send_replace(Instant::now());
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(next) => {}
             }
         }
-        if let Err(error) = self.broker.leave(&self.broker.node).await {
-            tracing::debug!("this node stays on the list, as not seen any more: {error}");
+    }
+
+    /// Prunes every so often, for ever; not before a heartbeat has got through.
+    async fn prune(&self) {
+        let mut surveys = self.broker.surveys.subscribe();
+        while surveys.changed().await.is_ok() {
+            let queues: Vec<Kept> = self.queues().values().cloned().collect();
+            for Kept { queue, .. } in queues {
+                if let Err(error) = self.broker.prune(&queue, clock::now()).await {
+                    tracing::warn!(queue = %queue.name, "deleting old jobs failed: {error}");
+                }
+            }
+            tokio::time::sleep(PRUNE_EVERY).await;
+            surveys.mark_unchanged();
         }
     }
 
@@ -111,16 +134,12 @@ impl Keeper {
         self.present(&queues, now).await;
         rounds.beat(jumped, lease);
         let sweep_all = rounds.sweep_is_due(lease);
-        let prune = rounds.prune_is_due();
         for (kept, survey) in queues.iter().zip(&surveys) {
             let expired_before = survey.expired_before(lease, now);
             if sweep_is_due(survey, sweep_all, expired_before)
                 && let Err(error) = self.sweep(kept, expired_before, now).await
             {
                 tracing::warn!(queue = %kept.queue.name, "taking over what dead nodes left failed: {error}");
-            }
-            if prune && let Err(error) = self.broker.prune(&kept.queue, now).await {
-                tracing::warn!(queue = %kept.queue.name, "deleting old jobs failed: {error}");
             }
         }
         // Just after the end of a lease is early enough, and surely after it.
@@ -200,13 +219,12 @@ fn sweep_is_due(survey: &Survey, regular: bool, expired_before: Timestamp) -> bo
 struct Rounds {
     last_beat: Option<Instant>,
     next_sweep: Instant,
-    next_prune: Instant,
 }
 
 impl Rounds {
     fn new() -> Self {
         let now = Instant::now();
-        Self { last_beat: None, next_sweep: now, next_prune: now }
+        Self { last_beat: None, next_sweep: now }
     }
 
     /// A heartbeat got through. After a silence of our own or a jump of the clock, an answer may have been lost: the sweep
@@ -219,28 +237,24 @@ impl Rounds {
         self.last_beat = Some(now);
     }
 
+    /// Whether the time has come; if so, it is set to come again.
     fn sweep_is_due(&mut self, lease: Duration) -> bool {
-        due(&mut self.next_sweep, lease)
+        let now = Instant::now();
+        let due = now >= self.next_sweep;
+        if due {
+            self.next_sweep = now + lease;
+        }
+        due
     }
-
-    fn prune_is_due(&mut self) -> bool {
-        due(&mut self.next_prune, PRUNE_EVERY)
-    }
-}
-
-/// Whether the time has come; if so, it is set to come again.
-fn due(at: &mut Instant, every: Duration) -> bool {
-    let now = Instant::now();
-    let due = now >= *at;
-    if due {
-        *at = now + every;
-    }
-    due
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::scripts;
+    use crate::store::Store;
+    use crate::testing::fixture;
+    use crate::testing::redis::RedisServer;
 
     const LEASE: Duration = Duration::from_secs(15);
 
@@ -280,5 +294,50 @@ mod tests {
     fn the_next_round_waits_for_the_end_of_the_earliest_lease() {
         assert_eq!(survey(Some(at(20)), at(0)).next_end(LEASE, at(10)), Some(Duration::from_secs(10)));
         assert_eq!(survey(None, at(0)).next_end(LEASE, at(10)), None);
+    }
+
+    /// While it prunes more than it could in the time of a lease, nobody may take over what it runs.
+    #[tokio::test]
+    async fn leases_hold_however_long_pruning_takes() {
+        const LEASE: Duration = Duration::from_secs(1);
+        const FILL: &str = "local n = redis.call('ZCARD', KEYS[1])
+            for i = n + 1, math.min(n + 20000, 200000) do redis.call('ZADD', KEYS[1], i, i) end
+            redis.call('HSET', KEYS[2], KEYS[1], '-' .. KEYS[3]) redis.call('ZADD', KEYS[4], 0, 'p')
+            return { redis.call('ZSCORE', KEYS[5], 'a') or '', redis.call('TIME') }";
+        let redis = RedisServer::start();
+        let store =
+            Arc::new(Store::new(&redis.url(), "jobsd", Duration::from_secs(5), scripts()).expect("a valid URL"));
+        let node = NodeId::parse("a").expect("a valid name");
+        let keeper = Keeper::new(Arc::new(Broker::new(Arc::clone(&store), node, LEASE).0), None);
+        let queue = Arc::new(fixture::queue());
+        let keys = store.keys.queue(&queue.name);
+        let (swept, _taken) = mpsc::channel(1);
+        keeper.keep(Kept { queue, swept });
+        // Somebody's purges are over, and there is always more of them than a step deletes.
+        let look = async || {
+            let (trash, manifest) = (keys.trash_of("p", "pending"), keys.trash_of("p", "manifest"));
+            let mut fill = redis::Pipeline::new();
+            fill.cmd("EVAL").arg(FILL).arg(5).arg(trash).arg(manifest).arg(&keys.pending).arg(&keys.trash);
+            fill.arg(&keys.leases);
+            let reply = store.link.send(&fill).await.expect("Redis answers").remove(0);
+            let (lease, (seconds, micros)): (String, (u64, u64)) = redis::from_redis_value(reply).expect("two times");
+            (lease.parse::<u64>().ok(), seconds * 1000 + micros / 1000)
+        };
+        for _ in 0..10 {
+            look().await;
+        }
+        let stop = CancellationToken::new();
+        let looking = async {
+            let begun = Instant::now();
+            while begun.elapsed() < LEASE * 3 {
+                if let (Some(lease), now) = look().await {
+                    assert!(lease > now, "it ended {} ms ago", now - lease);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(look().await.0.is_some(), "the node has beaten");
+            stop.cancel();
+        };
+        tokio::join!(looking, keeper.run(stop.clone()));
     }
 }

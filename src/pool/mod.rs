@@ -98,6 +98,8 @@ struct Pool {
     ended: u64,
     /// What the intake was told last, and whether there is a reason to say it again.
     told: (usize, bool),
+    /// Somebody asked for the end of a job that does not run here, while claims were on their way: it may be one of them.
+    unheard: bool,
     /// Whether the node was told to claim nothing more.
     draining: watch::Receiver<bool>,
     /// There may be something to claim.
@@ -149,6 +151,7 @@ impl Pool {
             unused: 0,
             came: 0,
             told: (0, true),
+            unheard: false,
             changed: Arc::new(Notify::new()),
             heard: Arc::new(Notify::new()),
             ended: 0,
@@ -292,7 +295,10 @@ impl Pool {
                 self.paused = still;
                 self.look |= !still;
             }
-            Returned::Cancels(Ok(requests)) => requests.into_iter().for_each(|(id, request)| self.cancel(&id, request)),
+            Returned::Cancels(Ok(requests)) => {
+                let unheard = requests.into_iter().filter(|(id, request)| !self.cancel(id, request)).count();
+                self.unheard = unheard > 0 && self.trips.wanted() > 0;
+            }
             // Nobody will tell us: keep looking, at the pace of the pause.
             Returned::Armed(Err(error)) => self.rest(&error.into()),
             Returned::Paused(Err(error)) => {
@@ -347,6 +353,9 @@ impl Pool {
             self.show_sizes();
         }
         let name = self.queue.borrow().name.clone();
+        if came > 0 && std::mem::take(&mut self.unheard) {
+            self.trips.hear_cancels(&name, &self.heard);
+        }
         match line {
             Line::Paused => {
                 self.paused = true;
@@ -394,13 +403,15 @@ impl Pool {
         self.settle(claim, outcome);
     }
 
-    /// Ends the attempt of this job, if it runs here.
-    fn cancel(&mut self, id: &JobId, request: Request) {
+    /// Ends the attempt of this job, if it runs here; says whether it does.
+    fn cancel(&mut self, id: &JobId, request: &Request) -> bool {
         let running = self.claims.values_mut().find(|running| running.claim.job.id == *id);
-        if let Some(cancel) = running.and_then(|running| running.cancel.take()) {
+        let Some(running) = running else { return false };
+        if let Some(cancel) = running.cancel.take() {
             // It may have ended by itself just now.
-            let _ = cancel.send(request);
+            let _ = cancel.send(request.clone());
         }
+        true
     }
 
     fn take_over(&mut self, swept: Swept) {
@@ -475,3 +486,6 @@ impl Pool {
 
 /// Long sleeps are cut: the wall clock may be set meanwhile.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Redis, RedisTls, RedisUrl, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
+    Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate,
+    Video,
 };
-use crate::job::{Job, JobId, Origin, Priority, QueueName, TaskName, Timestamp};
+use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
 pub(crate) const JOB_ID: &str = "5f0c3a52-0f0e-7000-8000-000000000001";
 
@@ -32,6 +33,32 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+    }
+}
+
+/// The queue of [`job`], which keeps whatever ends and retries nothing.
+pub(crate) fn queue() -> Queue {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let keep = Retention { age: HOUR, count: 1000, bytes: u64::MAX };
+    let retry = RetryPolicy {
+        limit: 0,
+        backoff: Backoff::Fixed { delay: HOUR },
+        max_delay: HOUR,
+        jitter: 0.0,
+        span: None,
+        never: Vec::new(),
+    };
+    Queue {
+        name: QueueName::parse("emails").expect("a valid name"),
+        lists: Vec::new(),
+        concurrency: 10,
+        timeout: HOUR,
+        retry,
+        crash_limit: 3,
+        keep_completed: keep,
+        keep_dead: keep,
+        weight: 1,
+        ageing: Queue::AGEING,
     }
 }
 

@@ -1,11 +1,22 @@
 -- Deletes a part of what a purge took, for good: one step; the caller goes on until nothing is left. A job whose producer
--- has sent it again since stands elsewhere, and keeps its record.
+-- has sent it again since stands elsewhere, maybe in the trash of a later purge, and keeps its record.
 --
--- KEYS  trash, the purge's own hash (see purge; it names the further keys), active, pending, scheduled, retry, completed,
---       dead, cancelled, parked (and, beside it, its sorted sets parked/TASK), jobs, history, large
+-- KEYS  trash (and, beside it, the hashes trash/ID/manifest), the purge's own one (see purge; it names the further keys),
+--       active, pending, scheduled, retry, completed, dead, cancelled, parked (and, beside it, its sorted sets parked/TASK), jobs, history, large
 -- ARGV  purge, limit for each key (at most 1000)
 -- Returns how many are left.
 local limit, left = tonumber(ARGV[2]), 0
+
+-- What other purges took can be put back.
+local others = {}
+for _, purge in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local taken = purge == ARGV[1] and {} or redis.call('HGETALL', KEYS[1] .. '/' .. purge .. '/manifest')
+  for i = 1, #taken, 2 do
+    if string.sub(taken[i + 1], 1, 1) == '-' then
+      others[#others + 1] = taken[i]
+    end
+  end
+end
 
 local parked = redis.call('SMEMBERS', KEYS[10])
 local function stands(id)
@@ -19,6 +30,11 @@ local function stands(id)
   end
   for _, task in ipairs(parked) do
     if redis.call('ZSCORE', KEYS[10] .. '/' .. task, id) then
+      return true
+    end
+  end
+  for _, taken in ipairs(others) do
+    if redis.call('ZSCORE', taken, id) then
       return true
     end
   end

@@ -1,11 +1,13 @@
 -- Deletes ended jobs that are older than their retention or more than it keeps, oldest first, a bounded number at a
--- time.
+-- time. One whose producer is owed an answer stays until that is paid or its age is over; but debts that nobody pays must
+-- not fill Redis.
 --
--- KEYS  completed, dead, cancelled, jobs, history, large
+-- KEYS  completed, dead, cancelled, jobs, history, large, outbox
 -- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
 --       limit for each set
 -- Returns how many were deleted.
-local limit, deleted = tonumber(ARGV[5]), 0
+local DEBTS = 100000
+local limit, deleted, spare = tonumber(ARGV[5]), 0, redis.call('HLEN', KEYS[7]) <= DEBTS
 for s = 1, 3 do
   local before, keep = ARGV[2], tonumber(ARGV[4])
   if s == 1 then
@@ -13,13 +15,20 @@ for s = 1, 3 do
   end
   local surplus = math.max(redis.call('ZCARD', KEYS[s]) - keep, redis.call('ZCOUNT', KEYS[s], '-inf', '(' .. before))
   if surplus > 0 then
-    local old, ids = redis.call('ZPOPMIN', KEYS[s], math.min(surplus, limit)), {}
+    local old = redis.call('ZRANGE', KEYS[s], 0, math.min(surplus, limit) - 1, 'WITHSCORES')
+    local ids = {}
     for i = 1, #old, 2 do
-      ids[#ids + 1] = old[i]
+      local is_old = tonumber(old[i + 1]) < tonumber(before)
+      if is_old or not spare or redis.call('HEXISTS', KEYS[7], old[i]) == 0 then
+        ids[#ids + 1] = old[i]
+      end
     end
-    redis.call('HDEL', KEYS[4], unpack(ids))
-    redis.call('HDEL', KEYS[5], unpack(ids))
-    redis.call('HDEL', KEYS[6], unpack(ids))
+    if #ids > 0 then
+      redis.call('ZREM', KEYS[s], unpack(ids))
+      for k = 4, 6 do
+        redis.call('HDEL', KEYS[k], unpack(ids))
+      end
+    end
     deleted = deleted + #ids
   end
 end

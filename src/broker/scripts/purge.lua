@@ -1,24 +1,43 @@
 -- Takes everything that waits out of a queue, at once and whole, and keeps it for a while to be put back.
 --
 -- KEYS  trash, the purge's own hash (key of the trash → what it was: the end from which a list is served, 'L' | 'R', or
---       '-' for a sorted set, then the key to which it goes back), then pairs: a key that holds what waits, and the key
---       of the trash that takes it
+--       '-' for a sorted set, then the key to which it goes back), pending, parked (and, beside it, its sorted sets
+--       parked/TASK), then pairs: a key that holds what waits, and the key of the trash that takes it
 -- ARGV  purge, when it is deleted for good (ms), then for each pair what the hash says of it
--- Returns how many jobs or messages each of the pairs held.
-local counts, any = {}, false
--- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
-redis.call('ZREM', KEYS[1], '')
-for i = 3, #KEYS, 2 do
-  local note = ARGV[3 + (i - 3) / 2]
-  local count = redis.call(string.sub(note, 1, 1) == '-' and 'ZCARD' or 'LLEN', KEYS[i])
-  if count > 0 then
-    redis.call('RENAME', KEYS[i], KEYS[i + 1])
-    redis.call('HSET', KEYS[2], KEYS[i + 1], note)
-    any = true
-  end
-  counts[#counts + 1] = count
+-- Returns how many jobs or messages each of the pairs held, and last how many jobs were parked.
+local FIRST = 5
+local moves = {}
+for i = FIRST, #KEYS, 2 do
+  moves[#moves + 1] = { KEYS[i], KEYS[i + 1], ARGV[3 + (i - FIRST) / 2] }
 end
-if any then
-  redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+-- Taken back, parked jobs come to pending: a claim parks them again if their task is still paused.
+local named = #moves
+for _, task in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+  local trash = KEYS[1] .. '/' .. ARGV[1] .. '/parked/' .. task
+  moves[#moves + 1] = { KEYS[4] .. '/' .. task, trash, '-' .. KEYS[3] }
+end
+-- All are counted before the first is moved: a foreign key that is no list ends the purge here, and changes nothing.
+local counts, parked, any = {}, 0, false
+for m, move in ipairs(moves) do
+  local count = redis.call(string.sub(move[3], 1, 1) == '-' and 'ZCARD' or 'LLEN', move[1])
+  move.count, any = count, any or count > 0
+  if m <= named then
+    counts[m] = count
+  else
+    parked = parked + count
+  end
+end
+counts[named + 1] = parked
+if not any then
+  return counts
+end
+-- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
+redis.call('DEL', KEYS[4])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+for _, move in ipairs(moves) do
+  if move.count > 0 then
+    redis.call('RENAME', move[1], move[2])
+    redis.call('HSET', KEYS[2], move[2], move[3])
+  end
 end
 return counts

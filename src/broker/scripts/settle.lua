@@ -73,6 +73,21 @@ end
 for name, n in pairs(counts) do
   redis.call('HINCRBY', KEYS[10], name, n)
 end
+-- A record is needed until its producer has its answer; but debts that nobody pays must not fill Redis.
+local DEBTS = 100000
+local function paid(list)
+  local debts = redis.call('HLEN', KEYS[11])
+  if debts == 0 or debts > DEBTS then
+    return list
+  end
+  local owed, rest = redis.call('HMGET', KEYS[11], unpack(list)), {}
+  for i, id in ipairs(list) do
+    if not owed[i] then
+      rest[#rest + 1] = id
+    end
+  end
+  return rest
+end
 local function trim(set, keep)
   if not scores[set] then
     return
@@ -80,11 +95,13 @@ local function trim(set, keep)
   -- Twice what came in (the list holds a score for each id): a set whose bound was lowered shrinks with every settle.
   local surplus = math.min(redis.call('ZCARD', sets[set]) - keep, #scores[set])
   if surplus > 0 then
-    local gone = redis.call('ZRANGE', sets[set], 0, surplus - 1)
-    redis.call('ZREMRANGEBYRANK', sets[set], 0, surplus - 1)
-    redis.call('HDEL', KEYS[3], unpack(gone))
-    redis.call('HDEL', KEYS[2], unpack(gone))
-    redis.call('HDEL', KEYS[4], unpack(gone))
+    local gone = paid(redis.call('ZRANGE', sets[set], 0, surplus - 1))
+    if #gone > 0 then
+      redis.call('ZREM', sets[set], unpack(gone))
+      for k = 2, 4 do
+        redis.call('HDEL', KEYS[k], unpack(gone))
+      end
+    end
   end
 end
 trim('completed', tonumber(ARGV[1]))

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::broker::{
-    Admission, Admitted, Answer, Answered, Enqueued, Fired, Guard, Mark, OwedJob, Place, Settled, Taken, Verdict,
+    Admission, Admitted, Answer, Answered, Enqueued, Fired, Guard, Mark, OwedJob, Paused, Place, Settled, Taken,
+    Verdict,
 };
-use crate::job::{Cause, Failure, History, State, Wire};
+use crate::job::{Cause, Failure, History, Request, State, Wire};
 use crate::store::{ForeignList, Standing};
 
 async fn claim(broker: &Broker, queue: &Queue, want: usize, now: Timestamp) -> Vec<Claim> {
@@ -194,6 +195,28 @@ async fn ended_jobs_never_outgrow_their_bound() {
     assert_eq!(raw(&a, &["HLEN", &keys.history]).await, redis::Value::Int(3));
 }
 
+/// As when a node is killed before its answers were out, and others go on ending jobs.
+#[tokio::test]
+async fn no_bound_deletes_a_job_before_its_producer_has_the_answer() {
+    let redis = RedisServer::start();
+    let (a, mut queue) = (node(&redis, "a"), queue());
+    queue.keep_completed.count = 1;
+    let origin = Origin::Wire { wire: Wire::Rq, list: "mails".into(), reply: Value::Null };
+    let jobs: Vec<Job> = (0..3).map(|n| Job { origin: origin.clone(), ..job(&format!("j{n}"), at(n)) }).collect();
+    a.enqueue(&jobs).await.expect("Redis answers");
+    for (second, claim) in (10..).zip(claim(&a, &queue, 3, at(4)).await) {
+        settle(&a, &queue, vec![settlement(&a, &queue, claim, ok(), at(second))], at(second)).await;
+    }
+    queue.keep_completed.bytes = 0;
+    a.prune(&queue, at(20)).await.expect("Redis answers");
+    let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers");
+    assert_eq!(owed.len(), 3, "all can be answered");
+    let answers: Vec<_> = owed.iter().map(|owed| (owed, Answer::default())).collect();
+    a.answer(&answers).await.expect("Redis answers");
+    a.prune(&queue, at(20)).await.expect("Redis answers");
+    assert_eq!(raw(&a, &["HLEN", &a.keys(&queue.name).jobs]).await, redis::Value::Int(0), "and then they go");
+}
+
 #[tokio::test]
 async fn prune_deletes_what_is_past_its_age() {
     let redis = RedisServer::start();
@@ -320,6 +343,18 @@ async fn fires_are_left_out_for_as_long_as_the_job_runs() {
 }
 
 #[tokio::test]
+async fn a_fire_is_left_out_too_while_the_job_is_parked() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let fire = |second| job(&format!("cron:nightly:{second}"), at(second));
+    assert_eq!(a.fire("nightly", at(60), &fire(60), true).await.expect("Redis answers"), Fired::Enqueued);
+    let (task, by) = (Paused::Task(fire(60).task), Request { at: at(61), by: "ann".into(), reason: None });
+    a.pause(&queue.name, &task, &by).await.expect("Redis answers");
+    assert_eq!(claim(&a, &queue, 1, at(62)).await.len(), 0, "it is parked now");
+    assert_eq!(a.fire("nightly", at(120), &fire(120), true).await.expect("Redis answers"), Fired::Overlaps);
+}
+
+#[tokio::test]
 async fn a_fire_from_the_future_does_not_silence_a_schedule() {
     let redis = RedisServer::start();
     let a = node(&redis, "a");
@@ -358,6 +393,23 @@ async fn a_record_that_cannot_be_read_is_buried_and_the_others_are_not() {
     assert_eq!(raw(&b, &["HLEN", &keys.active]).await, redis::Value::Int(1), "only the good one is active");
 }
 
+/// As after a return to a version that does not know their form.
+#[tokio::test]
+async fn any_number_of_records_that_cannot_be_read_is_buried() {
+    const MANY: usize = 9_000;
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let keys = a.keys(&queue.name);
+    let fill = "for n = 1, ARGV[1] do redis.call('HSET', KEYS[1], n, '{}') redis.call('ZADD', KEYS[2], n, n) end";
+    raw(&a, &["EVAL", fill, "2", &keys.jobs, &keys.pending, &MANY.to_string()]).await;
+    for _ in 0..MANY / 500 {
+        assert_eq!(claim(&a, &queue, 500, at(2)).await.len(), 0, "no record can be read");
+    }
+    assert_eq!(a.sweep(&queue.name, at(20), at(20), 10).await.expect("Redis answers").len(), 0);
+    assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(MANY as i64));
+    assert_eq!(raw(&a, &["HLEN", &keys.active]).await, redis::Value::Int(0));
+}
+
 #[tokio::test]
 async fn refused_messages_do_not_outgrow_the_bound_either() {
     let redis = RedisServer::start();
@@ -371,6 +423,9 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
         a.admit(&queue.name, &[Admission { taken, verdict, hash: None }], &Mark::default(), at(n))
             .await
             .expect("Redis answers");
+    }
+    for owed in a.owed_jobs(&queue.name, 10).await.expect("Redis answers") {
+        a.answer(&[(&owed, Answer::default())]).await.expect("Redis answers");
     }
     assert_eq!(a.prune(&queue, at(10)).await.expect("Redis answers"), 3);
     assert_eq!((state(&a, "bad2").await, state(&a, "bad3").await), (None, Some(State::Dead)));

@@ -299,6 +299,48 @@ async fn a_purged_job_that_its_producer_sends_again_lives_its_own_life() {
 }
 
 #[tokio::test]
+async fn a_purge_that_meets_a_foreign_key_of_another_type_changes_nothing() {
+    let bench = Bench::new();
+    bench.enqueue(&[job("x", at(0))]).await;
+    bench.raw(&["SET", "emails", "no list"]).await;
+    let lists = [ForeignList::new(Wire::Celery, "emails")];
+    bench.broker.purge(&bench.queue.name, &lists, at(10)).await.expect_err("it cannot be purged as a list");
+    assert_eq!(bench.state("x").await, Some(State::Pending));
+    assert_eq!(bench.claimed_ids(9, at(11)).await, ["x"]);
+}
+
+#[tokio::test]
+async fn a_job_that_was_purged_twice_comes_back_from_the_second_when_the_first_is_over() {
+    let bench = Bench::new();
+    bench.enqueue(&[job("x", at(0))]).await;
+    bench.broker.purge(&bench.queue.name, &[], at(10)).await.expect("Redis answers");
+    bench.raw(&["HSET", &bench.keys().inflight, "a/1\0list", "x"]).await;
+    let taken = Taken { field: "a/1\0list".into(), list: "list".into(), element: b"x".to_vec() };
+    let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(600)))), hash: None };
+    bench.broker.admit(&bench.queue.name, &[again], &Mark::default(), at(600)).await.expect("Redis answers");
+    let second = bench.broker.purge(&bench.queue.name, &[], at(610)).await.expect("Redis answers");
+    bench.broker.prune(&bench.queue, at(10 + 31 * 60)).await.expect("Redis answers");
+    let back = bench.broker.restore(&bench.queue.name, &second.id).await.expect("Redis answers");
+    assert_eq!(back, Restored::All(1));
+    assert_eq!(bench.claimed_ids(9, at(10 + 32 * 60)).await, ["x"], "with its record");
+}
+
+#[tokio::test]
+async fn what_is_parked_is_purged_too_and_comes_back_to_its_line() {
+    let bench = Bench::new();
+    bench.enqueue(&[job("x", at(0))]).await;
+    let task = Paused::Task(job("x", at(0)).task);
+    bench.broker.pause(&bench.queue.name, &task, &request()).await.expect("Redis answers");
+    assert_eq!(bench.claimed_ids(9, at(1)).await, Vec::<String>::new());
+    let purge = bench.broker.purge(&bench.queue.name, &[], at(10)).await.expect("Redis answers");
+    assert_eq!(purge.jobs, 1);
+    assert_eq!(bench.standing("x").await.expect("it is in the trash").place, Place::Purged);
+    bench.broker.resume(&bench.queue.name, &task).await.expect("Redis answers");
+    bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
+    assert_eq!(bench.claimed_ids(9, at(20)).await, ["x"]);
+}
+
+#[tokio::test]
 async fn the_urgent_come_first_and_the_patient_come_in_the_end() {
     let bench = Bench::new();
     bench
