@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
 use super::slots::Slots;
-use super::{Keeper, Pool, Shared, Stop};
+use super::{Keeper, Pool, SETTLE_BATCH, Shared, Stop};
 use crate::broker::{Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
@@ -162,7 +162,7 @@ async fn supervise(
 /// nothing is too young: after an orderly stop no job must be taken for the victim of a crash.
 async fn give_back(shared: &Shared, queue: &Queue) {
     let now = clock::now();
-    let leftovers = match shared.broker.leftovers(&queue.name, now).await {
+    let mut leftovers = match shared.broker.leftovers(&queue.name, now).await {
         Ok(leftovers) => leftovers,
         Err(error) => return tracing::debug!(queue = %queue.name, "others take over what may be left: {error}"),
     };
@@ -170,10 +170,13 @@ async fn give_back(shared: &Shared, queue: &Queue) {
         return;
     }
     tracing::info!(queue = %queue.name, jobs = leftovers.len(), "giving back claims whose answer was lost");
-    let settlements = leftovers.into_iter().map(|swept| interrupted(shared, queue, swept, now)).collect();
-    let exchange = shared.broker.exchange(queue, settlements, false, 0, now).await;
-    if let Err((error, _)) = exchange.settled {
-        tracing::debug!(queue = %queue.name, "others take over what is left: {error}");
+    while !leftovers.is_empty() {
+        let some = leftovers.drain(..leftovers.len().min(SETTLE_BATCH));
+        let settlements = some.map(|swept| interrupted(shared, queue, swept, now)).collect();
+        let exchange = shared.broker.exchange(queue, settlements, false, 0, now).await;
+        if let Err((error, _)) = exchange.settled {
+            return tracing::debug!(queue = %queue.name, "others take over what is left: {error}");
+        }
     }
 }
 

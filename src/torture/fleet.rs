@@ -121,8 +121,8 @@ concurrency = {concurrency}
 retry = {{ limit = 5, backoff = "fixed", delay = "500ms", jitter = 0.0 }}
 # Whatever is done to the nodes, no job is to blame for it.
 crash_limit = 1000
-keep_completed = {{ age = "7d", count = 10000000 }}
-keep_dead = {{ age = "7d", count = 10000000 }}
+keep_completed = {{ age = "7d", count = 10000000, bytes = "1024GiB" }}
+keep_dead = {{ age = "7d", count = 10000000, bytes = "1024GiB" }}
 [tasks.work]
 queue = "work"
 params = {{ n = "int" }}
