@@ -20,7 +20,7 @@ pub(crate) struct QueueKeys {
     pub history: String,
     /// HASH: job id → its arguments (JSON), of jobs whose arguments are too large to stand in the record.
     pub large: String,
-    /// ZSET: job id → its place in line (see [`crate::broker::place`]). Claimed from the front.
+    /// ZSET: job id → its place in line (since when it waits, moved by its priority). Claimed from the front.
     pub pending: String,
     /// ZSET: job id → when it is due, with its priority in the fraction: jobs that were enqueued for later.
     pub scheduled: String,

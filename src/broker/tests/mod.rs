@@ -1,5 +1,6 @@
 //! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
 
+mod foreign;
 mod model;
 mod transitions;
 mod verbs;
@@ -9,13 +10,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Broker, Claim, Settlement, scripts};
+use super::{Broker, Claim, Settled, Settlement, scripts};
 use crate::config::{Queue, Retention};
 use crate::job::{
-    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, TaskName, Timestamp,
-    decide,
+    AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, State, TaskName,
+    Timestamp, decide,
 };
-use crate::store::Store;
+use crate::store::{Standing, Store};
 use crate::testing::redis::RedisServer;
 
 const LEASE: Duration = Duration::from_secs(15);
@@ -84,4 +85,35 @@ fn settlement(broker: &Broker, queue: &Queue, claim: Claim, outcome: Outcome, no
     };
     let decision = decide(&facts, claim.history.clone(), outcome);
     Settlement { claim, decision }
+}
+
+async fn claim(broker: &Broker, queue: &Queue, want: usize, now: Timestamp) -> Vec<Claim> {
+    broker.exchange(queue, Vec::new(), true, want, now).await.claims.expect("Redis answers").0
+}
+
+async fn settle(broker: &Broker, queue: &Queue, settlements: Vec<Settlement>, now: Timestamp) -> Vec<Settled> {
+    broker.exchange(queue, settlements, false, 0, now).await.settled.expect("Redis answers")
+}
+
+async fn view(broker: &Broker, id: &str) -> Option<Standing> {
+    broker.store.job(&JobId::parse(id).expect("a valid id"), &[queue().name]).await.expect("Redis answers")
+}
+
+async fn state(broker: &Broker, id: &str) -> Option<State> {
+    view(broker, id).await.map(|view| view.state())
+}
+
+fn ids(claims: &[Claim]) -> Vec<&str> {
+    claims.iter().map(|claim| claim.job.id.as_str()).collect()
+}
+
+fn ok() -> Outcome {
+    Outcome::Success(json!("done"))
+}
+
+/// A command beside the broker, as a foreign program would send it.
+async fn raw(broker: &Broker, command: &[&str]) -> redis::Value {
+    let mut pipeline = redis::Pipeline::new();
+    pipeline.cmd(command[0]).arg(&command[1..]);
+    broker.store.link.send(&pipeline).await.expect("Redis answers").remove(0)
 }
