@@ -66,6 +66,8 @@ pub(crate) struct Broker {
     demands: Mutex<HashMap<QueueName, Demand>>,
     /// What a step of priority is worth in each queue of the configuration.
     ageing: Mutex<HashMap<QueueName, Duration>>,
+    /// The sets of ended jobs as they were measured last, by their keys.
+    measured: Mutex<HashMap<String, sweep::Measured>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
@@ -85,6 +87,7 @@ impl Broker {
             held: Held::default(),
             demands: Mutex::default(),
             ageing: Mutex::default(),
+            measured: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };

@@ -1,5 +1,7 @@
 //! Signs of life, and what the dead left behind.
 
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{FromRedisValue, Pipeline, Value};
@@ -292,21 +294,37 @@ impl Broker {
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
-        let touched =
-            [&keys.completed, &keys.dead, &keys.cancelled, &keys.jobs, &keys.history, &keys.large, &keys.outbox];
+        let ended = [&keys.completed, &keys.dead, &keys.cancelled];
+        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash];
+        let touched: Vec<&str> = ended.iter().chain(&others).map(|key| key.as_str()).collect();
         let mut pipeline = Pipeline::new();
-        Script::prune.call(&mut pipeline, &touched.map(String::as_str));
+        Script::prune.call(&mut pipeline, &touched);
         pipeline.arg(now.before(queue.keep_completed.age).as_millis());
         pipeline.arg(now.before(queue.keep_dead.age).as_millis());
         pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
+        pipeline.arg(now.as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let mut deleted: u64 = Script::prune.reply(reply, "a count")?;
-        let (completed, dead) = (queue.keep_completed, queue.keep_dead);
-        for (set, keep) in [(&keys.completed, completed), (&keys.dead, dead), (&keys.cancelled, dead)] {
-            deleted += self.shrink(&keys, set, keep.bytes).await?;
+        let found: Vec<u64> = Script::prune.reply(reply, "eight numbers")?;
+        let &[mut deleted, purges, ref sets @ ..] = found.as_slice() else {
+            return Err(BrokerError::Answer { script: "prune", expected: "eight numbers" });
+        };
+        let bytes = [queue.keep_completed.bytes, queue.keep_dead.bytes, queue.keep_dead.bytes];
+        for ((set, bytes), found) in ended.into_iter().zip(bytes).zip(sets.chunks_exact(2)) {
+            let as_measured = Measured { count: found[0], newest: found[1], bytes };
+            if found[0] > 0 && self.measured().get(set) != Some(&as_measured) {
+                deleted += self.shrink(&keys, set, bytes).await?;
+                self.measured().insert(set.clone(), as_measured);
+            }
         }
-        self.empty_trash(&queue.name, now).await?;
+        if purges > 0 {
+            self.empty_trash(&queue.name, now).await?;
+        }
         Ok(deleted)
+    }
+
+    fn measured(&self) -> MutexGuard<'_, HashMap<String, Measured>> {
+        // A panic while it was locked cannot have left it half-changed: every use is a single operation.
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes the oldest of a set of ended jobs, as many as it takes to keep the rest within `bytes`; says how many.
@@ -325,6 +343,15 @@ impl Broker {
             }
         }
     }
+}
+
+/// A set of ended jobs as it was when it was last measured, and by which bound: while it is so still, there is nothing to
+/// walk through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Measured {
+    count: u64,
+    newest: u64,
+    bytes: u64,
 }
 
 /// A claim of ours whose record cannot be read, and why.

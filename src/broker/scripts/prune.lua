@@ -2,12 +2,13 @@
 -- time. One whose producer is owed an answer stays until that is paid or its age is over; but debts that nobody pays must
 -- not fill Redis.
 --
--- KEYS  completed, dead, cancelled, jobs, history, large, outbox
+-- KEYS  completed, dead, cancelled, jobs, history, large, outbox, trash
 -- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
---       limit for each set
--- Returns how many were deleted.
+--       limit for each set, now (ms)
+-- Returns { how many were deleted, purges whose time is over, then for each set how many jobs it holds and when the newest
+-- of them ended (ms) }.
 local DEBTS = 100000
-local limit, deleted, spare = tonumber(ARGV[5]), 0, redis.call('HLEN', KEYS[7]) <= DEBTS
+local limit, deleted, sets, spare = tonumber(ARGV[5]), 0, {}, redis.call('HLEN', KEYS[7]) <= DEBTS
 for s = 1, 3 do
   local before, keep = ARGV[2], tonumber(ARGV[4])
   if s == 1 then
@@ -31,5 +32,7 @@ for s = 1, 3 do
     end
     deleted = deleted + #ids
   end
+  sets[#sets + 1] = redis.call('ZCARD', KEYS[s])
+  sets[#sets + 1] = redis.call('ZREVRANGE', KEYS[s], 0, 0, 'WITHSCORES')[2] or '0'
 end
-return deleted
+return { deleted, redis.call('ZCOUNT', KEYS[8], '-inf', ARGV[6]), unpack(sets) }
