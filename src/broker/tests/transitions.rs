@@ -114,7 +114,7 @@ async fn the_claims_of_a_dead_node_are_taken_over_and_its_late_result_is_refused
 }
 
 #[tokio::test]
-async fn a_retired_node_is_taken_over_during_the_grace() {
+async fn a_node_that_ended_on_purpose_is_taken_over_at_once() {
     let redis = RedisServer::start();
     let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
     a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");

@@ -88,6 +88,10 @@ impl World {
     async fn step(&mut self, redis: &RedisServer) -> &'static str {
         self.now = self.now.after(Duration::from_millis(self.random.below(3_000)));
         let n = self.random.index(NODES);
+        // Pauses are short: what waits behind a long one makes the world too large to be compared often.
+        if self.random.below(4) == 0 && self.resume_all(n).await {
+            return "resume";
+        }
         match self.random.below(112) {
             0..25 => self.enqueue(n).await,
             25..55 => self.claim(n).await,
@@ -351,6 +355,19 @@ impl World {
             broker.pause(queue, &what, &request(self.now)).await.expect("Redis answers");
             "pause"
         }
+    }
+
+    /// Ends every pause; says whether there was one.
+    async fn resume_all(&mut self, n: usize) -> bool {
+        let mut paused: Vec<Paused> =
+            std::mem::take(&mut self.oracle.paused_tasks).into_iter().map(Paused::Task).collect();
+        if std::mem::take(&mut self.oracle.paused) {
+            paused.push(Paused::Queue);
+        }
+        for what in &paused {
+            assert!(self.nodes[n].resume(&self.queue.name, what).await.expect("Redis answers"), "it was paused");
+        }
+        !paused.is_empty()
     }
 
     /// Purges the queue, or takes a purge back.
