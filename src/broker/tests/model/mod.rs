@@ -407,6 +407,7 @@ impl World {
         }
         let numbers =
             self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");
+        assert_eq!(numbers[0].pending, self.oracle.count(State::Pending), "{context}: pending");
         assert_eq!(numbers[0].active, self.oracle.count(State::Active), "{context}: active");
         assert_eq!(numbers[0].retry, self.oracle.count(State::Retry), "{context}: retry");
         assert_eq!(numbers[0].scheduled, self.oracle.count(State::Scheduled), "{context}: scheduled");
