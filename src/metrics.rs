@@ -16,6 +16,7 @@ pub(crate) enum Ending {
     Failed,
     TimedOut,
     Snoozed,
+    Unavailable,
     Expired,
     Interrupted,
     Cancelled,
@@ -28,6 +29,7 @@ impl EncodeLabelValue for Ending {
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Snoozed => "snoozed",
+            Self::Unavailable => "unavailable",
             Self::Expired => "expired",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
@@ -73,6 +75,10 @@ pub(crate) struct Metrics {
     pub taken_over: Family<QueueLabels, Counter>,
     /// Late results that were refused.
     pub refused: Family<QueueLabels, Counter>,
+    /// Whether the queue waits, because the service behind its jobs is down.
+    pub waits: Family<QueueLabels, Gauge>,
+    /// How often it began to wait.
+    pub outages: Family<QueueLabels, Counter>,
     /// Foreign messages that could not become jobs that run.
     pub unreadable: Family<QueueLabels, Counter>,
 }
@@ -95,6 +101,8 @@ impl Default for Metrics {
             wait_seconds: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             taken_over: Family::default(),
             refused: Family::default(),
+            waits: Family::default(),
+            outages: Family::default(),
             unreadable: Family::default(),
         };
         metrics.register();
@@ -116,6 +124,10 @@ impl Metrics {
         registry.register_with_unit("wait", "Time from due to claimed", Unit::Seconds, wait);
         registry.register("taken_over", "Claims taken over from dead nodes", self.taken_over.clone());
         registry.register("refused", "Late results of lost leases, refused", self.refused.clone());
+        let waits = "Whether the queue waits, because the service behind its jobs is down";
+        registry.register("waits_for_service", waits, self.waits.clone());
+        let outages = "How often the service behind the jobs was found down";
+        registry.register("service_outages", outages, self.outages.clone());
         registry.register("unreadable", "Foreign messages that could not be run", self.unreadable.clone());
     }
 }

@@ -16,6 +16,7 @@ mod filter;
 mod health;
 mod job;
 mod nodes;
+mod outage;
 mod overview;
 mod page;
 mod pauses;

@@ -24,6 +24,7 @@ mod purge;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod script;
+mod stance;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
+pub(crate) use stance::{Outage, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Watch};
 
@@ -60,6 +62,8 @@ pub(crate) struct Broker {
     pub watch: Watch,
     /// Answers owed to foreign producers, as they arise; who cannot keep up finds them in the outbox.
     pub owed: outbox::OwedSender,
+    /// How the pools of this node serve their queues just now.
+    pub stances: stance::Stances,
     lease: Duration,
     held: Held,
     /// Free slots of each pool, for the intake.
@@ -83,6 +87,7 @@ impl Broker {
             node,
             watch,
             owed,
+            stances: stance::Stances::default(),
             lease,
             held: Held::default(),
             demands: Mutex::default(),

@@ -114,6 +114,7 @@ fn queue_row(queue: &Value) -> Vec<String> {
     let tasks = list(&queue["paused_tasks"]).len();
     let state = match (queue["paused"].is_object(), tasks) {
         (true, _) => "paused".to_owned(),
+        _ if queue["breaker"].is_object() => "service down".to_owned(),
         (false, 0) => "open".to_owned(),
         (false, tasks) => format!("{tasks} task{} paused", if tasks == 1 { "" } else { "s" }),
     };
@@ -131,8 +132,13 @@ fn queue_row(queue: &Value) -> Vec<String> {
         jobs("dead"),
         foreign.to_string(),
         oldest,
-        request(&queue["paused"]),
+        reason(queue),
     ]
+}
+
+/// Why a queue does not go on.
+fn reason(queue: &Value) -> String {
+    if queue["paused"].is_object() { request(&queue["paused"]) } else { cell(&queue["breaker"]["reason"]) }
 }
 
 /// Who asked, and why.

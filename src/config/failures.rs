@@ -14,6 +14,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "SmtpRejected",
             "SmtpDeferred",
             "SmtpConnectError",
+            "SmtpTimeout",
             "SmtpAuthenticationError",
             "OutboxError",
         ],

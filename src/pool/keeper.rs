@@ -167,7 +167,9 @@ impl Keeper {
     }
 
     fn served(&self, queue: &Queue) -> NodeQueue {
-        NodeQueue { queue: queue.name.clone(), concurrency: queue.concurrency, running: self.broker.holds(&queue.name) }
+        let (name, concurrency) = (queue.name.clone(), queue.concurrency);
+        let outage = self.broker.stances.of(&name).outage;
+        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage }
     }
 
     fn obey(&self, order: Option<NodeOrder>) {

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
+use super::shared::{Shared, Stop};
 use super::slots::Slots;
-use super::{Keeper, Pool, SETTLE_BATCH, Shared, Stop};
+use super::{Keeper, Pool, SETTLE_BATCH};
 use crate::broker::{Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bench;
+mod breaker;
 mod cancel;
 mod celery;
 mod check;

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use lettre::message::Mailbox;
 use serde_json::{Map, Value, json};
 
-use super::Run;
 use super::outbox::{self, OutboxError};
+use super::{Halt, Run};
 use crate::clock;
 use crate::config::{self, EmailProvider, EmailStep, RenderError, Template};
 use crate::job::Failure;
@@ -171,21 +171,24 @@ fn template_values(step: &EmailStep, values: &Value) -> Result<Value, EmailError
     Ok(Value::Object(merged))
 }
 
-impl From<EmailError> for Failure {
+impl From<EmailError> for Halt {
     fn from(error: EmailError) -> Self {
         let message = format!("failed to {error}");
-        match error {
-            EmailError::Render(_) | EmailError::Template(_) => Self::never("TemplateError", message),
-            EmailError::Address { .. } => Self::never("InvalidAddress", message),
+        Self::Failed(match error {
+            EmailError::Render(_) | EmailError::Template(_) => Failure::never("TemplateError", message),
+            EmailError::Address { .. } => Failure::never("InvalidAddress", message),
             EmailError::Header(_)
             | EmailError::HeaderName(_)
             | EmailError::Context(_)
             | EmailError::Empty
-            | EmailError::Build(_) => Self::never("InvalidMail", message),
-            EmailError::Smtp(error) if error.is_final() => Self::never("SmtpRejected", message),
-            EmailError::Smtp(error) => Self::new(error.kind(), message),
-            EmailError::Outbox(_) => Self::new("OutboxError", message),
-        }
+            | EmailError::Build(_) => Failure::never("InvalidMail", message),
+            EmailError::Smtp(error) if error.is_outage() => {
+                return Self::Unavailable { error: Failure::new(error.kind(), message), retry_after: None };
+            }
+            EmailError::Smtp(error) if error.is_final() => Failure::never("SmtpRejected", message),
+            EmailError::Smtp(error) => Failure::new(error.kind(), message),
+            EmailError::Outbox(_) => Failure::new("OutboxError", message),
+        })
     }
 }
 
