@@ -28,9 +28,9 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    /// Out of the way, because its task is paused.
+    /// Out of the way: its task is paused, a limit has no room for it, or it is not its tenant's turn.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    held: bool,
     /// What took it out of the queue, and until when that can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<ShownPurge>,
@@ -227,7 +227,7 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        parked: view.place == Place::Parked,
+        held: view.place == Place::Held,
         purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
         cancel_requested: around.cancel.as_ref().map(ShownRequest::of),
         priority: job.priority.steps(),

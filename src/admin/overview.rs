@@ -96,8 +96,9 @@ pub(super) struct ListRow<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Jobs {
     pub(super) pending: u64,
-    /// Those of the pending ones whose task is paused.
-    parked: u64,
+    /// Those of the pending ones that are out of the way of the others: their task is paused, a limit has no room for them,
+    /// or it is not their tenant's turn.
+    held: u64,
     pub(super) active: u64,
     pub(super) scheduled: u64,
     pub(super) retry: u64,
@@ -238,7 +239,7 @@ fn row<'a>(queue: &'a Queue, view: Option<&QueueView>, now: Timestamp) -> QueueR
 fn jobs(view: &QueueView) -> Jobs {
     Jobs {
         pending: view.pending,
-        parked: view.parked,
+        held: view.held,
         active: view.active,
         scheduled: view.scheduled,
         retry: view.retry,

@@ -316,7 +316,7 @@ impl World {
         let (id, job_id) = (id.clone(), known.job.id.clone());
         let (verb, change) = match self.random.below(4) {
             0 => (Verb::Cancel, Change::Cancel(request(self.now))),
-            1 => (Verb::Retry, Change::Retry { args: None }),
+            1 => (Verb::Retry, Change::Retry { edited: None }),
             2 => (Verb::Promote, Change::Promote),
             _ => (Verb::Delete, Change::Delete),
         };
@@ -403,7 +403,7 @@ impl World {
                 Place::Active { .. } | Place::Ended(_) | Place::Purged(_) => None,
             };
             assert_eq!((view.state(), view.due), (place.state(), since), "{context}: {id}");
-            parked |= view.place == crate::store::Place::Parked;
+            parked |= view.place == crate::store::Place::Held;
         }
         let numbers =
             self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");
