@@ -122,14 +122,15 @@ fn key(item: &Item<'_>, scopes: &[Scope<'_>]) -> Option<Key> {
         );
         return None;
     }
-    check(item, &template, scopes);
+    // Without a value it is not limited.
+    check(item, &template, scopes, "''");
     Some(Key { is_secret: is_secret(&template, scopes), template })
 }
 
 fn points(item: &Item<'_>, scopes: &[Scope<'_>]) -> Points {
     if item.value.is_str() {
         let template = item.value_template();
-        template.iter().flat_map(ValueTemplate::templates).for_each(|template| check(item, template, scopes));
+        template.iter().flat_map(ValueTemplate::templates).for_each(|template| check(item, template, scopes, "1"));
         return match template {
             Some(ValueTemplate::Plain(_)) => {
                 item.error(
@@ -145,9 +146,9 @@ fn points(item: &Item<'_>, scopes: &[Scope<'_>]) -> Points {
     Points::Each(bound(item).unwrap_or(1))
 }
 
-fn check(item: &Item<'_>, template: &Template, scopes: &[Scope<'_>]) {
+fn check(item: &Item<'_>, template: &Template, scopes: &[Scope<'_>], stand_in: &str) {
     // One task that lacks a parameter says it for all.
-    let _ = scopes.iter().all(|scope| scope.limit(item, template));
+    let _ = scopes.iter().all(|scope| scope.limit(item, template, stand_in));
 }
 
 fn is_secret(template: &Template, scopes: &[Scope<'_>]) -> bool {

@@ -53,8 +53,8 @@ impl Scope<'_> {
     }
 
     /// Checks a template of a limit, which sees the parameters and `vars`; says whether all is well. A parameter that this
-    /// task does not have is well where the template says what stands for it.
-    pub(super) fn limit(&self, item: &Item<'_>, template: &Template) -> bool {
+    /// task does not have is well where the template says what stands for it, such as `stand_in`.
+    pub(super) fn limit(&self, item: &Item<'_>, template: &Template, stand_in: &str) -> bool {
         let mut sample = self.sample();
         if let Value::Object(sample) = &mut sample {
             sample.retain(|name, _| !["steps", "now", "job"].contains(&name.as_str()));
@@ -77,10 +77,8 @@ impl Scope<'_> {
         let names = || self.params.iter().map(|param| param.name.as_str());
         let help = match nearest(root, names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!(
-                "a limit sees the parameters of the job and vars; where a job has none, say what stands for it: \
-                 \"{{{{ {root} | default('') }}}}\" (without a value it is not limited)"
-            ),
+            None if RESERVED.contains(&root) => "a limit sees the parameters of the job and vars".to_owned(),
+            None => format!("say what stands for it: \"{{{{ {root} | default({stand_in}) }}}}\""),
         };
         item.error_at(root, format!("the task `{}` has no parameter `{root}`", self.task), help);
         false
