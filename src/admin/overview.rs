@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::alter::refusal;
 use super::answer::{Answer, json, page, text};
+use super::limits::{self, ShownLimit};
 use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
 use super::request::Format;
@@ -69,6 +70,9 @@ pub(super) struct QueueRow<'a> {
     pub(super) oldest_wait_seconds: Option<f64>,
     /// Since the queue was first used, over all nodes and restarts.
     totals: Option<Totals>,
+    /// What bounds it over all nodes, when that is asked for and there is something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<ShownLimit>,
     /// Where its jobs run, when that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<ServedBy>>,
@@ -144,6 +148,9 @@ pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Resul
     let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
     let mut rows = rows(config, Some(&views));
     for row in &mut rows {
+        if let Some(queue) = config.queues.get(row.queue) {
+            row.limits = limits::of(shared, queue).await?;
+        }
         row.nodes = Some(nodes.iter().filter_map(|(id, card)| served_by(shared, row.queue, id, card, now)).collect());
     }
     Ok(rows)
@@ -232,6 +239,7 @@ fn row<'a>(queue: &'a Queue, view: Option<&QueueView>, now: Timestamp) -> QueueR
         jobs: view.map(jobs),
         oldest_wait_seconds: view.and_then(|view| view.oldest_pending).map(|at| now.since(at).as_secs_f64()),
         totals: view.map(totals),
+        limits: Vec::new(),
         nodes: None,
     }
 }

@@ -100,12 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub(crate) async fn blocked(
-        &self,
-        queue: &Queue,
-        job: &Job,
-        now: Timestamp,
-    ) -> Result<Option<Blocked>, LinkError> {
+    pub(crate) async fn blocked(&self, queue: &Queue, job: &Job, now: Timestamp) -> Result<Option<Blocked>, LinkError> {
         let keys = self.keys.queue(&queue.name);
         for (limit, bucket) in draws(queue, job) {
             let points = bucket.points().min(limit.smallest());
@@ -126,7 +121,8 @@ impl Store {
                 let holders = self.holders(&keys, bucket.name()).await?;
                 return Ok(Some(Blocked { holders, ..blocked(Bound::Concurrency(most), used, None) }));
             }
-            let mut full = limit.rates.iter().zip(&view.started).filter(|(rate, (used, _))| used + points > rate.points);
+            let mut full =
+                limit.rates.iter().zip(&view.started).filter(|(rate, (used, _))| used + points > rate.points);
             // Of several windows the one that takes longest.
             if let Some((rate, (used, free_at))) = full.by_ref().max_by_key(|(_, (_, free_at))| *free_at) {
                 return Ok(Some(blocked(Bound::Rate(*rate), *used, *free_at)));

@@ -121,7 +121,7 @@ async fn no_window_of_any_length_holds_more_starts_than_it_may() {
         random ^= random << 17;
         now = later(now, random % 700);
         // The clock of the other half of the nodes is a little behind.
-        let seen = if random % 2 == 0 { now } else { now.before(Duration::from_millis(15)) };
+        let seen = if random.is_multiple_of(2) { now } else { now.before(Duration::from_millis(15)) };
         let claims = bench.claim(usize::try_from(random % 4).expect("small"), seen).await.0;
         starts.extend(claims.iter().map(|_| now.as_millis()));
         bench.end(claims, now).await;
