@@ -72,7 +72,13 @@ impl Scheduler {
             return Ok(());
         };
         let expires = self.config.load().tasks.get(&schedule.task).and_then(|task| task.expiry(now));
-        let job = Job { expires, ..job(schedule, fire, now) };
+        let config = self.config.load();
+        let buckets = config.buckets(&schedule.queue, &schedule.task, &schedule.args).unwrap_or_else(|error| {
+            // There is nobody to refuse it to: a fire is not left out for this.
+            tracing::warn!(schedule = %name, "its job is not held to its limits: {error}");
+            Vec::new()
+        });
+        let job = Job { expires, buckets, ..job(schedule, fire, now) };
         match self.broker.fire(name, fire, &job, schedule.overlap == Overlap::Skip).await? {
             Fired::Enqueued => tracing::info!(schedule = %name, job = %job.id, "fired"),
             Fired::DoneBefore => {}
@@ -89,6 +95,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         id: JobId::parse(&id).expect("a schedule's name and digits"),
         queue: schedule.queue.clone(),
         task: schedule.task.clone(),
+        buckets: Vec::new(),
         args: schedule.args.clone(),
         origin: Origin::Schedule { name: schedule.name.clone(), fire },
         enqueued_at: now,

@@ -12,7 +12,7 @@ use super::enqueue::is_stale;
 use super::fields::{Fields, no_task};
 use super::problem::{Problem, ProblemKind};
 use super::{Shared, job, who};
-use crate::broker::{Altered, Broker, BrokerError, Change};
+use crate::broker::{Altered, Broker, BrokerError, Change, Edited};
 use crate::clock;
 use crate::config::{BindError, Config, JobSecrets, bind};
 use crate::job::{Args, JobId, QueueName, State};
@@ -89,7 +89,7 @@ pub(super) async fn answer(
     let standing = job::find(shared, config, id).await?;
     let change = match verb {
         Verb::Cancel => Change::Cancel(request.clone()),
-        Verb::Retry => Change::Retry { args: args(broker, config, &standing, &mut fields).await? },
+        Verb::Retry => Change::Retry { edited: edited(broker, config, &standing, &mut fields).await? },
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,
     };
@@ -146,12 +146,12 @@ pub(super) fn refusal(broker: &Broker, error: &BrokerError) -> Problem {
 
 /// The arguments of an edit-and-retry, bound to the task's parameters as those of a new job are. Where a secret was shown
 /// as `***` and comes back as that, the secret stays as it was.
-async fn args(
+async fn edited(
     broker: &Broker,
     config: &Config,
     standing: &Standing,
     fields: &mut Fields<'_>,
-) -> Result<Option<Args>, Problem> {
+) -> Result<Option<Edited>, Problem> {
     let Some(given) = fields.value("args").cloned() else { return Ok(None) };
     let job = &standing.job;
     let Some(task) = config.tasks.get(&job.task) else {
@@ -177,7 +177,11 @@ async fn args(
             return Ok(None);
         }
     };
-    Ok(bound.map_err(|error| fields.wrong("args", error.to_string())).ok())
+    let edited = bound.map_err(|error| error.to_string()).and_then(|args| {
+        let buckets = config.buckets(&job.queue, &job.task, &args).map_err(|error| error.to_string())?;
+        Ok(Edited { args, buckets })
+    });
+    Ok(edited.map_err(|wrong| fields.wrong("args", wrong)).ok())
 }
 
 /// The value that is meant where somebody has edited what was shown.

@@ -80,7 +80,7 @@ pub(super) async fn answer(
     let request = who::request(head, &mut fields)?;
     let change = match verb {
         Verb::Cancel => Change::Cancel(request.clone()),
-        Verb::Retry => Change::Retry { args: None },
+        Verb::Retry => Change::Retry { edited: None },
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,
     };
@@ -128,7 +128,7 @@ async fn find(
 ) -> Result<Found, Problem> {
     let store = &shared.parts.broker.store;
     let of_read = |error| Problem::of_read(&error);
-    let sources = store.sources(&filter.queues, &filter.states).await.map_err(of_read)?;
+    let sources = store.sources(&filter.queues, &filter.states);
     let mut found = Found { entries: Vec::new(), scanned: 0, rest: None };
     loop {
         let entries =

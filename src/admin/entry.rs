@@ -104,6 +104,7 @@ impl Fields<'_> {
         let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
         let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
+        let buckets = config.buckets(&queue, &task.name, &args).map_err(|error| self.wrong("args", error.to_string()));
         if self.errors.len() > before {
             return None;
         }
@@ -112,8 +113,21 @@ impl Fields<'_> {
         let expires = expires.or_else(|| task.expiry(due.unwrap_or(now)));
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
         let args_apart = None;
-        let job =
-            Job { id, queue, task, args, origin, enqueued_at, due, timeout, expires, retry, priority, args_apart };
+        let job = Job {
+            id,
+            queue,
+            task,
+            buckets: buckets.ok()?,
+            args,
+            origin,
+            enqueued_at,
+            due,
+            timeout,
+            expires,
+            retry,
+            priority,
+            args_apart,
+        };
         Some(Entry { job, id_is_chosen })
     }
 

@@ -11,9 +11,11 @@ use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
+use super::limits::{self, ShownBlocked};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
+use crate::clock;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
     Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
@@ -28,9 +30,12 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    /// Out of the way, because its task is paused.
+    /// Out of the way: its task is paused, a limit has no room for it, or it is not its tenant's turn.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    held: bool,
+    /// The limit that has no room for it, of a pending job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<ShownBlocked>,
     /// What took it out of the queue, and until when that can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<ShownPurge>,
@@ -166,6 +171,7 @@ const LARGE: u64 = 256 * 1024;
 struct Around {
     purged: Option<(String, Timestamp)>,
     cancel: Option<Request>,
+    blocked: Option<ShownBlocked>,
     /// Whether the arguments are here.
     has_args: bool,
 }
@@ -179,7 +185,11 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
     }
     fields.done()?;
     let mut view = find(shared, config, id).await?;
-    let around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    let mut around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    if let (State::Pending, Some(queue)) = (view.state(), config.queues.get(&view.job.queue)) {
+        let blocked = shared.parts.broker.store.blocked(queue, &view.job, clock::now()).await;
+        around.blocked = blocked.map_err(|error| Problem::of_read(&error))?.map(limits::blocked);
+    }
     Ok(json(StatusCode::OK, &shown(config, &view, around)))
 }
 
@@ -200,7 +210,7 @@ pub(super) fn unknown() -> Problem {
 async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
     let of_read = |error| Problem::of_read(&error);
     let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
-    let mut around = Around { purged: None, cancel: None, has_args: view.job.args_apart.is_none() };
+    let mut around = Around { purged: None, cancel: None, blocked: None, has_args: view.job.args_apart.is_none() };
     if let Some(bytes) = view.job.args_apart {
         let show = full || bytes <= LARGE;
         if show || view.history != History::default() {
@@ -227,7 +237,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        parked: view.place == Place::Parked,
+        held: view.place == Place::Held,
+        blocked: around.blocked,
         purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
         cancel_requested: around.cancel.as_ref().map(ShownRequest::of),
         priority: job.priority.steps(),

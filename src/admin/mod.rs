@@ -15,6 +15,7 @@ mod fields;
 mod filter;
 mod health;
 mod job;
+mod limits;
 mod nodes;
 mod outage;
 mod overview;

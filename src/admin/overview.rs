@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::alter::refusal;
 use super::answer::{Answer, json, page, text};
+use super::limits::{self, ShownLimit};
 use super::outage::ShownBreaker;
 use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
@@ -73,6 +74,9 @@ pub(super) struct QueueRow<'a> {
     pub(super) oldest_wait_seconds: Option<f64>,
     /// Since the queue was first used, over all nodes and restarts.
     totals: Option<Totals>,
+    /// What bounds it over all nodes, when that is asked for and there is something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<ShownLimit>,
     /// Where its jobs run, when that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<ServedBy>>,
@@ -102,8 +106,9 @@ pub(super) struct ListRow<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Jobs {
     pub(super) pending: u64,
-    /// Those of the pending ones whose task is paused.
-    parked: u64,
+    /// Those of the pending ones that are out of the way of the others: their task is paused, a limit has no room for them,
+    /// or it is not their tenant's turn.
+    held: u64,
     pub(super) active: u64,
     pub(super) scheduled: u64,
     pub(super) retry: u64,
@@ -149,6 +154,9 @@ pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Resul
     let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
     let mut rows = rows(shared, config, Some(&views));
     for row in &mut rows {
+        if let Some(queue) = config.queues.get(row.queue) {
+            row.limits = limits::of(shared, queue).await?;
+        }
         row.nodes = Some(nodes.iter().filter_map(|(id, card)| served_by(shared, row.queue, id, card, now)).collect());
     }
     Ok(rows)
@@ -240,6 +248,7 @@ fn row<'a>(queue: &'a Queue, stance: Stance, view: Option<&QueueView>, now: Time
         jobs: view.map(jobs),
         oldest_wait_seconds: view.and_then(|view| view.oldest_pending).map(|at| now.since(at).as_secs_f64()),
         totals: view.map(totals),
+        limits: Vec::new(),
         nodes: None,
     }
 }
@@ -247,7 +256,7 @@ fn row<'a>(queue: &'a Queue, stance: Stance, view: Option<&QueueView>, now: Time
 fn jobs(view: &QueueView) -> Jobs {
     Jobs {
         pending: view.pending,
-        parked: view.parked,
+        held: view.held,
         active: view.active,
         scheduled: view.scheduled,
         retry: view.retry,

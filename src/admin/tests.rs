@@ -235,6 +235,7 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
         keep_dead: keep,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: crate::config::Limits::default(),
     };
     (name(text), Arc::new(queue))
 }

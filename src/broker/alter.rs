@@ -11,7 +11,9 @@ use super::exchange::encode_history;
 use super::place;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
-use crate::job::{Args, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp};
+use crate::job::{
+    Args, Bucket, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp,
+};
 use crate::store::{QueueKeys, Standing};
 
 /// What is asked of a job.
@@ -19,13 +21,20 @@ use crate::store::{QueueKeys, Standing};
 pub(crate) enum Change {
     /// Ends it, whether it waits or runs.
     Cancel(Request),
-    /// Makes an ended job pending again, with all its attempts before it, or a waiting one due at once; with `args` under
-    /// other arguments.
-    Retry { args: Option<Args> },
+    /// Makes an ended job pending again, with all its attempts before it, or a waiting one due at once; `edited`
+    /// under other arguments.
+    Retry { edited: Option<Edited> },
     /// Makes a job that waits for its time due at once.
     Promote,
     /// Deletes it with everything that is known of it.
     Delete,
+}
+
+/// The other arguments of a job that is retried, and what it draws from with those.
+#[derive(Debug, Clone)]
+pub(crate) struct Edited {
+    pub args: Args,
+    pub buckets: Vec<Bucket>,
 }
 
 /// What became of a job.
@@ -161,7 +170,7 @@ impl Broker {
             (FIXED_KEYS + 1 + index).to_string()
         };
         let state = place.state();
-        let Some(from) = place.key(&keys, job) else {
+        let Some(from) = place.key(&keys) else {
             return Ok(match change {
                 Change::Cancel(request) if state == State::Active => Ok(Line::mark(request)?),
                 _ => Err(Altered::Unfit(state)),
@@ -185,12 +194,12 @@ impl Broker {
             }
             Change::Retry { .. } if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
             Change::Promote | Change::Retry { .. } => {
-                let edited = matches!(change, Change::Retry { args: Some(_) });
+                let edited = matches!(change, Change::Retry { edited: Some(_) });
                 line.to = number(&keys.pending);
                 line.score = place::in_line(job.priority, now, self.ageing(queue)).to_string();
                 line.history = encode_unless_empty(&again(history.clone(), state, edited))?;
-                if let Change::Retry { args } = change {
-                    (line.record, line.large) = rewritten(job, args.as_ref(), now)?;
+                if let Change::Retry { edited } = change {
+                    (line.record, line.large) = rewritten(job, edited.as_ref(), now)?;
                 }
                 line.then = Altered::Done(Some(State::Pending));
             }
@@ -272,17 +281,18 @@ fn again(mut history: History, state: State, edited: bool) -> History {
 
 /// The record of a job that is sent off once more, and its large arguments, where they are other than before: under other
 /// arguments, or when its time to expire has passed, which it is not held to again.
-fn rewritten(job: &Job, args: Option<&Args>, now: Timestamp) -> Result<(String, String), BrokerError> {
+fn rewritten(job: &Job, edited: Option<&Edited>, now: Timestamp) -> Result<(String, String), BrokerError> {
     let expires = job.expires.filter(|expires| *expires > now);
-    match args {
+    match edited {
         None if expires == job.expires => Ok((String::new(), KEEP.to_owned())),
         None => {
             // The arguments may stand beside the record; they are not touched.
             let text = serde_json::to_string(&Job { expires, ..job.clone() });
             Ok((text.map_err(|error| BrokerError::Encode(error.to_string()))?, KEEP.to_owned()))
         }
-        Some(args) => {
-            let Record { text, large } = encode(&Job { args: args.clone(), args_apart: None, expires, ..job.clone() })?;
+        Some(Edited { args, buckets }) => {
+            let (args, buckets) = (args.clone(), buckets.clone());
+            let Record { text, large } = encode(&Job { args, buckets, args_apart: None, expires, ..job.clone() })?;
             Ok((text, large))
         }
     }

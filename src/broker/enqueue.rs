@@ -30,12 +30,16 @@ impl Broker {
         for (queue, indexes) in by_queue(jobs) {
             for batch in indexes.chunks(BATCH) {
                 let keys = self.keys(&queue);
-                Script::enqueue.call(&mut pipeline, &[&keys.jobs, &keys.large, &keys.pending, &keys.scheduled]);
+                let (own, lines) =
+                    ([&keys.jobs, &keys.large, &keys.pending, &keys.scheduled], [&keys.held, &keys.lines]);
+                let touched = [&own[..], &lines, &[&keys.turns, &keys.counters]].concat();
+                Script::enqueue.call(&mut pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
                 for &index in batch {
                     let job = &jobs[index];
                     let Record { text, large } = encode(job)?;
                     let (set, score) = self.place(job, job.enqueued_at);
                     pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(score).arg(large);
+                    pipeline.arg(job.line().unwrap_or_default());
                 }
                 calls.push(batch.to_vec());
             }

@@ -40,7 +40,7 @@ impl Broker {
             &keys.retry,
             &keys.active,
             &keys.large,
-            &keys.parked,
+            &keys.held,
         ];
         let mut pipeline = Pipeline::new();
         Script::fire.call(&mut pipeline, &touched.map(String::as_str));

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
-pub(crate) use alter::{Altered, Change};
+pub(crate) use alter::{Altered, Change, Edited};
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
@@ -49,7 +49,7 @@ pub(crate) use stance::{Outage, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Watch};
 
-use crate::config::Queue;
+use crate::config::{Limits, Queue};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};
 use held::Held;
@@ -70,6 +70,8 @@ pub(crate) struct Broker {
     demands: Mutex<HashMap<QueueName, Demand>>,
     /// What a step of priority is worth in each queue of the configuration.
     ageing: Mutex<HashMap<QueueName, Duration>>,
+    /// By which limits the lines of each queue were looked at last.
+    limits: Mutex<HashMap<QueueName, Limits>>,
     /// The sets of ended jobs as they were measured last, by their keys.
     measured: Mutex<HashMap<String, sweep::Measured>>,
     /// Whether this node claims nothing more, because it was told to drain.
@@ -92,6 +94,7 @@ impl Broker {
             held: Held::default(),
             demands: Mutex::default(),
             ageing: Mutex::default(),
+            limits: Mutex::default(),
             measured: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
@@ -118,6 +121,17 @@ impl Broker {
     fn ageings(&self) -> MutexGuard<'_, HashMap<QueueName, Duration>> {
         // A panic while it was locked cannot have left it half-changed: every use is a single operation.
         self.ageing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lines of the queue were looked at since its limits are what they are.
+    fn knows_limits(&self, queue: &Queue) -> bool {
+        let known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&queue.name) == Some(&queue.limits)
+    }
+
+    fn learn_limits(&self, queue: &Queue) {
+        let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(queue.name.clone(), queue.limits.clone());
     }
 
     /// How many claims of this queue the process holds.

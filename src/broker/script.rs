@@ -23,7 +23,7 @@ macro_rules! scripts {
 
 scripts!(
     admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
-    retire, settle, shrink, take,
+    resume, retire, settle, shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

@@ -128,7 +128,8 @@ impl Broker {
     ) -> Result<Vec<Swept>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
-        Script::reap.call(&mut pipeline, &[&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters]);
+        let touched = [&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters, &keys.used, &keys.lines];
+        Script::reap.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(expired_before.as_millis()).arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let (mine, taken): (Vec<Vec<u8>>, Vec<Vec<u8>>) = Script::reap.reply(reply, "two lists")?;

@@ -106,6 +106,11 @@ impl ListQueues {
         let headings =
             ["QUEUE", "STATE", "PENDING", "ACTIVE", "SCHEDULED", "RETRY", "DEAD", "FOREIGN", "OLDEST", "REASON"];
         output::print(&table(&headings, &rows));
+        let limits: Vec<Vec<String>> = list(&queues["queues"]).iter().flat_map(limit_rows).collect();
+        if !limits.is_empty() {
+            output::print("\n");
+            output::print(&table(&["LIMIT", "OF", "BY", "RUNNING", "STARTED", "HELD", "MOST HELD"], &limits));
+        }
         Ok(())
     }
 }
@@ -139,6 +144,27 @@ fn queue_row(queue: &Value) -> Vec<String> {
 /// Why a queue does not go on.
 fn reason(queue: &Value) -> String {
     if queue["paused"].is_object() { request(&queue["paused"]) } else { cell(&queue["breaker"]["reason"]) }
+}
+
+/// Each limit of a queue with its use: `3 of 20`, `12 of 20 in 1m`.
+fn limit_rows(queue: &Value) -> Vec<Vec<String>> {
+    let of = |used: &Value, most: &Value| match used.as_u64() {
+        Some(used) => format!("{used} of {}", cell(most)),
+        None => format!("{} each", cell(most)),
+    };
+    let row = |limit: &Value| {
+        let rates = list(&limit["rates"]).iter();
+        let rates: Vec<String> =
+            rates.map(|rate| format!("{} in {}", of(&rate["started"], &rate["most"]), cell(&rate["window"]))).collect();
+        let top = list(&limit["top"]).iter();
+        let top: Vec<String> = top.map(|line| format!("{} ({})", cell(&line["value"]), cell(&line["held"]))).collect();
+        let running =
+            if limit["concurrency"].is_null() { String::new() } else { of(&limit["used"], &limit["concurrency"]) };
+        let whose = limit["task"].as_str().unwrap_or("all").to_owned();
+        let by = limit["key"].as_str().unwrap_or_default().to_owned();
+        vec![cell(&queue["queue"]), whose, by, running, rates.join(", "), cell(&limit["held"]), top.join(", ")]
+    };
+    list(&queue["limits"]).iter().map(row).collect()
 }
 
 /// Who asked, and why.

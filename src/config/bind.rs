@@ -201,6 +201,7 @@ mod tests {
             timeout: None,
             retry: None,
             expires: None,
+            limits: vec![],
             steps: vec![],
             result: None,
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Limits;
 use crate::job::{QueueName, RetryPolicy, Wire};
 
 /// One queue of this node.
@@ -23,6 +24,8 @@ pub(crate) struct Queue {
     pub weight: u64,
     /// A waiting job rises by one step of priority in this time.
     pub ageing: Duration,
+    /// What its jobs are held to, over all nodes.
+    pub limits: Limits,
 }
 
 impl Queue {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Statement, Template, ValueTemplate};
+use super::{Limit, Statement, Template, ValueTemplate};
 use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
 
 /// A declared task.
@@ -23,6 +23,8 @@ pub(crate) struct Task {
     pub retry: Option<RetryPolicy>,
     /// How long after it became due a job is still worth starting, unless its producer says otherwise.
     pub expires: Option<Duration>,
+    /// What its jobs are held to, in every queue for itself.
+    pub limits: Vec<Limit>,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::Verdict;
-use crate::config::{BindError, Config, Task};
+use crate::config::{BindError, Config, LimitError, Task};
 use crate::job::{
     Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
     TaskName, Timestamp, Wire,
@@ -52,6 +52,11 @@ impl Why {
     pub(super) fn bad_arguments(error: &BindError) -> Self {
         Self::new(Cause::BadArguments, "TypeError", &error.to_string())
     }
+
+    /// A limit by which it could never start.
+    pub(super) fn unfit_for_limit(error: &LimitError) -> Self {
+        Self::new(Cause::BadArguments, "ValueError", &error.to_string())
+    }
 }
 
 /// Stands where a task's name would, when none could be read.
@@ -67,6 +72,7 @@ impl Refused<'_> {
             id: self.id.unwrap_or_else(JobId::random),
             queue: queue.clone(),
             task: named.unwrap_or_else(|| TaskName::parse(NAMELESS).expect("a valid name")),
+            buckets: Vec::new(),
             args,
             origin: Origin::Wire { wire: self.wire, list: self.list.to_owned(), reply: self.reply },
             enqueued_at: now,

@@ -3,6 +3,7 @@
 //! Pure values and pure functions: no runtime, no Redis, no clock. Everything that happens to a job
 //! is decided here, in [`decide()`], from values; acting on the decision is the broker's work.
 
+mod bucket;
 mod decide;
 mod history;
 mod name;
@@ -14,6 +15,7 @@ mod retry;
 pub(crate) mod retry_draft;
 mod time;
 
+pub(crate) use bucket::{Bucket, plain};
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};
 pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};

@@ -82,6 +82,8 @@ struct Pool {
     look: bool,
     /// The queue is paused: there is nothing to claim until that changes.
     paused: bool,
+    /// A limit of the whole queue had no room at the last claim: what ends here may make some.
+    limited: bool,
     /// When the next job becomes due, as of the last time the queue was found empty.
     due: Option<Timestamp>,
     /// Something has become due since the last claim.
@@ -124,6 +126,7 @@ impl Pool {
             ended: 0,
             look: true,
             paused: false,
+            limited: false,
             due: None,
             promote: false,
             promoted: Instant::now(),
@@ -173,6 +176,7 @@ impl Pool {
     fn depart(&mut self) {
         self.notice_due();
         self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
+        self.look |= self.limited && !self.settlements.is_empty();
         let resting = self.rest_until.is_some();
         let want = self.claimable(resting);
         if resting || !self.trips.has_room() || self.settlements.is_empty() && want == 0 {
@@ -327,6 +331,7 @@ impl Pool {
         if came > 0 {
             self.show_sizes();
         }
+        self.limited = false;
         let name = self.queue.borrow().name.clone();
         if came > 0 && std::mem::take(&mut self.unheard) {
             self.trips.hear_cancels(&name, &self.heard);
@@ -335,6 +340,11 @@ impl Pool {
             Line::Paused => {
                 self.paused = true;
                 self.trips.arm_paused(&name, &self.changed);
+            }
+            Line::Limited => {
+                self.look = false;
+                self.limited = true;
+                self.trips.arm_limited(&name, &self.changed);
             }
             // The queue gave less than was asked for: asks to be told of the next change.
             Line::Open if came < want => {

@@ -80,9 +80,17 @@ impl Trips {
         let (broker, changed, keys) =
             (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
         self.travelling.spawn(async move {
-            let timed = [keys.scheduled, keys.retry];
-            Returned::Armed(broker.watch.arm(&changed, &[keys.pending], &timed, &keys.pauses).await)
+            let (filled, timed) = ([keys.pending, keys.turns], [keys.scheduled, keys.retry, keys.lines]);
+            Returned::Armed(broker.watch.arm(&changed, &filled, &timed, &keys.pauses).await)
         });
+    }
+
+    /// The same while the whole queue has no room: what waits in it is no reason to look.
+    pub(super) fn arm_limited(&mut self, queue: &QueueName, changed: &Arc<Notify>) {
+        let (broker, changed, keys) =
+            (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
+        self.travelling
+            .spawn(async move { Returned::Armed(broker.watch.arm(&changed, &[], &[keys.lines], &keys.pauses).await) });
     }
 
     /// Asks to be told, by `changed`, when the queue is not paused any more.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate,
-    Video,
+    Admin, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node, Param, ParamType, Push,
+    PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template,
+    ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -21,6 +21,7 @@ pub(crate) fn job(args: Value) -> Job {
         id: JobId::parse(JOB_ID).expect("a valid id"),
         queue: QueueName::parse("emails").expect("a valid name"),
         task: TaskName::parse("greet").expect("a valid name"),
+        buckets: Vec::new(),
         args: match args {
             Value::Object(args) => args,
             _ => Map::new(),
@@ -59,6 +60,7 @@ pub(crate) fn queue() -> Queue {
         keep_dead: keep,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -71,6 +73,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         timeout: None,
         retry: None,
         expires: None,
+        limits: Vec::new(),
         steps,
         result: None,
     }

@@ -14,6 +14,7 @@ mod command_line;
 mod crash;
 mod demand;
 mod embedded;
+mod limits;
 mod outage;
 mod pause;
 mod purge;

@@ -1,6 +1,7 @@
 //! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
 
 mod foreign;
+mod limits;
 mod model;
 mod transitions;
 mod verbs;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Broker, Claim, Settled, Settlement, scripts};
-use crate::config::{Queue, Retention};
+use crate::config::{Limits, Queue, Retention};
 use crate::job::{
     AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, State, TaskName,
     Timestamp, decide,
@@ -46,6 +47,7 @@ fn queue() -> Queue {
         keep_dead: keep,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -60,6 +62,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         id: JobId::parse(id).expect("a valid id"),
         queue: queue().name,
         task: TaskName::parse("echo").expect("a valid name"),
+        buckets: Vec::new(),
         args: json!({"n": 1}).as_object().cloned().unwrap_or_default(),
         origin: Origin::Api,
         enqueued_at,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::retry;
 use super::scalar::{DAY, TIMEOUT};
 use super::source::Place;
-use crate::config::{Queue, Retention};
+use crate::config::{Limits, Queue, Retention};
 use crate::job::{QueueName, Wire};
 
 const COMPLETED_BYTES: u64 = 64 << 20;
@@ -83,7 +84,12 @@ impl Queues {
             keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
             weight: table.integer("weight", 1, 1..=100),
             ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
+            limits: Limits::default(),
         };
+        // Their templates see the parameters of tasks: they are read when the tasks are known.
+        for key in limits::KEYS {
+            table.get(key);
+        }
         self.weights.extend(table.get("weight").map(|item| item.key));
         table.close();
         queue

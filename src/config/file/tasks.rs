@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::diagnostic::{hint, quoted};
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::params;
 use super::queues::Queues;
 use super::retry;
@@ -66,13 +67,14 @@ impl Tasks {
         let base = base.unwrap_or_else(retry::default_policy);
         let retry = table.get("retry").map(|item| retry::policy(&item, &base));
         let expires = table.get("expires").and_then(|item| item.duration(EXPIRES));
+        let limits = limits::of_task(name, table, &params, context.vars);
         let steps = all_steps(name, table, &params, context);
         let scope = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: steps.len().max(1) };
         let result = table.get("result").map(|item| scope.value(&item));
         table.close();
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
         let (name, result) = (name.clone(), result.flatten());
-        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, steps, result })
+        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, limits, steps, result })
     }
 
     fn wire_names(&mut self, task: &TaskName, table: &Table<'_>, context: &Context<'_>) -> Vec<NamePattern> {

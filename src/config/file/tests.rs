@@ -120,7 +120,8 @@ fn kind(path: &str) -> String {
         parts[3] = "*";
     }
     let path = parts.join(".");
-    path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry")
+    let path = path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry");
+    path.replace("tasks.*.limit", "queues.*.limit")
 }
 
 fn collect(table: &DeTable<'_>, path: &str, shown: &mut BTreeSet<String>) {

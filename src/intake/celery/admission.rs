@@ -36,11 +36,13 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     }
     let id = JobId::parse(&message.id).map_err(|error| Why::unfit_id("InvalidTaskError", &error))?;
     let args = bind(task, &message.args, message.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    let buckets = desk.config.buckets(desk.queue, &task.name, &args).map_err(|error| Why::unfit_for_limit(&error))?;
     let due = instant(message.eta_ms);
     Ok(Job {
         id,
         queue: desk.queue.clone(),
         task: task.name.clone(),
+        buckets,
         args,
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,

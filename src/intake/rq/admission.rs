@@ -54,10 +54,12 @@ fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, 
     let id = JobId::parse(&job.id).map_err(|error| Why::unfit_id("ValueError", &error))?;
     let timeout = take_timeout(job, task);
     let args = bind(task, &job.args, job.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    let buckets = desk.config.buckets(desk.queue, &task.name, &args).map_err(|error| Why::unfit_for_limit(&error))?;
     Ok(Job {
         id,
         queue: desk.queue.clone(),
         task: task.name.clone(),
+        buckets,
         args,
         origin: Origin::Wire { wire: Wire::Rq, list: taken.list.clone(), reply: note.clone() },
         enqueued_at: desk.now,

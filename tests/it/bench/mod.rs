@@ -13,6 +13,7 @@ mod sentinels;
 mod smtp;
 mod wait;
 mod wire;
+pub(crate) mod work;
 
 pub(crate) use child::Child;
 pub(crate) use daemon::{Daemon, Home, shipped};
