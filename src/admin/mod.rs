@@ -16,7 +16,6 @@ mod filter;
 mod health;
 mod job;
 mod nodes;
-mod outage;
 mod overview;
 mod page;
 mod pauses;
@@ -27,6 +26,7 @@ mod request;
 mod routes;
 mod server;
 mod stall;
+mod stance;
 mod table;
 mod task;
 #[cfg(test)]

@@ -116,8 +116,7 @@ impl Pump {
 
     /// How many jobs may be pending: what the pool could start now, and what it ends within a moment.
     fn room(&mut self, told: Told) -> usize {
-        let concurrency = self.config.load().queues.get(&self.queue).map_or(0, |queue| queue.concurrency);
-        told.free + self.pace.ahead(told.ended, concurrency, Instant::now())
+        told.free + self.pace.ahead(told.ended, told.slots, Instant::now())
     }
 
     /// One round: what is in flight and abandoned comes first, then new messages.

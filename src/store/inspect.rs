@@ -130,6 +130,19 @@ impl Store {
         Ok(views)
     }
 
+    /// How much waits in a queue: jobs that could be claimed now, and messages in its foreign lists.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn backlog(&self, queue: &QueueName, foreign: &[ForeignList]) -> Result<u64, LinkError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.zcard(self.keys.queue(queue).pending);
+        for key in foreign.iter().flat_map(|list| &list.keys) {
+            pipeline.llen(key);
+        }
+        self.read(&pipeline).await?.into_iter().map(number).sum()
+    }
+
     /// What the first look at the queues could only name: how many jobs are parked, and since when the first one waits.
     /// Its place in line does not tell, because its priority moves it.
     async fn look_closer(&self, views: &mut [QueueView], loose: &[LooseEnds]) -> Result<(), LinkError> {
