@@ -65,7 +65,12 @@ pub(crate) struct Metrics {
     pub running: Family<QueueLabels, Gauge>,
     /// Slots of the pool.
     pub slots: Family<QueueLabels, Gauge>,
-    /// The same two over all queues.
+    /// What its number lies between.
+    pub slots_min: Family<QueueLabels, Gauge>,
+    pub slots_max: Family<QueueLabels, Gauge>,
+    /// Steps from one number to another.
+    pub resizes: Family<QueueLabels, Counter>,
+    /// Those that run and those that may, over all queues.
     pub node_running: Gauge,
     pub node_slots: Gauge,
     pub attempt_seconds: Family<TaskLabels, Histogram>,
@@ -95,6 +100,9 @@ impl Default for Metrics {
             attempts: Family::default(),
             running: Family::default(),
             slots: Family::default(),
+            slots_min: Family::default(),
+            slots_max: Family::default(),
+            resizes: Family::default(),
             node_running: Gauge::default(),
             node_slots: Gauge::default(),
             attempt_seconds: Family::new_with_constructor(|| Histogram::new(ATTEMPT_BUCKETS)),
@@ -116,6 +124,9 @@ impl Metrics {
         registry.register("attempts", "Attempts that have ended", self.attempts.clone());
         registry.register("running", "Attempts that run now", self.running.clone());
         registry.register("slots", "Attempts that may run at once", self.slots.clone());
+        registry.register("slots_min", "The fewest slots that the configuration allows", self.slots_min.clone());
+        registry.register("slots_max", "The most slots that the configuration allows", self.slots_max.clone());
+        registry.register("slots_changes", "Steps from one number of slots to another", self.resizes.clone());
         registry.register("node_running", "Attempts that run now, over all queues", self.node_running.clone());
         let node_slots = "Attempts that may run at once, over all queues";
         registry.register("node_slots", node_slots, self.node_slots.clone());

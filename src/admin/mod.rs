@@ -17,7 +17,6 @@ mod health;
 mod job;
 mod limits;
 mod nodes;
-mod outage;
 mod overview;
 mod page;
 mod pauses;
@@ -28,6 +27,7 @@ mod request;
 mod routes;
 mod server;
 mod stall;
+mod stance;
 mod table;
 mod task;
 #[cfg(test)]

@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::alter::refusal;
 use super::answer::{Answer, json, page, text};
 use super::limits::{self, ShownLimit};
-use super::outage::ShownBreaker;
 use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
 use super::request::Format;
+use super::stance::{ShownBreaker, ShownScale};
 use super::{Shared, pauses, table};
 use crate::broker::{NodeCard, Stance};
 use crate::clock;
@@ -59,7 +59,10 @@ pub(super) struct RedisState {
 #[derive(Debug, Serialize)]
 pub(super) struct QueueRow<'a> {
     pub(super) queue: &'a str,
+    /// Slots on this node.
     pub(super) concurrency: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<ShownScale>,
     /// Who has paused the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) paused: Option<ShownRequest>,
@@ -172,7 +175,9 @@ fn served_by(shared: &Shared, queue: &str, id: &NodeId, card: &NodeCard, now: Ti
         (served.running, card.draining, served.outage.clone())
     };
     let breaker = outage.map(ShownBreaker::of);
-    let concurrency = served.concurrency;
+    let size = |stance: Stance| stance.scaled.map(|scaled| scaled.size);
+    let own = (*id == broker.node).then(|| broker.stances.of(&served.queue)).and_then(size);
+    let concurrency = own.unwrap_or(served.concurrency);
     (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining, breaker })
 }
 
@@ -240,7 +245,8 @@ fn row<'a>(queue: &'a Queue, stance: Stance, view: Option<&QueueView>, now: Time
     let (paused, paused_tasks) = view.map(pauses::of).unwrap_or_default();
     QueueRow {
         queue: queue.name.as_str(),
-        concurrency: queue.concurrency,
+        concurrency: stance.scaled.as_ref().map_or(queue.concurrency.max, |scaled| scaled.size),
+        scale: stance.scaled.map(ShownScale::of),
         paused,
         paused_tasks,
         breaker: stance.outage.map(ShownBreaker::of),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use minijinja::{Environment, context};
 
-use super::outage::ShownBreaker;
 use super::overview::{Overview, QueueRow};
+use super::stance::ShownBreaker;
 
 /// The cells of a line.
 const COLUMNS: usize = 11;
@@ -129,6 +129,9 @@ fn facts(overview: &Overview<'_>) -> Vec<(&'static str, String)> {
     for row in &overview.queues {
         let reason = row.breaker.as_ref().map(|breaker| ("waits", format!("{}: {}", row.queue, breaker.reason())));
         facts.extend(reason);
+    }
+    for (row, scale) in overview.queues.iter().filter_map(|row| Some((row, row.scale.as_ref()?))) {
+        facts.push(("slots", format!("{}: {}", row.queue, scale.words())));
     }
     facts.push(("uptime", span(Duration::from_secs(overview.uptime_seconds))));
     facts.push(("version", overview.version.to_owned()));

@@ -45,7 +45,7 @@ pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
-pub(crate) use stance::{Outage, Stance};
+pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Watch};
 

@@ -12,6 +12,21 @@ use crate::job::{QueueName, Timestamp};
 pub(crate) struct Stance {
     /// The service behind the jobs is down, so the queue waits.
     pub outage: Option<Outage>,
+    /// Of a queue whose concurrency lies between two bounds.
+    pub scaled: Option<Scaled>,
+}
+
+/// The size that a queue has by its load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scaled {
+    pub min: usize,
+    pub max: usize,
+    pub size: usize,
+    pub since: Timestamp,
+    /// Why it has this size; `None`: it began with it.
+    pub reason: Option<String>,
+    /// Why it does not grow though jobs wait.
+    pub held: Option<String>,
 }
 
 /// Why a queue waits.

@@ -103,8 +103,19 @@ impl ListQueues {
             return Ok(());
         }
         let rows: Vec<Vec<String>> = list(&queues["queues"]).iter().map(queue_row).collect();
-        let headings =
-            ["QUEUE", "STATE", "PENDING", "ACTIVE", "SCHEDULED", "RETRY", "DEAD", "FOREIGN", "OLDEST", "REASON"];
+        let headings = [
+            "QUEUE",
+            "STATE",
+            "SLOTS",
+            "PENDING",
+            "ACTIVE",
+            "SCHEDULED",
+            "RETRY",
+            "DEAD",
+            "FOREIGN",
+            "OLDEST",
+            "REASON",
+        ];
         output::print(&table(&headings, &rows));
         let limits: Vec<Vec<String>> = list(&queues["queues"]).iter().flat_map(limit_rows).collect();
         if !limits.is_empty() {
@@ -130,6 +141,7 @@ fn queue_row(queue: &Value) -> Vec<String> {
     vec![
         cell(&queue["queue"]),
         state,
+        slots(queue),
         jobs("pending"),
         jobs("active"),
         jobs("scheduled"),
@@ -141,9 +153,19 @@ fn queue_row(queue: &Value) -> Vec<String> {
     ]
 }
 
-/// Why a queue does not go on.
+/// How many there are, and between which bounds.
+fn slots(queue: &Value) -> String {
+    let (slots, scale) = (cell(&queue["concurrency"]), &queue["scale"]);
+    if scale.is_object() { format!("{slots} ({}-{})", scale["min"], scale["max"]) } else { slots }
+}
+
+/// Why a queue does not go on, or does not grow.
 fn reason(queue: &Value) -> String {
-    if queue["paused"].is_object() { request(&queue["paused"]) } else { cell(&queue["breaker"]["reason"]) }
+    match (&queue["paused"], &queue["breaker"]["reason"], &queue["scale"]["held"]) {
+        (paused @ Value::Object(_), ..) => request(paused),
+        (_, Value::Null, held) => cell(held),
+        (_, breaker, _) => cell(breaker),
+    }
 }
 
 /// Each limit of a queue with its use: `3 of 20`, `12 of 20 in 1m`.

@@ -30,7 +30,7 @@ pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use limit::{Key, Limit, LimitError, Limits, Points, Rate};
-pub(crate) use queue::{Queue, Retention};
+pub(crate) use queue::{Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{

@@ -128,8 +128,7 @@ impl Pump {
         if self.looks_ahead() {
             return WAITING;
         }
-        let concurrency = self.config.load().queues.get(&self.queue).map_or(0, |queue| queue.concurrency);
-        told.free + self.pace.ahead(told.ended, concurrency, Instant::now())
+        told.free + self.pace.ahead(told.ended, told.slots, Instant::now())
     }
 
     /// One round: what is in flight and abandoned comes first, then new messages.

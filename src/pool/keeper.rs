@@ -167,8 +167,9 @@ impl Keeper {
     }
 
     fn served(&self, queue: &Queue) -> NodeQueue {
-        let (name, concurrency) = (queue.name.clone(), queue.concurrency);
-        let outage = self.broker.stances.of(&name).outage;
+        let (name, stance) = (queue.name.clone(), self.broker.stances.of(&queue.name));
+        let concurrency = stance.scaled.map_or(queue.concurrency.max, |scaled| scaled.size);
+        let outage = stance.outage;
         NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage }
     }
 

@@ -8,7 +8,10 @@ mod breaker;
 mod gate;
 mod keeper;
 mod observe;
+mod pressure;
+mod scale;
 mod shared;
+mod size;
 mod slots;
 mod supervisor;
 mod trips;
@@ -32,7 +35,9 @@ use arbiter::Need;
 use breaker::Allowed;
 use gate::Gate;
 use observe::Observed;
+use pressure::Pressure;
 use shared::Stop;
+use size::Size;
 use slots::Seat;
 use trips::{Returned, Trips};
 use work::{Over, Work};
@@ -58,6 +63,7 @@ struct Pool {
     settlements: Vec<Settlement>,
     trips: Trips,
     gate: Gate,
+    size: Size,
     /// Our part of what all pools share. After `work`: what runs ends before its slots are given back.
     seat: Seat,
     /// Slots of the node that were ours and for which the queue had no job.
@@ -99,12 +105,14 @@ impl Pool {
     fn new(
         shared: Arc<Shared>,
         seat: Seat,
+        pressure: Arc<Pressure>,
         queue: watch::Receiver<Arc<Queue>>,
         swept: mpsc::Receiver<Swept>,
         stop: Stop,
     ) -> Self {
-        let name = queue.borrow().name.clone();
+        let (name, concurrency) = (queue.borrow().name.clone(), queue.borrow().concurrency);
         Self {
+            size: Size::new(&name, concurrency, Arc::clone(&shared.broker), pressure, &shared.metrics),
             demand: shared.broker.demand(&name),
             draining: shared.broker.draining.subscribe(),
             trips: Trips::new(Arc::clone(&shared.broker)),
@@ -174,6 +182,7 @@ impl Pool {
 
     /// Sends a round trip off, if there is anything to settle or to claim and one may leave.
     fn depart(&mut self) {
+        self.size.configure(self.queue.borrow().concurrency);
         self.notice_due();
         self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
         self.look |= self.limited && !self.settlements.is_empty();
@@ -215,6 +224,7 @@ impl Pool {
             came: self.came,
             collect: self.trips.has_room(),
         });
+        self.size.saw(self.work.slots(), self.seat.is_bounded() && grant.start < more && self.trips.has_room());
         self.tell_demand(grant.ahead);
         grant.start
     }
@@ -224,7 +234,7 @@ impl Pool {
         if self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow() {
             return 0;
         }
-        let free = self.queue.borrow().concurrency.saturating_sub(self.work.slots() + self.trips.wanted());
+        let free = self.size.slots().saturating_sub(self.work.slots() + self.trips.wanted());
         match self.gate.allowed() {
             Allowed::All => free,
             Allowed::Probe if self.trips.wanted() == 0 && !self.work.probes() => free.min(1),
@@ -238,6 +248,7 @@ impl Pool {
         let free = self.free();
         let draining = self.stop.drain.is_cancelled();
         let (rest, shut) = (self.rest_until, self.gate.until().map(Instant::from_std));
+        let tick = self.size.due(self.work.slots()).filter(|_| !draining);
         tokio::select! {
             over = self.work.next() => self.finish(over),
             returned = self.trips.next() => self.receive(returned),
@@ -257,6 +268,7 @@ impl Pool {
             () = tokio::time::sleep_until(shut.unwrap_or_else(Instant::now)), if shut.is_some() && !draining => {
                 self.look |= self.gate.tick();
             }
+            () = tokio::time::sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => self.measure(),
             Ok(()) = self.queue.changed() => self.look = true,
             Ok(()) = self.draining.changed() => self.look = true,
             () = self.stop.drain.cancelled(), if !draining => {}
@@ -278,6 +290,7 @@ impl Pool {
                 let unheard = requests.into_iter().filter(|(id, request)| !self.work.cancel(id, request)).count();
                 self.unheard = unheard > 0 && self.trips.wanted() > 0;
             }
+            Returned::Backlog(backlog) => self.resize(backlog.unwrap_or_default()),
             // Nobody will tell us: keep looking, at the pace of the pause.
             Returned::Armed(Err(error)) => self.rest(&error.into()),
             Returned::Paused(Err(error)) => {
@@ -291,6 +304,22 @@ impl Pool {
                 let request = why.ok().flatten().unwrap_or_else(unknown);
                 self.settle(*claim, Outcome::Cancelled(request));
             }
+        }
+    }
+
+    /// Looks whether the queue should have another number of slots.
+    fn measure(&mut self) {
+        if self.size.asks_for_backlog(self.work.slots()) {
+            self.trips.count_backlog(Arc::clone(&self.queue.borrow()));
+        } else {
+            self.resize(0);
+        }
+    }
+
+    fn resize(&mut self, backlog: u64) {
+        if self.size.tick(backlog) {
+            self.look = true;
+            self.show_sizes();
         }
     }
 
@@ -376,6 +405,7 @@ impl Pool {
         // A pool that ends claims nothing more, and another one may be speaking for the queue already.
         if !self.stop.drain.is_cancelled() {
             self.look |= self.gate.ended(&outcome, probe);
+            self.size.ended(&outcome);
         }
         self.show_sizes();
         self.settle(claim, outcome);
@@ -429,10 +459,10 @@ impl Pool {
         }
         let free = self.free().min(ahead);
         if !self.seat.is_bounded() {
-            self.demand.tell(free, self.ended);
+            self.demand.tell(free, self.ended, self.size.slots());
         } else if self.told != (free, false) {
             // Nothing ends as far as the intake knows: `ahead` is what may wait.
-            self.demand.tell(free, 0);
+            self.demand.tell(free, 0, self.size.slots());
         }
         self.told = (free, false);
     }
@@ -447,7 +477,8 @@ impl Pool {
     }
 
     fn show_sizes(&mut self) {
-        self.observed.sizes(self.work.slots(), self.queue.borrow().concurrency);
+        self.size.saw(self.work.slots(), false);
+        self.observed.sizes(self.work.slots(), self.size.slots());
     }
 }
 

@@ -35,7 +35,14 @@ fn world() -> World {
     let shared = Arc::new(Shared { broker: Arc::clone(&broker), live, metrics: Arc::default() });
     let queue = watch::Sender::new(Arc::new(fixture::queue())).subscribe();
     let (sender, swept) = mpsc::channel(1);
-    let pool = Pool::new(shared, Arc::new(slots::Slots::new()).seat(), queue, swept, Stop::default());
+    let pool = Pool::new(
+        shared,
+        Arc::new(slots::Slots::new()).seat(),
+        Arc::new(Pressure::new()),
+        queue,
+        swept,
+        Stop::default(),
+    );
     World { _redis: redis, _dir: dir, _swept: sender, broker, pool }
 }
 

@@ -12,7 +12,7 @@ use crate::broker::{Armed, Broker, BrokerError, Claim, Exchange, Settlement};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{JobId, QueueName, Request};
-use crate::store::LinkError;
+use crate::store::{ForeignList, LinkError};
 
 /// Exchanges on their way at the same time.
 const EXCHANGES: usize = 2;
@@ -26,6 +26,8 @@ pub(super) enum Returned {
     },
     /// Whether there is something to claim now, and when the next job becomes due.
     Armed(Result<Armed, LinkError>),
+    /// How many jobs and foreign messages wait.
+    Backlog(Result<u64, LinkError>),
     /// Whether the queue is still paused.
     Paused(Result<bool, BrokerError>),
     /// Who asks for which jobs to be cancelled.
@@ -91,6 +93,15 @@ impl Trips {
             (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
         self.travelling
             .spawn(async move { Returned::Armed(broker.watch.arm(&changed, &[], &[keys.lines], &keys.pauses).await) });
+    }
+
+    /// Counts what waits in the queue.
+    pub(super) fn count_backlog(&mut self, queue: Arc<Queue>) {
+        let broker = Arc::clone(&self.broker);
+        self.travelling.spawn(async move {
+            let lists: Vec<_> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
+            Returned::Backlog(broker.store.backlog(&queue.name, &lists).await)
+        });
     }
 
     /// Asks to be told, by `changed`, when the queue is not paused any more.

@@ -133,6 +133,20 @@ impl Store {
         Ok(views)
     }
 
+    /// How much waits in a queue: jobs in line or held, and messages in its foreign lists.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn backlog(&self, queue: &QueueName, foreign: &[ForeignList]) -> Result<u64, LinkError> {
+        let mut pipeline = Pipeline::new();
+        let keys = self.keys.queue(queue);
+        pipeline.zcard(keys.pending).zcard(keys.held);
+        for key in foreign.iter().flat_map(|list| &list.keys) {
+            pipeline.llen(key);
+        }
+        self.read(&pipeline).await?.into_iter().map(number).sum()
+    }
+
     /// What the first look at the queues could only name: since when the first in line waits. Its place does not tell,
     /// because its priority moves it.
     async fn look_closer(&self, views: &mut [QueueView], firsts: &[Option<String>]) -> Result<(), LinkError> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node, Param, ParamType, Push,
-    PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template,
-    ValueTemplate, Video,
+    Admin, Concurrency, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node, Param,
+    ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step,
+    Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -52,7 +52,7 @@ pub(crate) fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: HOUR,
         retry,
         crash_limit: 3,

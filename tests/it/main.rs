@@ -23,6 +23,7 @@ mod redis_refuses;
 mod reload;
 mod retries;
 mod rq;
+mod scale;
 mod schedule;
 mod secrets;
 mod sentinel;

@@ -42,7 +42,7 @@ impl Bench {
     fn with(limits: Limits) -> Self {
         let redis = RedisServer::start();
         let node = node(&redis, "a");
-        Self { _redis: redis, node, queue: Queue { limits, concurrency: 10_000, ..queue() } }
+        Self { _redis: redis, node, queue: Queue { limits, concurrency: Concurrency::fixed(10_000), ..queue() } }
     }
 
     fn job(&self, id: &str, user: Value, now: Timestamp) -> Job {

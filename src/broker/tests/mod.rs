@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Broker, Claim, Settled, Settlement, scripts};
-use crate::config::{Limits, Queue, Retention};
+use crate::config::{Concurrency, Limits, Queue, Retention};
 use crate::job::{
     AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, State, TaskName,
     Timestamp, decide,
@@ -39,7 +39,7 @@ fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: LEASE,
         retry,
         crash_limit: 3,

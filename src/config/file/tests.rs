@@ -491,5 +491,5 @@ fn a_numbers_variable_may_hold_it() {
     let env = |name: &str| (name == "N").then(|| "7".to_owned());
     let text = "[queues.q]\nconcurrency = \"${N}\"\n[queues.r]\nconcurrency = \"${M:-9}\"\n";
     let config = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").config;
-    assert_eq!(config.queues.values().map(|queue| queue.concurrency).collect::<Vec<_>>(), [7, 9]);
+    assert_eq!(config.queues.values().map(|queue| queue.concurrency.max).collect::<Vec<_>>(), [7, 9]);
 }
