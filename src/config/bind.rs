@@ -201,6 +201,7 @@ mod tests {
             timeout: None,
             retry: None,
             expires: None,
+            unique: None,
             steps: vec![],
             result: None,
         }

@@ -13,6 +13,8 @@ mod request;
 mod retry;
 pub(crate) mod retry_draft;
 mod time;
+mod unique;
+pub(crate) mod unique_draft;
 
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};
@@ -24,3 +26,5 @@ pub(crate) use request::Request;
 pub(crate) use retry::{Backoff, RetryPolicy};
 pub(crate) use retry_draft::{BackoffKind, RetryDraft};
 pub(crate) use time::Timestamp;
+pub(crate) use unique::{Hold, Unique, UniqueKey, UniqueRule, Until};
+pub(crate) use unique_draft::{OnConflict, UniqueDraft};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp};
+use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp, Unique};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
 pub(crate) type Args = Map<String, Value>;
@@ -16,6 +16,9 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
+    /// What makes it the only one. Right behind the task: there the scripts look for it in the record's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
     /// Empty in a record whose arguments stand beside it, until they are fetched.
     pub args: Args,
     /// Bytes of the arguments, when they are too large for the record and stand beside it.

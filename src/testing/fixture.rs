@@ -33,6 +33,7 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         timeout: None,
         retry: None,
         expires: None,
+        unique: None,
         steps,
         result: None,
     }

@@ -23,6 +23,7 @@ mod source;
 mod sql;
 mod steps;
 mod tasks;
+mod unique;
 
 #[cfg(test)]
 mod tests;
