@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
     Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
-    State, Timestamp,
+    State, Timestamp, Unique, Until,
 };
 use crate::store::{Place, Standing};
 
@@ -65,6 +65,9 @@ struct Shown<'a> {
     retry: Option<ShownRetry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<ShownAttempt>,
+    /// What makes it the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<ShownUnique>,
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
@@ -99,6 +102,19 @@ struct ShownRetry<'a> {
     span: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     never: Vec<&'a str>,
+}
+
+/// What makes a job unique, in the form in which it is written.
+#[derive(Serialize)]
+struct ShownUnique {
+    key: String,
+    on_conflict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<&'static str>,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    span: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<String>,
 }
 
 /// The attempt that runs now.
@@ -251,6 +267,7 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         expires: job.expires.map(|at| at.to_string()),
         retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
+        unique: job.unique.as_ref().map(|unique| shown_unique(unique, &secrets)),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
     }
@@ -273,6 +290,17 @@ fn shown_retry(policy: &RetryPolicy) -> ShownRetry<'_> {
         jitter: policy.jitter,
         span: policy.span.as_ref().map(words),
         never: policy.never.iter().map(FailurePattern::as_str).collect(),
+    }
+}
+
+fn shown_unique(unique: &Unique, secrets: &JobSecrets) -> ShownUnique {
+    let words = |span: Duration| humantime::format_duration(span).to_string();
+    ShownUnique {
+        key: secrets.text(unique.key.as_str()),
+        on_conflict: unique.rule.on_conflict(),
+        until: unique.rule.until().map(Until::as_str),
+        span: unique.rule.span().map(words),
+        wait: unique.rule.wait().map(words),
     }
 }
 

@@ -28,6 +28,7 @@ mod stance;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod watch;
 
 use std::collections::HashMap;
@@ -35,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
-pub(crate) use alter::{Altered, Change, Edited};
+pub(crate) use alter::{Altered, Change, Edit};
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
@@ -47,6 +48,7 @@ pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
 pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
+pub(crate) use unique::Holder;
 pub(crate) use watch::{Armed, Watch};
 
 use crate::config::{Limits, Queue};
@@ -74,6 +76,8 @@ pub(crate) struct Broker {
     limits: Mutex<HashMap<QueueName, Limits>>,
     /// The sets of ended jobs as they were measured last, by their keys.
     measured: Mutex<HashMap<String, sweep::Measured>>,
+    /// Where the walk through the unique keys of each queue stands.
+    walks: Mutex<HashMap<QueueName, String>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
@@ -96,6 +100,7 @@ impl Broker {
             ageing: Mutex::default(),
             limits: Mutex::default(),
             measured: Mutex::default(),
+            walks: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };

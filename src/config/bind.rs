@@ -202,6 +202,7 @@ mod tests {
             retry: None,
             expires: None,
             limits: vec![],
+            unique: None,
             steps: vec![],
             result: None,
         }

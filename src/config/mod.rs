@@ -19,6 +19,7 @@ mod service;
 mod sql;
 mod task;
 mod template;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) use task::{
     VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
+pub(crate) use unique::TaskUnique;
 
 use crate::job::{QueueName, TaskName};
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Limit, Statement, Template, ValueTemplate};
-use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
+use super::{Limit, RenderError, Statement, TaskUnique, Template, ValueTemplate};
+use crate::job::{Args, QueueName, RetryPolicy, TaskName, Timestamp, Unique, glob};
 
 /// A declared task.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub(crate) struct Task {
     pub expires: Option<Duration>,
     /// What its jobs are held to, in every queue for itself.
     pub limits: Vec<Limit>,
+    /// Which of its jobs are the same to it.
+    pub unique: Option<TaskUnique>,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
@@ -36,6 +38,14 @@ impl Task {
     /// When a job that is due at this instant expires, if its producer does not say.
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))
+    }
+
+    /// What makes a job with these arguments unique, if its producer does not say.
+    ///
+    /// # Errors
+    /// [`RenderError`] when its key cannot be worked out.
+    pub(crate) fn unique_of(&self, args: &Args, vars: &Map<String, Value>) -> Result<Option<Unique>, RenderError> {
+        self.unique.as_ref().map_or(Ok(None), |unique| unique.of(args, vars))
     }
 }
 

@@ -233,6 +233,9 @@ impl Pump {
                 (Verdict::Job(job) | Verdict::Refused(job, _), Admitted::LivesAlready) => {
                     tracing::info!(queue = %self.queue, job = %job.id, "a repetition of a job that lives: left out");
                 }
+                (Verdict::Job(job), Admitted::Duplicate(holder)) => {
+                    tracing::info!(queue = %self.queue, job = %job.id, "left out: its unique key is held by {holder}");
+                }
                 _ => {}
             }
         }

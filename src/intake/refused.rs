@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::Verdict;
-use crate::config::{BindError, Config, LimitError, Task};
+use crate::config::{BindError, Config, LimitError, RenderError, Task};
 use crate::job::{
     Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
     TaskName, Timestamp, Wire,
@@ -57,6 +57,10 @@ impl Why {
     pub(super) fn unfit_for_limit(error: &LimitError) -> Self {
         Self::new(Cause::BadArguments, "ValueError", &error.to_string())
     }
+
+    pub(super) fn no_key(error: &RenderError) -> Self {
+        Self::new(Cause::BadArguments, "ValueError", &format!("the task's unique key cannot be told: {error}"))
+    }
 }
 
 /// Stands where a task's name would, when none could be read.
@@ -82,6 +86,7 @@ impl Refused<'_> {
             retry: None,
             priority: Priority::default(),
             args_apart: None,
+            unique: None,
         };
         let mut history = History::default();
         history.note(Mishap {

@@ -14,6 +14,8 @@ mod request;
 mod retry;
 pub(crate) mod retry_draft;
 mod time;
+mod unique;
+pub(crate) mod unique_draft;
 
 pub(crate) use bucket::{Bucket, plain};
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
@@ -26,3 +28,5 @@ pub(crate) use request::Request;
 pub(crate) use retry::{Backoff, RetryPolicy};
 pub(crate) use retry_draft::{BackoffKind, RetryDraft};
 pub(crate) use time::Timestamp;
+pub(crate) use unique::{Hold, Unique, UniqueKey, UniqueRule, Until};
+pub(crate) use unique_draft::{OnConflict, UniqueDraft};

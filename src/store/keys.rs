@@ -61,6 +61,9 @@ pub(crate) struct QueueKeys {
     pub pauses: String,
     /// HASH: job id → who asked for it to be cancelled while it ran, when and why (JSON).
     pub cancels: String,
+    /// HASH: unique key, with its task → who holds it (see `broker/scripts/lib/unique.lua`). An entry says who took the key
+    /// last; whether he still holds it is found out by who asks.
+    pub unique: String,
     /// ZSET: purge id → when its jobs are deleted for good (ms). What was purged stands in the keys `trash/ID/…`, which
     /// the HASH `trash/ID/manifest` lists.
     pub trash: String,
@@ -138,6 +141,7 @@ impl Keys {
             fires: key("fires"),
             pauses: key("pauses"),
             cancels: key("cancels"),
+            unique: key("unique"),
             trash: key("trash"),
         }
     }

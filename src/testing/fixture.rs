@@ -34,6 +34,7 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
     }
 }
 
@@ -74,6 +75,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         retry: None,
         expires: None,
         limits: Vec::new(),
+        unique: None,
         steps,
         result: None,
     }

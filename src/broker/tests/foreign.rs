@@ -99,7 +99,9 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
         let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, None, at(round)).await.expect("Redis answers").messages;
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
         let admission = Admission { taken: taken[0].clone(), verdict, hash: None };
-        answers.push(a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers")[0]);
+        answers.push(
+            a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers").remove(0),
+        );
         if round == 1 {
             let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
             settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;

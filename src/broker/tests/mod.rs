@@ -72,6 +72,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Altered, Change, Edited, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
+use crate::broker::{Admission, Altered, Change, Edit, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
 use crate::job::{Failure, Priority, Request, State, Wire};
 use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn alter(&self, id: &str, change: Change) -> Altered {
-        self.broker.alter(&self.queue.name, &[job_id(id)], &change, at(500)).await.expect("Redis answers")[0]
+        self.broker.alter(&self.queue.name, &[job_id(id)], &change, at(500)).await.expect("Redis answers").remove(0)
     }
 
     async fn standing(&self, id: &str) -> Option<Standing> {
@@ -144,13 +144,13 @@ async fn a_dead_job_is_retried_with_all_its_attempts_and_its_past() {
     let bench = Bench::new();
     bench.kill("x", at(0)).await;
     let args = json!({"n": 7}).as_object().cloned().expect("an object");
-    let edited = Some(Edited { args, buckets: Vec::new() });
-    assert_eq!(bench.alter("x", Change::Retry { edited }).await, Altered::Done(Some(State::Pending)));
+    let edit = Edit { args, buckets: Vec::new(), unique: None };
+    assert_eq!(bench.alter("x", Change::Retry(Some(edit))).await, Altered::Done(Some(State::Pending)));
     let standing = bench.standing("x").await.expect("it exists");
     assert_eq!((standing.history.failures, standing.history.mishaps.len()), (0, 1));
     let claim = bench.claim(1, at(600)).await.0.remove(0);
     assert_eq!(claim.job.args["n"], 7);
-    assert_eq!(bench.alter("x", Change::Retry { edited: None }).await, Altered::Unfit(State::Active));
+    assert_eq!(bench.alter("x", Change::Retry(None)).await, Altered::Unfit(State::Active));
 }
 
 #[tokio::test]

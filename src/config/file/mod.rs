@@ -24,6 +24,7 @@ mod source;
 mod sql;
 mod steps;
 mod tasks;
+mod unique;
 
 #[cfg(test)]
 mod tests;

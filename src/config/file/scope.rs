@@ -29,6 +29,20 @@ impl Scope<'_> {
         Some(template)
     }
 
+    /// A template for a key, which is made before the job is put in.
+    pub(super) fn key(&self, item: &Item<'_>) -> Option<Template> {
+        const LATER: [&str; 3] = ["now", "job", "steps"];
+        let template = self.template(item)?;
+        let roots = template.lookups().map(|lookup| lookup.split('.').next().unwrap_or_default());
+        let mut later: Vec<&str> = roots.filter(|root| LATER.contains(root)).collect();
+        later.dedup();
+        for root in later {
+            let message = format!("`{root}` is not known yet when the key is made");
+            item.error_at(root, message, "a key is made of parameters and vars");
+        }
+        Some(template)
+    }
+
     /// A value with templates inside.
     pub(super) fn value(&self, item: &Item<'_>) -> Option<ValueTemplate> {
         let value = item.value_template()?;

@@ -153,7 +153,7 @@ impl World {
         }
         self.draw(&mut job);
         let fresh = !repeated || self.deleted.remove(&id);
-        let answer = self.nodes[n].enqueue(std::slice::from_ref(&job)).await.expect("Redis answers")[0];
+        let answer = self.nodes[n].enqueue(std::slice::from_ref(&job)).await.expect("Redis answers").remove(0);
         assert_eq!(answer == Enqueued::Added, fresh, "{id} is taken exactly while it is used");
         if !repeated {
             self.names += 1;
@@ -341,13 +341,13 @@ impl World {
         let (id, job_id) = (id.clone(), known.job.id.clone());
         let (verb, change) = match self.random.below(4) {
             0 => (Verb::Cancel, Change::Cancel(request(self.now))),
-            1 => (Verb::Retry, Change::Retry { edited: None }),
+            1 => (Verb::Retry, Change::Retry(None)),
             2 => (Verb::Promote, Change::Promote),
             _ => (Verb::Delete, Change::Delete),
         };
         let answer = self.nodes[n].alter(&self.queue.name, &[job_id], &change, self.now).await.expect("Redis answers");
         let expected = self.oracle.alter(&id, verb, self.now);
-        assert_eq!(answer, [expected], "{id}: {verb:?}");
+        assert_eq!(answer, [expected.clone()], "{id}: {verb:?}");
         match expected {
             Altered::Done(None) => {
                 self.deleted.insert(id);
