@@ -30,7 +30,7 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    /// Out of the way: its task is paused, a limit has no room for it, or it is not its tenant's turn.
+    /// Out of the way of the others: its task is paused or a limit has no room for it. Where tenants take turns, all are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     held: bool,
     /// The limit that has no room for it, of a pending job.
@@ -253,7 +253,7 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        held: view.place == Place::Held,
+        held: view.place == Place::Held && job.line().is_none(),
         blocked: around.blocked,
         purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
         cancel_requested: around.cancel.as_ref().map(ShownRequest::of),

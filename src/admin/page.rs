@@ -66,7 +66,7 @@ struct Row<'a> {
     /// The last failure, in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Out of the way: its task is paused, a limit has no room for it, or it is not its tenant's turn.
+    /// Out of the way of the others: its task is paused or a limit has no room for it. Where tenants take turns, all are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     held: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -155,7 +155,8 @@ fn row<'a>(listed: &'a Listed, config: &Config) -> Row<'a> {
         node: None,
         attempts: None,
         error: None,
-        held: entry.place == Place::Held,
+        held: entry.place == Place::Held
+            && listed.standing.as_ref().is_none_or(|standing| standing.job.line().is_none()),
         unreadable: listed.standing.is_none(),
     };
     match &listed.standing {

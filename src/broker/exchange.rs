@@ -128,6 +128,17 @@ impl Broker {
         Exchange { settled, to_cancel, promoted, claims }
     }
 
+    /// To be called before the time of a claim is taken. Windows of limits are reckoned by the clock of Redis, so a node
+    /// that could not ask for it yet does that first; if it cannot now, neither can it claim.
+    pub(crate) async fn prepare(&self, queue: &Queue) {
+        if !queue.limits.is_empty()
+            && !self.knows_limits(queue)
+            && let Err(error) = self.set_clock().await
+        {
+            tracing::debug!(queue = %queue.name, "the clock is not set yet: {error}");
+        }
+    }
+
     fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, limits: &Limits, want: usize, now: Timestamp) {
         let touched = [
             &keys.pending,

@@ -160,11 +160,7 @@ pub(super) fn described(job: &Value) -> String {
     fact("id", cell(&job["id"]));
     fact("task", cell(&job["task"]));
     fact("queue", cell(&job["queue"]));
-    let held = if job["held"] == true {
-        ", held: its task is paused, a limit has no room, or others have their turn"
-    } else {
-        ""
-    };
+    let held = if job["held"] == true { ", held: its task is paused, or a limit has no room for it" } else { "" };
     fact("state", format!("{}{held}", cell(&job["state"])));
     if job["purged"].is_object() {
         let (purge, queue) = (cell(&job["purged"]["purge"]), cell(&job["queue"]));

@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use super::{Config, Template, ValueTemplate};
 use crate::job::{Args, Bucket, QueueName, TaskName, plain};
 
-/// A window is longer than the operator says by this: between a claim and the first line of a handler lie milliseconds,
-/// not always as many, and whoever counts the starts there must not see one too many either.
-const SLACK: Duration = Duration::from_millis(100);
+/// A window is held for longer than the operator says: by a part of it, within bounds. Between a claim and the first line
+/// of a handler lie milliseconds, on a busy machine tens of them, and not always as many; whoever counts the starts there
+/// must not see one too many either.
+const SLACK: (u32, Duration, Duration) = (20, Duration::from_millis(100), Duration::from_millis(500));
 
 /// How a template writes an argument that is null.
 const NULL: &str = "none";
@@ -192,7 +193,9 @@ impl Limit {
 impl Rate {
     /// The length of its window as it is kept, in milliseconds.
     pub(crate) fn millis(&self) -> u64 {
-        u64::try_from((self.window + SLACK).as_millis()).unwrap_or(u64::MAX)
+        let (part, least, most) = SLACK;
+        let slack = (self.window / part).clamp(least, most);
+        u64::try_from((self.window + slack).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -371,8 +371,7 @@ impl Pool {
                 self.trips.arm_paused(&name, &self.changed);
             }
             Line::Limited => {
-                self.look = false;
-                self.limited = true;
+                (self.look, self.limited) = (false, true);
                 self.trips.arm_limited(&name, &self.changed);
             }
             // The queue gave less than was asked for: asks to be told of the next change.

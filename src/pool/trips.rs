@@ -72,6 +72,9 @@ impl Trips {
         self.wanted += want;
         let broker = Arc::clone(&self.broker);
         self.travelling.spawn(async move {
+            if want > 0 {
+                broker.prepare(&queue).await;
+            }
             let exchange = broker.exchange(&queue, settlements, promote, want, clock::now()).await;
             Returned::Exchange { want, exchange: Box::new(exchange) }
         });

@@ -133,7 +133,7 @@ async fn no_window_of_any_length_holds_more_starts_than_it_may() {
             assert!(inside as u64 <= points, "{inside} starts in {window} ms from {start}");
         }
         let last = usize::try_from(points).expect("small");
-        let tight = starts.windows(last + 1).filter(|some| some[last] - some[0] < window + 1500).count();
+        let tight = starts.windows(last + 1).filter(|some| some[last] - some[0] < window + 2000).count();
         assert!(tight > 0, "the limit of {points} in {window} ms was never reached: it is held too tightly");
     }
 }
@@ -147,8 +147,8 @@ async fn a_window_frees_its_room_to_the_millisecond_and_says_when() {
     let redis::Value::BulkString(when) = raw(&bench.node, &["ZSCORE", &bench.keys().lines, "*"]).await else {
         panic!()
     };
-    // A tenth of a second longer than the operator says.
-    let free = later(at(0), 10_100);
+    // Half a second longer than the operator says.
+    let free = later(at(0), 10_500);
     assert_eq!(String::from_utf8_lossy(&when), free.as_millis().to_string());
     assert_eq!(bench.claim(5, later(free, 0).before(Duration::from_millis(1))).await.1, Line::Limited);
     assert_eq!(bench.claimed(5, free).await.len(), 1);
