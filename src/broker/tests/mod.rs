@@ -3,6 +3,7 @@
 mod foreign;
 mod model;
 mod transitions;
+mod unique;
 mod verbs;
 
 use std::sync::Arc;
