@@ -30,4 +30,5 @@ mod sentinel;
 mod slots;
 mod stop;
 mod torture;
+mod unique;
 mod workload;

@@ -4,6 +4,7 @@ mod foreign;
 mod limits;
 mod model;
 mod transitions;
+mod unique;
 mod verbs;
 
 use std::sync::Arc;
