@@ -55,9 +55,14 @@ impl UniqueDraft {
         if self.on_conflict.is_some_and(|wanted| Some(wanted) != base.on_conflict) {
             return self;
         }
-        // Whoever names a hold of his own means that one as a whole.
-        let hold = if self.until.is_some() || self.span.is_some() { self } else { base };
-        Self { on_conflict: base.on_conflict, until: hold.until, span: hold.span, wait: self.wait.or(base.wait) }
+        let on_conflict = base.on_conflict;
+        let has_hold = matches!(on_conflict, Some(OnConflict::Reject | OnConflict::Replace));
+        if has_hold && (self.until.is_some() || self.span.is_some()) {
+            // Whoever names a hold of his own means that one as a whole.
+            return Self { on_conflict, ..self };
+        }
+        let (until, span) = (self.until.or(base.until), self.span.or(base.span));
+        Self { on_conflict, until, span, wait: self.wait.or(base.wait) }
     }
 
     /// The whole rule, and everything that is wrong with it.

@@ -209,7 +209,7 @@ fn a_retry_of_an_old_job_finds_its_newer_twin() {
 fn producers_of_celery_and_rq_learn_that_they_came_second() {
     let redis = Redis::start();
     let home = Home::new(&redis, CONFIG);
-    let daemon = home.start();
+    let _daemon = home.start();
     let mut jobs = Jobs::of(&redis, "work");
     let python = Python::on(&redis.url());
     let celery = ["celery", "app.gated", r#"{"user": 41}"#, "--queue", "work"];

@@ -33,13 +33,13 @@ for i = 2, #ARGV, WIDTH do
   local field, done = ARGV[i + 12], { 0 }
   local stands = what ~= 'mark' and redis.call('ZSCORE', KEYS[from], id)
     and (redis.call('HGET', KEYS[2], id) or '') == before
-  local held = stands and what == 'move' and field ~= '' and unique().holder(field)
+  local held = stands and what == 'move' and field ~= '' and unique().in_the_way(field, id)
   if what == 'mark' then
     if redis.call('HEXISTS', KEYS[4], id) == 1 then
       redis.call('HSET', KEYS[6], id, note)
       done = { 1 }
     end
-  elseif held and held.id ~= id then
+  elseif held then
     done = { 2, unpack(told(held)) }
   elseif stands then
     redis.call('ZREM', KEYS[from], id)

@@ -1,4 +1,4 @@
--- Deletes the entries of unique keys that nobody holds any more: a step of a walk through all of them.
+-- Deletes the entries of unique keys that nobody holds any more, or will by himself: a step of a walk through all of them.
 --
 -- KEYS  unique, jobs, history, pending, scheduled, retry, held, active,
 --       completed, dead, cancelled
@@ -12,7 +12,8 @@ local keys = unique_keys({
 local walk = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 local stale = {}
 for i = 1, #walk[2], 2 do
-  if not keys.holder(walk[2][i]) then
+  local held, may_return = keys.holder(walk[2][i])
+  if not held and not may_return then
     stale[#stale + 1] = walk[2][i]
   end
 end

@@ -17,7 +17,7 @@ pub(crate) mod work;
 
 pub(crate) use child::Child;
 pub(crate) use daemon::{Daemon, Home, shipped};
-pub(crate) use http::{get, get_with, post};
+pub(crate) use http::{Answer, get, get_with, post};
 pub(crate) use jobs::{Jobs, reason};
 pub(crate) use port::free_port;
 pub(crate) use postgres::Postgres;

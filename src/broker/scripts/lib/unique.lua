@@ -67,7 +67,8 @@ local function unique_keys(key, now)
   end
 
   -- Who holds a key: { id, state ('' when its record is deleted), since, free ('' while only a state can end it), set (in
-  -- which it waits, if it does), first }; nil when nobody does.
+  -- which it waits, if it does), first }; nil when nobody does, and then true if the job may come to hold it again: a purge can
+  -- be taken back, and a throttled attempt may turn out to have been none.
   local function holder(field)
     local entry = redis.call('HGET', key.unique, field)
     if not entry then
@@ -82,7 +83,7 @@ local function unique_keys(key, now)
     if is_it then
       set, state = stands(id)
       if state == nil or state == 'cancelled' then
-        return nil
+        return nil, state == nil
       end
     elseif till ~= 'time' and till ~= 'throttle' then
       return nil
@@ -103,7 +104,7 @@ local function unique_keys(key, now)
       or till == 'started' and not (set and taken == mark(id))
       or till == 'ended' and not (set or state == 'active')
       or till == 'completed' and state == 'completed' then
-      return nil
+      return nil, till == 'throttle' and (set or state == 'active')
     end
     return { id = id, state = state or '', since = since, free = expires, set = set, first = tonumber(first) }
   end
@@ -126,14 +127,22 @@ local function unique_keys(key, now)
     return {}
   end
 
+  -- The holder of a key, unless it is this very job: what is known under its id may start over, what is deleted was another.
+  local function in_the_way(field, id)
+    local held = holder(field)
+    if held and (held.id ~= id or held.state == '') then
+      return held
+    end
+  end
+
   -- Takes a key for a job that is to be put in: { id, field, way ('replace': a holder that waits gives way; 'refuse'),
   -- till, expires, span, ending (of one that gives way), mark
   -- (of a job with a history) }. Returns the holder if the key stays his, else nil; the id of
   -- the one that gave way, with what give_way said of it; and when the first of those came whose place it takes.
   local function claim(job)
-    local held, replaced, owed = holder(job.field), nil, nil
+    local held, replaced, owed = in_the_way(job.field, job.id), nil, nil
     local first = now
-    if held and held.id ~= job.id then
+    if held then
       if job.way ~= 'replace' or not held.set then
         return held
       end
@@ -153,7 +162,7 @@ local function unique_keys(key, now)
     end
   end
 
-  return { holder = holder, claim = claim, release = release, mark = mark }
+  return { holder = holder, in_the_way = in_the_way, claim = claim, release = release, mark = mark }
 end
 
 -- A holder as it is answered: its id, state, since when it holds the key, and when the time of that is over (or 0).

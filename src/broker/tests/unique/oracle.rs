@@ -14,6 +14,7 @@ use crate::job::{Hold, Job, JobId, Next, Outcome, State, TaskName, Timestamp, Un
 pub(super) struct Known {
     pub(super) job: Job,
     pub(super) place: Place,
+    serial: usize,
     /// An attempt has begun since it was put in, or sent off once more by a person.
     begun: bool,
     /// When the first one began that counts: an interrupted one was none.
@@ -48,6 +49,8 @@ pub(super) enum Waiting {
 #[derive(Debug, Clone)]
 struct Owner {
     id: String,
+    /// Which of the jobs that had this id, one after another.
+    serial: usize,
     since: Timestamp,
     /// When the first came of those whose place was taken one after another.
     first: Timestamp,
@@ -62,6 +65,7 @@ type Key = (TaskName, UniqueKey);
 pub(super) struct Oracle {
     pub(super) jobs: BTreeMap<String, Known>,
     owners: BTreeMap<(String, String), Owner>,
+    serials: usize,
 }
 
 impl Place {
@@ -88,8 +92,8 @@ impl Place {
 }
 
 impl Known {
-    fn new(job: Job, place: Place) -> Self {
-        Self { job, place, begun: false, first_start: None, running_since: None, to_cancel: false }
+    fn new(job: Job, place: Place, serial: usize) -> Self {
+        Self { job, place, serial, begun: false, first_start: None, running_since: None, to_cancel: false }
     }
 }
 
@@ -100,12 +104,14 @@ impl Oracle {
         if self.jobs.get(&id).is_some_and(|known| known.place != Place::Forgotten) {
             return Enqueued::Exists;
         }
+        self.serials += 1;
+        let serial = self.serials;
         let mut outcome = Enqueued::Added;
         if let Some(unique) = job.unique.clone() {
             let mut first = now;
             if let Some((holder, since_first)) = self.holder(&job.task, &unique.key, now) {
                 let gives_way = matches!(unique.rule, UniqueRule::Replace(_) | UniqueRule::Debounce { .. });
-                let waits = self.jobs.get(holder.id.as_str()).is_some_and(|known| known.place.waiting().is_some());
+                let waits = matches!(holder.state, Some(State::Pending | State::Scheduled | State::Retry));
                 if !gives_way || !waits {
                     return Enqueued::Held(holder);
                 }
@@ -116,31 +122,35 @@ impl Oracle {
                 }
                 outcome = Enqueued::Replaced { id: holder.id, due: job.due };
             }
-            self.take(&job, &unique, first, now);
+            self.take(&job, serial, &unique, first, now);
         }
         let place = job.due.map_or(Place::Pending, Place::Scheduled);
-        self.jobs.insert(id, Known::new(job, place));
+        self.jobs.insert(id, Known::new(job, place, serial));
         outcome
     }
 
     /// A message that came while its key was held.
     pub(super) fn leave_out(&mut self, job: Job, now: Timestamp) {
-        self.jobs.insert(job.id.to_string(), Known::new(job, Place::Ended(State::Cancelled, now)));
+        self.serials += 1;
+        let place = Place::Ended(State::Cancelled, now);
+        self.jobs.insert(job.id.to_string(), Known::new(job, place, self.serials));
     }
 
-    fn take(&mut self, job: &Job, unique: &Unique, first: Timestamp, now: Timestamp) {
+    fn take(&mut self, job: &Job, serial: usize, unique: &Unique, first: Timestamp, now: Timestamp) {
         let due = job.due.map_or(now, |due| due.max(now));
-        let owner = Owner { id: job.id.to_string(), since: now, first, rule: unique.rule, due };
+        let owner = Owner { id: job.id.to_string(), serial, since: now, first, rule: unique.rule, due };
         self.owners.insert(key_of(&job.task, &unique.key), owner);
     }
 
     /// Who holds a key, and when the first came whose place it has.
     pub(super) fn holder(&self, task: &TaskName, key: &UniqueKey, now: Timestamp) -> Option<(Holder, Timestamp)> {
         let owner = self.owners.get(&key_of(task, key))?;
-        let known = &self.jobs[&owner.id];
+        let known = self.jobs.get(&owner.id).filter(|known| known.serial == owner.serial);
+        let place = known.map_or(Place::Forgotten, |known| known.place);
         let is_over = |end: Timestamp| end <= now;
-        let waits = known.place.waiting().is_some();
-        let state = known.place.state();
+        let waits = place.waiting().is_some();
+        let begun = known.is_some_and(|known| known.begun);
+        let state = place.state();
         if state == Some(State::Cancelled) {
             return None;
         }
@@ -152,16 +162,16 @@ impl Oracle {
                     Hold::Either(until, span) => (Some(until), Some(span)),
                 };
                 let by_state = until.is_none_or(|until| match until {
-                    Until::Started => waits && !known.begun,
+                    Until::Started => waits && !begun,
                     Until::Ended => waits || state == Some(State::Active),
                     Until::Completed => waits || matches!(state, Some(State::Active | State::Dead)),
                 });
                 let free_at = span.map(|span| owner.since.after(span));
                 (by_state && !free_at.is_some_and(is_over), free_at)
             }
-            UniqueRule::Debounce { .. } => (waits && !known.begun, None),
-            UniqueRule::Throttle { span } => match known.first_start.or(known.running_since) {
-                _ if known.place == Place::Forgotten => {
+            UniqueRule::Debounce { .. } => (waits && !begun, None),
+            UniqueRule::Throttle { span } => match known.and_then(|known| known.first_start.or(known.running_since)) {
+                _ if place == Place::Forgotten => {
                     let end = owner.due.after(span);
                     (!is_over(end), Some(end))
                 }
@@ -173,10 +183,21 @@ impl Oracle {
         holds.then_some((Holder { id, state, since: owner.since, free_at }, owner.first))
     }
 
-    /// The keys that somebody holds.
-    pub(super) fn held(&self, now: Timestamp) -> Vec<Key> {
+    /// Whether a job that does not hold a key now will, if a purge is taken back or its attempt was none.
+    pub(super) fn may_return(&self, task: &TaskName, key: &UniqueKey) -> bool {
+        let Some(owner) = self.owners.get(&key_of(task, key)) else { return false };
+        let known = self.jobs.get(&owner.id).filter(|known| known.serial == owner.serial);
+        known.is_some_and(|known| match known.place {
+            Place::Purged(_) => true,
+            Place::Forgotten | Place::Ended(..) => false,
+            _ => matches!(owner.rule, UniqueRule::Throttle { .. }),
+        })
+    }
+
+    /// The keys that were ever taken.
+    pub(super) fn keys(&self) -> Vec<Key> {
         let parsed = |(task, key): &(String, String)| (TaskName::parse(task).expect("a name"), UniqueKey::new(key));
-        self.owners.keys().map(parsed).filter(|(task, key)| self.holder(task, key, now).is_some()).collect()
+        self.owners.keys().map(parsed).collect()
     }
 
     fn place_at(&mut self, id: &str, place: Place) {
@@ -244,10 +265,10 @@ impl Oracle {
                 if let Some(unique) = &known.job.unique {
                     match self.holder(&known.job.task, &unique.key, now) {
                         Some((holder, _)) if holder.id != known.job.id => return Altered::Held(holder),
-                        _ => self.take(&known.job, unique, now, now),
+                        _ => self.take(&known.job, known.serial, unique, now, now),
                     }
                 }
-                self.jobs.insert(id.to_owned(), Known::new(known.job, Place::Pending));
+                self.jobs.insert(id.to_owned(), Known::new(known.job, Place::Pending, known.serial));
             }
         }
         self.place_at(id, Place::Pending);
@@ -274,7 +295,8 @@ impl Oracle {
             Place::Purged(_) => return Altered::Unfit(State::Cancelled),
             _ => {}
         }
-        self.owners.retain(|_, owner| owner.id != id);
+        let serial = known.serial;
+        self.owners.retain(|_, owner| owner.serial != serial);
         self.jobs.remove(id);
         Altered::Done(None)
     }
