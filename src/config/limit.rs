@@ -251,3 +251,62 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(key: &str) -> Limits {
+        let key = Key { template: Template::parse(key).expect("a template"), is_secret: false };
+        let limit = Limit { task: None, key: Some(key), concurrency: Some(1), rates: vec![], points: Points::Each(1) };
+        Limits::new(None, vec![limit])
+    }
+
+    fn drawn(limits: &Limits, args: Value) -> Vec<String> {
+        let task = TaskName::parse("call").expect("a name");
+        let vars = json!({"plan": "basic"}).as_object().cloned().expect("an object");
+        let args = args.as_object().cloned().expect("an object");
+        limits.buckets(&task, &args, &vars).expect("it fits").into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn a_job_draws_from_the_bucket_of_its_value_if_it_has_one() {
+        let by_user = limits("{{ user }}");
+        for (user, bucket) in [
+            (json!("ann"), "*/user/ann"),
+            (json!(41), "*/user/41"),
+            (json!(true), "*/user/true"),
+            (json!("a b"), "*/user/a%20b"),
+            (json!("none"), "*/user/none"),
+        ] {
+            assert_eq!(drawn(&by_user, json!({"user": user})), [bucket]);
+        }
+        for nobody in [json!({"user": null}), json!({"user": "  "}), json!({"other": 1})] {
+            assert_eq!(drawn(&by_user, nobody), Vec::<String>::new());
+        }
+        let both = limits("{{ vars.plan }}-{{ user | default('') }}");
+        assert_eq!(drawn(&both, json!({"user": 7}))[0].rsplit_once('/').map(|(_, value)| value), Some("basic-7"));
+    }
+
+    #[test]
+    fn a_tenant_without_a_name_has_a_line_too() {
+        let key = limits("{{ user }}").all[0].key.clone();
+        let fair = Limits::new(key, vec![]);
+        assert_eq!(drawn(&fair, json!({"user": "ann"})), ["~ann"]);
+        assert_eq!(drawn(&fair, json!({})), ["~"]);
+    }
+
+    #[test]
+    fn the_values_of_a_secret_are_shown_to_nobody() {
+        let mut secret = limits("{{ token }}");
+        secret.all[0].key.as_mut().expect("it has one").is_secret = true;
+        let drawn = drawn(&secret, json!({"token": "hunter2"}));
+        assert!(drawn[0].starts_with("*/token/") && !drawn[0].contains("hunter2"), "{drawn:?}");
+    }
+
+    #[test]
+    fn a_window_is_held_a_little_longer_than_it_says() {
+        let held = |seconds| Rate { points: 1, window: Duration::from_secs(seconds) }.millis();
+        assert_eq!((held(1), held(4), held(3600)), (1100, 4200, 3_600_500));
+    }
+}

@@ -9,7 +9,7 @@ use redis::Commands;
 use serde_json::{Value, json};
 
 use crate::bench::work::{Call, Work};
-use crate::bench::{Daemon, Home, Jobs, Python, Redis, celery_message, get, post, until, until_within};
+use crate::bench::{Daemon, Home, Jobs, Python, Redis, celery_message, get, post, push, until, until_within};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -192,7 +192,8 @@ fn a_celery_message_behind_anothers_flood_is_seen_too() {
         client.lpush::<_, _, ()>("calls", some).expect("Redis takes it");
     }
     // What stands in the list is not known yet: a queue whose tenants take turns takes it in ahead of its time.
-    until("the flood to be taken in", || (jobs.count("held") + 100 >= flood).then_some(()));
+    let patience = Duration::from_secs(60 + flood as u64 / 300);
+    until_within(patience, "the flood to be taken in", || (jobs.count("held") + 100 >= flood).then_some(()));
     for n in 0..3 {
         let put_in = Instant::now();
         client.lpush::<_, _, ()>("calls", message("b", n)).expect("Redis takes it");
@@ -227,6 +228,37 @@ fn an_rq_job_behind_anothers_flood_is_seen_too() {
     let put_in = Instant::now();
     client.rpush::<_, _, ()>("rq:queue:calls", id).expect("Redis takes it");
     starts_soon(&work, length, flood, put_in);
+}
+
+#[test]
+fn a_job_that_no_limit_would_ever_let_start_is_refused_with_its_reason() {
+    let redis = Redis::start();
+    let config = "[queues.calls]\nwires = [\"celery\"]\n\
+        limit = { key = \"{{ tenant }}\", rate = [\"5/min\", \"50/h\"], points = \"{{ size }}\" }\n\
+        [tasks.call]\nqueue = \"calls\"\nnames = [\"app.call\"]\nparams = { tenant = \"string\", size = \"number\" }\n\
+        probe = \"noop\"\n";
+    let home = Home::new(&redis, config);
+    let daemon = home.start();
+    let put = |size: Value| {
+        post(daemon.admin, "/api/v1/jobs", &json!({"task": "call", "args": {"tenant": "a", "size": size}}))
+    };
+    let too_many = "the job takes 6 points of the limit */tenant, which has no more than 5: it could never start";
+    for (size, reason) in [
+        (json!(6), too_many),
+        (json!(0), "must be a whole number from 1 on: they are 0"),
+        (json!(1.5), "must be a whole number from 1 on: they are 1.5"),
+    ] {
+        let answer = put(size);
+        assert_eq!(answer.status, 422, "{answer:?}");
+        let error = answer.json()["errors"][0].clone();
+        assert_eq!(error["pointer"], "/args");
+        assert!(error["detail"].as_str().is_some_and(|detail| detail.contains(reason)), "{error}");
+    }
+    assert_eq!(put(json!(5)).status, 201);
+    let mut client = redis.client();
+    push(&mut client, "calls", "app.call", &json!({"tenant": "a", "size": 6}));
+    let (cause, reason) = Jobs::of(&redis, "calls").only_dead();
+    assert_eq!((cause.as_str(), reason.as_str()), ("bad-arguments", too_many));
 }
 
 /// What waits for a limit is found again when the file says something else.

@@ -90,7 +90,8 @@ local function choose()
     return seen
   end
 
-  local states = {}
+  -- States of buckets, and the points in use of those that were read ahead.
+  local states, used_of = {}, {}
   local function state_of(bucket, limit)
     local state = states[bucket]
     if not state then
@@ -98,8 +99,11 @@ local function choose()
       if limit.most then
         -- A whole queue whose jobs all count alike is counted by what runs.
         state.counted = not (bucket == '*' and limit.points == 1)
-        local used = state.counted and redis.call('HGET', KEYS[11], bucket) or 0
-        state.used = state.counted and tonumber(used or 0) or redis.call('HLEN', KEYS[4])
+        if not state.counted then
+          state.used = redis.call('HLEN', KEYS[4])
+        else
+          state.used = used_of[bucket] or tonumber(redis.call('HGET', KEYS[11], bucket) or 0)
+        end
         state.room = limit.most - state.used
       end
       for w, window in ipairs(limit.windows) do
@@ -135,13 +139,13 @@ local function choose()
     end
   end
 
-  -- How many may come back from the line of a bucket, if each of them takes one point.
+  -- The points that may be taken now.
   local function room_of(state)
-    local room = state.room or BATCH
+    local room = state.room or math.huge
     for _, seen in ipairs(state.windows) do
       room = math.min(room, seen.room)
     end
-    return math.min(room, BATCH)
+    return room
   end
 
   local function come_back(name, most, later)
@@ -192,7 +196,7 @@ local function choose()
     else
       local state = state_of(name, limit_of(name))
       local later = blocked(state, 1)
-      come_back(name, later and 0 or room_of(state), later or clock + SOON)
+      come_back(name, later and 0 or math.min(room_of(state), BATCH), later or clock + SOON)
     end
   end
 
@@ -219,8 +223,11 @@ local function choose()
     local list, n, own = {}, 0, nil
     local written = string.match(text, '^,"buckets":%[([^%]]*)%]', stop + 1)
     for draw in string.gmatch(written or '', '"([^"]*)"') do
-      local bucket, points = string.match(draw, '^(.*)=(%d+)$')
-      bucket, points = bucket or draw, tonumber(points or 1)
+      local bucket, points = draw, 1
+      if string.find(draw, '=', 1, true) then
+        bucket, points = string.match(draw, '^(.*)=(%d+)$')
+        points = tonumber(points)
+      end
       if limits[bucket] then
         own = own or {}
         own[bucket] = points
@@ -241,18 +248,41 @@ local function choose()
     return list, n, whole and math.min(whole.points or own and own['*'] or 1, whole.cap)
   end
 
+  -- What all of these draw from; how much of that is in use is read at once.
+  local function read_ahead(texts)
+    local read, asked, seen = {}, {}, {}
+    for t, text in ipairs(texts) do
+      if text then
+        local _, stop, task = string.find(text, '"task":"([^"]*)"')
+        local list, n, all = needs(text, task, stop)
+        read[t] = { task, list, n, all }
+        for i = 1, n, 3 do
+          local bucket = list[i]
+          if list[i + 1].most and not states[bucket] and not seen[bucket] then
+            seen[bucket], asked[#asked + 1] = true, bucket
+          end
+        end
+      end
+    end
+    if #asked > 0 then
+      for i, used in ipairs(redis.call('HMGET', KEYS[11], unpack(asked))) do
+        used_of[asked[i]] = tonumber(used or 0)
+      end
+    end
+    return read
+  end
+
   -- Takes the job or holds it. Returns nil when it has to stay where it is, because the whole queue has no room; true
   -- when it was taken.
-  local function consider(id, place, text)
+  local function consider(id, place, text, drawn_from)
     if not text then
       return false
     end
-    local _, stop, task = string.find(text, '"task":"([^"]*)"')
+    local task, list, n, all = unpack(drawn_from, 1, 4)
     if paused[task] then
       hold('!' .. task, clock + ANYWAY, id, place)
       return false
     end
-    local list, n, all = needs(text, task, stop)
     for i = 1, n, 3 do
       local when = blocked(state_of(list[i], list[i + 1]), list[i + 2])
       if when then
@@ -290,6 +320,27 @@ local function choose()
     return true
   end
 
+  -- Where only the whole queue is limited, and by the number of jobs, nobody can be held: the first ones are taken.
+  local function in_front()
+    local state, points = states['*'], whole.points
+    local wish = math.min(want, math.floor(room_of(state) / points))
+    ids = wish > 0 and redis.call('ZRANGE', KEYS[1], 0, wish - 1) or {}
+    if #ids > 0 then
+      records = redis.call('HMGET', KEYS[2], unpack(ids))
+      redis.call('ZREMRANGEBYRANK', KEYS[1], 0, #ids - 1)
+    end
+    local draw = state.counted and '*=' .. string.format('%.0f', points) or nil
+    for i = 1, #ids do
+      if records[i] then
+        take(state, points)
+        draws[i] = draw
+      end
+    end
+    if wish < want then
+      stopped = blocked(state, points)
+    end
+  end
+
   local function in_order()
     for round = 1, ROUNDS do
       local wish = want - #ids
@@ -305,8 +356,9 @@ local function choose()
         asked[#asked + 1] = found[i]
       end
       local texts, gone = redis.call('HMGET', KEYS[2], unpack(asked)), 0
+      local drawn_from = read_ahead(texts)
       for i, id in ipairs(asked) do
-        if #ids >= want or consider(id, found[2 * i], texts[i]) == nil then
+        if #ids >= want or consider(id, found[2 * i], texts[i], drawn_from[i]) == nil then
           break
         end
         gone = i
@@ -355,10 +407,11 @@ local function choose()
     end
     local places = redis.call('ZMSCORE', KEYS[8], unpack(found))
     local texts, gone, taken, passed = redis.call('HMGET', KEYS[2], unpack(found)), {}, 0, 0
+    local drawn_from = read_ahead(texts)
     for i, id in ipairs(found) do
       if places[i] then
         local before = #ids
-        if consider(id, places[i], texts[i]) == nil then
+        if consider(id, places[i], texts[i], drawn_from[i]) == nil then
           break
         end
         -- Whoever is held by something else stays in `held`.
@@ -480,6 +533,8 @@ local function choose()
     if fair then
       sort_out()
       in_turn()
+    elseif not holds and whole and whole.points then
+      in_front()
     else
       in_order()
     end

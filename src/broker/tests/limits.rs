@@ -221,6 +221,17 @@ async fn heavy_jobs_take_more_and_one_that_is_too_heavy_runs_alone() {
 }
 
 #[tokio::test]
+async fn a_whole_queue_is_counted_in_points_where_each_job_takes_several() {
+    let bench = Bench::new(vec![Limit { concurrency: Some(5), points: Points::Each(2), ..limit() }]);
+    bench.flood("x", 5, at(0)).await;
+    let (claims, line) = bench.claim(9, at(1)).await;
+    assert_eq!((claims.len(), line), (2, Line::Limited));
+    bench.end(claims, at(2)).await;
+    assert_eq!(bench.number(&["EXISTS", &bench.keys().used]).await, 0);
+    assert_eq!(bench.claimed(9, at(3)).await, ["x0002", "x0003"]);
+}
+
+#[tokio::test]
 async fn a_limit_that_is_gone_holds_nobody() {
     let mut bench = Bench::new(vec![Limit { key: by_user(), concurrency: Some(1), ..limit() }]);
     bench.flood("a", 5, at(0)).await;

@@ -115,7 +115,7 @@ fn bound(item: &Item<'_>) -> Option<u64> {
 fn key(item: &Item<'_>, scopes: &[Scope<'_>]) -> Option<Key> {
     let text = item.filled_text("a template such as \"{{ user_id }}\"")?.text;
     let template = item.template()?;
-    if template.lookups().next().is_none() {
+    if !text.contains("{{") && !text.contains("{%") {
         item.error(
             format!("{} is the same for every job", quoted(&text)),
             "name a parameter: \"{{ user_id }}\"; without a key the limit holds for all jobs together",

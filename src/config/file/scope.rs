@@ -9,6 +9,8 @@ use crate::config::{Param, ParamType, Statement, Template, ValueTemplate};
 
 /// What a job's template sees under `job`.
 const JOB: [&str; 3] = ["id", "queue", "attempt"];
+/// What the templates of limits see.
+const LIMIT_HELP: &str = "a limit sees the parameters of the job and vars";
 /// Functions of the template language.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
@@ -78,6 +80,13 @@ impl Scope<'_> {
             item.error(format!("the template cannot work: {error}"), help);
             return false;
         }
+        // Some forms, such as a slice of a filtered value, name what they look up only when they are rendered.
+        if template.lookups().next().is_none()
+            && let Err(error) = template.render(&sample)
+        {
+            item.error(format!("the template cannot work for the task `{}`: {}", self.task, error.reason), LIMIT_HELP);
+            return false;
+        }
         let is_param = |name: &str| self.params.iter().any(|param| param.name == name);
         let mut lookups = template.lookups().map(|lookup| (lookup, lookup.split('.').next().unwrap_or_default()));
         let stranger = lookups.find(|(lookup, root)| match lookup.strip_prefix("vars.") {
@@ -91,7 +100,7 @@ impl Scope<'_> {
         let names = || self.params.iter().map(|param| param.name.as_str());
         let help = match nearest(root, names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if RESERVED.contains(&root) => "a limit sees the parameters of the job and vars".to_owned(),
+            None if RESERVED.contains(&root) => LIMIT_HELP.to_owned(),
             None => format!("say what stands for it: \"{{{{ {root} | default({stand_in}) }}}}\""),
         };
         item.error_at(root, format!("the task `{}` has no parameter `{root}`", self.task), help);
