@@ -9,6 +9,7 @@ mod escape;
 mod failures;
 mod file;
 mod job_secrets;
+mod multi_row;
 mod queue;
 mod redis;
 mod schedule;
@@ -28,7 +29,8 @@ pub(crate) use diff::diff;
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
-pub(crate) use queue::{Concurrency, Queue, Retention};
+pub(crate) use multi_row::MultiRow;
+pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
@@ -37,8 +39,8 @@ pub(crate) use service::{
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
-    EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
-    VideoMode, VideoStep,
+    BatchRule, EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep,
+    Step, Task, VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 

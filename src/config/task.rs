@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Statement, Template, ValueTemplate};
+use super::{Batch, Queue, Statement, Template, ValueTemplate};
 use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
 
 /// A declared task.
@@ -23,6 +23,7 @@ pub(crate) struct Task {
     pub retry: Option<RetryPolicy>,
     /// How long after it became due a job is still worth starting, unless its producer says otherwise.
     pub expires: Option<Duration>,
+    pub batch: BatchRule,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
@@ -35,6 +36,33 @@ impl Task {
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))
     }
+
+    /// Whether its handler can do many jobs at once.
+    pub(crate) fn takes_batches(&self) -> bool {
+        match self.steps.as_slice() {
+            [Step::Sql(step)] => matches!(step.statements.as_slice(), [statement] if statement.multi_row.is_some()),
+            [Step::Probe(_)] => true,
+            _ => false,
+        }
+    }
+
+    /// How many of its jobs that wait in this queue are done at once.
+    pub(crate) fn batch_in(&self, queue: &Queue) -> Option<Batch> {
+        match self.batch {
+            BatchRule::Own(batch) => Some(batch),
+            BatchRule::Never => None,
+            BatchRule::AsQueue => queue.batch.filter(|_| self.takes_batches()),
+        }
+    }
+}
+
+/// Whether a task does many jobs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchRule {
+    /// As the queue says, if its handler can.
+    AsQueue,
+    Never,
+    Own(Batch),
 }
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.

@@ -44,6 +44,7 @@ fn queue() -> Queue {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        batch: None,
         weight: 1,
         ageing: Queue::AGEING,
     }

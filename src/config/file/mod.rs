@@ -141,6 +141,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     };
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
+    queues.need_batch_tasks(doc, &tasks);
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
