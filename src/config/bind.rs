@@ -182,6 +182,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::BatchRule;
     use crate::job::{QueueName, TaskName};
 
     fn param(name: &str, kind: ParamType) -> Param {
@@ -203,6 +204,7 @@ mod tests {
             expires: None,
             limits: vec![],
             unique: None,
+            batch: BatchRule::AsQueue,
             steps: vec![],
             result: None,
         }

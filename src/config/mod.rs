@@ -10,6 +10,7 @@ mod failures;
 mod file;
 mod job_secrets;
 mod limit;
+mod multi_row;
 mod queue;
 mod redis;
 mod schedule;
@@ -31,7 +32,8 @@ pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use limit::{Key, Limit, LimitError, Limits, Points, Rate};
-pub(crate) use queue::{Concurrency, Queue, Retention};
+pub(crate) use multi_row::MultiRow;
+pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
@@ -40,8 +42,8 @@ pub(crate) use service::{
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
-    EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
-    VideoMode, VideoStep,
+    BatchRule, EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep,
+    Step, Task, VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 pub(crate) use unique::TaskUnique;

@@ -21,12 +21,23 @@ pub(crate) struct Queue {
     pub crash_limit: u32,
     pub keep_completed: Retention,
     pub keep_dead: Retention,
+    /// For its tasks that can do many jobs at once.
+    pub batch: Option<Batch>,
     /// Its part of the node's slots, when the node has a bound; or its rank, when its order is strict. 1 to 100.
     pub weight: u64,
     /// A waiting job rises by one step of priority in this time.
     pub ageing: Duration,
     /// What its jobs are held to, over all nodes.
     pub limits: Limits,
+}
+
+/// How many jobs a handler gets at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// 2 to 500.
+    pub max: usize,
+    /// How long the first one waits for others.
+    pub wait: Duration,
 }
 
 /// A number of slots, or the bounds of one that follows the load. 1 to 10,000.

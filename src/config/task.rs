@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Limit, RenderError, Statement, TaskUnique, Template, ValueTemplate};
+use super::{Batch, Limit, Queue, RenderError, Statement, TaskUnique, Template, ValueTemplate};
 use crate::job::{Args, QueueName, RetryPolicy, TaskName, Timestamp, Unique, glob};
 
 /// A declared task.
@@ -27,6 +27,7 @@ pub(crate) struct Task {
     pub limits: Vec<Limit>,
     /// Which of its jobs are the same to it.
     pub unique: Option<TaskUnique>,
+    pub batch: BatchRule,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
@@ -47,6 +48,33 @@ impl Task {
     pub(crate) fn unique_of(&self, args: &Args, vars: &Map<String, Value>) -> Result<Option<Unique>, RenderError> {
         self.unique.as_ref().map_or(Ok(None), |unique| unique.of(args, vars))
     }
+
+    /// Whether its handler can do many jobs at once.
+    pub(crate) fn takes_batches(&self) -> bool {
+        match self.steps.as_slice() {
+            [Step::Sql(step)] => matches!(step.statements.as_slice(), [statement] if statement.multi_row.is_some()),
+            [Step::Probe(_)] => true,
+            _ => false,
+        }
+    }
+
+    /// How many of its jobs that wait in this queue are done at once.
+    pub(crate) fn batch_in(&self, queue: &Queue) -> Option<Batch> {
+        match self.batch {
+            BatchRule::Own(batch) => Some(batch),
+            BatchRule::Never => None,
+            BatchRule::AsQueue => queue.batch.filter(|_| self.takes_batches()),
+        }
+    }
+}
+
+/// Whether a task does many jobs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchRule {
+    /// As the queue says, if its handler can.
+    AsQueue,
+    Never,
+    Own(Batch),
 }
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.

@@ -5,6 +5,7 @@
 //! failure is handed back as a value, and whoever drops the future of [`Handlers::perform`] has
 //! stopped everything it started.
 
+mod batch;
 mod child;
 mod context;
 mod email;
@@ -122,19 +123,8 @@ impl Handlers {
     /// statement is cancelled and rolled back, a connection in the middle of a conversation is closed.
     pub(crate) async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
         let mut context = Context::new(attempt, &self.vars, clock::now());
-        match self.steps(attempt, &mut context).await {
-            Ok(result) => Outcome::Success(result),
-            Err(halt) => {
-                let secrets = JobSecrets::of(Some(attempt.task), &attempt.job.args);
-                match halt {
-                    Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
-                    Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
-                    Halt::Unavailable { error, retry_after } => {
-                        Outcome::Unavailable { error: without_secrets(error, &secrets), retry_after }
-                    }
-                }
-            }
-        }
+        let result = self.steps(attempt, &mut context).await;
+        attempt.ended(result)
     }
 
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
@@ -145,10 +135,7 @@ impl Handlers {
             attempt.steps.finish(result.clone());
             context.finish_step(result);
         }
-        match &attempt.task.result {
-            Some(template) => Ok(template.render(context.values())?),
-            None => Ok(context.last_result()),
-        }
+        attempt.result(context)
     }
 
     /// Each on the heap: the future of an attempt has the size of its largest part, and is moved when it is spawned.
@@ -156,17 +143,39 @@ impl Handlers {
         match step {
             Step::Email(step) => Ok(Box::pin(self.email.send(step, run)).await?),
             Step::Sql(step) => {
-                let mut named = run.context.args().clone();
-                for (name, template) in &step.values {
-                    named.insert(name.clone(), template.render(run.context.values())?);
-                }
-                Ok(Box::pin(self.sql.run(&step.statements, &named)).await?)
+                let named = batch::named(step, run.context)?;
+                Ok(Box::pin(self.sql.run(&step.statements, &named)).await.map_err(sql::SqlError::into_halt)?)
             }
             Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
             Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
             Step::Exec(step) => Ok(Box::pin(exec::run(step, run)).await?),
             Step::Http(step) => Ok(Box::pin(self.http.call(step, run)).await?),
             Step::Probe(step) => probe::run(step, run).await,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// What the producer gets back once all steps are done.
+    fn result(&self, context: &Context) -> Result<Value, Halt> {
+        match &self.task.result {
+            Some(template) => Ok(template.render(context.values())?),
+            None => Ok(context.last_result()),
+        }
+    }
+
+    fn ended(&self, result: Result<Value, Halt>) -> Outcome {
+        let halt = match result {
+            Ok(result) => return Outcome::Success(result),
+            Err(halt) => halt,
+        };
+        let secrets = JobSecrets::of(Some(self.task), &self.job.args);
+        match halt {
+            Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
+            Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
+            Halt::Unavailable { error, retry_after } => {
+                Outcome::Unavailable { error: without_secrets(error, &secrets), retry_after }
+            }
         }
     }
 }

@@ -47,9 +47,14 @@ impl Gate {
         self.show(change)
     }
 
-    /// An attempt has ended; says whether something else is allowed now.
-    pub(super) fn ended(&mut self, outcome: &Outcome, probe: bool) -> bool {
-        let change = self.breaker.ended(answer(outcome), probe, Instant::now());
+    /// An attempt, or a batch, has ended; says whether something else is allowed now.
+    pub(super) fn ended<'o>(&mut self, outcomes: impl Iterator<Item = &'o Outcome>, probe: bool) -> bool {
+        // A batch is one answer: given, if any of its jobs was.
+        let answers = outcomes.map(answer).reduce(|one, other| match (&one, &other) {
+            (Answer::Given, _) | (_, Answer::Unknown) => one,
+            _ => other,
+        });
+        let change = self.breaker.ended(answers.unwrap_or(Answer::Unknown), probe, Instant::now());
         self.show(change)
     }
 

@@ -5,7 +5,9 @@
 mod arbiter;
 mod attempt;
 mod breaker;
+mod course;
 mod gate;
+mod gather;
 mod keeper;
 mod observe;
 mod pressure;
@@ -30,17 +32,18 @@ pub(crate) use supervisor::Supervisor;
 use crate::broker::{BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::Queue;
-use crate::job::{AttemptFacts, Outcome, Request, Timestamp, decide};
+use crate::job::{Outcome, Request, Timestamp};
 use arbiter::Need;
 use breaker::Allowed;
 use gate::Gate;
+use gather::Gather;
 use observe::Observed;
 use pressure::Pressure;
 use shared::Stop;
 use size::Size;
 use slots::Seat;
-use trips::{Returned, Trips};
-use work::{Over, Work};
+use trips::{Returned, Trips, Want};
+use work::Work;
 
 /// Claims in one round trip: bounds the size of a reply.
 const CLAIM_BATCH: usize = 500;
@@ -60,6 +63,9 @@ struct Pool {
     swept: mpsc::Receiver<Swept>,
     stop: Stop,
     work: Work,
+    gather: Gather,
+    /// Jobs that a claim may bring beyond the free slots: grows while all of them go into batches.
+    appetite: usize,
     settlements: Vec<Settlement>,
     trips: Trips,
     gate: Gate,
@@ -123,6 +129,8 @@ impl Pool {
             swept,
             stop,
             work: Work::default(),
+            gather: Gather::default(),
+            appetite: 0,
             settlements: Vec::new(),
             seat,
             unused: 0,
@@ -161,6 +169,7 @@ impl Pool {
     fn finished(&self) -> bool {
         self.stop.drain.is_cancelled()
             && self.work.is_empty()
+            && self.gather.slots() == 0
             && self.settlements.is_empty()
             && self.trips.are_empty()
             && self.swept.is_empty()
@@ -187,11 +196,12 @@ impl Pool {
         self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
         self.look |= self.limited && !self.settlements.is_empty();
         let resting = self.rest_until.is_some();
+        self.start_batches();
         let want = self.claimable(resting);
-        if resting || !self.trips.has_room() || self.settlements.is_empty() && want == 0 {
+        if resting || !self.trips.has_room() || self.settlements.is_empty() && want.jobs == 0 {
             return;
         }
-        let promote = want > 0 && (self.promote || self.promoted.elapsed() >= PROMOTE_EVERY);
+        let promote = want.jobs > 0 && (self.promote || self.promoted.elapsed() >= PROMOTE_EVERY);
         if promote {
             self.promote = false;
             self.promoted = Instant::now();
@@ -213,28 +223,44 @@ impl Pool {
         }
     }
 
-    /// How many jobs to claim now: as many as there are slots for, of the queue and of the node.
-    fn claimable(&mut self, resting: bool) -> usize {
+    /// What to claim now: as many jobs as there are slots for, of the queue and of the node, and what fills batches.
+    fn claimable(&mut self, resting: bool) -> Want {
         let more = if self.look && !resting { self.free().min(CLAIM_BATCH) } else { 0 };
         let grant = self.seat.ask(&Need {
             weight: self.queue.borrow().weight,
-            busy: self.work.slots() + self.trips.wanted(),
+            busy: self.busy() + self.trips.wanted(),
             more,
             unused: std::mem::take(&mut self.unused),
             came: self.came,
             collect: self.trips.has_room(),
         });
-        self.size.saw(self.work.slots(), self.seat.is_bounded() && grant.start < more && self.trips.has_room());
+        self.size.saw(self.busy(), self.seat.is_bounded() && grant.start < more && self.trips.has_room());
         self.tell_demand(grant.ahead);
-        grant.start
+        let joins = if self.look && !resting && self.trips.has_room() { self.joins(grant.start) } else { 0 };
+        Want { slots: grant.start, jobs: grant.start.max(joins) }
+    }
+
+    /// Slots in use, also by jobs that wait for others of their batch.
+    fn busy(&self) -> usize {
+        self.work.slots() + self.gather.slots()
+    }
+
+    /// Jobs that could go into batches, by what the last claims brought, where so many slots are free.
+    fn joins(&self, free: usize) -> usize {
+        let room = if free > 0 { CLAIM_BATCH } else { self.gather.room() };
+        if self.may_claim() && self.gate.allowed() == Allowed::All { self.appetite.min(room) } else { 0 }
+    }
+
+    fn may_claim(&self) -> bool {
+        !(self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow())
     }
 
     /// Slots that nothing runs in and no claim is on its way to.
     fn free(&self) -> usize {
-        if self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow() {
+        if !self.may_claim() {
             return 0;
         }
-        let free = self.size.slots().saturating_sub(self.work.slots() + self.trips.wanted());
+        let free = self.size.slots().saturating_sub(self.busy() + self.trips.wanted());
         match self.gate.allowed() {
             Allowed::All => free,
             Allowed::Probe if self.trips.wanted() == 0 && !self.work.probes() => free.min(1),
@@ -245,10 +271,11 @@ impl Pool {
     /// Waits until something has ended or come back, something can be claimed, or the rules have changed.
     async fn wait(&mut self) {
         let due = self.due.map_or(Duration::MAX, |due| due.since(clock::now()));
-        let free = self.free();
+        let free = self.free().max(self.joins(0));
         let draining = self.stop.drain.is_cancelled();
         let (rest, shut) = (self.rest_until, self.gate.until().map(Instant::from_std));
-        let tick = self.size.due(self.work.slots()).filter(|_| !draining);
+        let (tick, batch) = (self.size.due(self.busy()), self.gather.due());
+        let tick = tick.filter(|_| !draining);
         tokio::select! {
             over = self.work.next() => self.finish(over),
             returned = self.trips.next() => self.receive(returned),
@@ -269,6 +296,7 @@ impl Pool {
                 self.look |= self.gate.tick();
             }
             () = tokio::time::sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => self.measure(),
+            () = tokio::time::sleep_until(batch.unwrap_or_else(Instant::now)), if batch.is_some() => {}
             Ok(()) = self.queue.changed() => self.look = true,
             Ok(()) = self.draining.changed() => self.look = true,
             () = self.stop.drain.cancelled(), if !draining => {}
@@ -287,7 +315,7 @@ impl Pool {
                 self.look |= !still;
             }
             Returned::Cancels(Ok(requests)) => {
-                let unheard = requests.into_iter().filter(|(id, request)| !self.work.cancel(id, request)).count();
+                let unheard = requests.into_iter().filter(|(id, request)| !self.cancel(id, request)).count();
                 self.unheard = unheard > 0 && self.trips.wanted() > 0;
             }
             Returned::Backlog(backlog) => self.resize(backlog.unwrap_or_default()),
@@ -309,7 +337,7 @@ impl Pool {
 
     /// Looks whether the queue should have another number of slots.
     fn measure(&mut self) {
-        if self.size.asks_for_backlog(self.work.slots()) {
+        if self.size.asks_for_backlog(self.busy()) {
             self.trips.count_backlog(Arc::clone(&self.queue.borrow()));
         } else {
             self.resize(0);
@@ -323,7 +351,7 @@ impl Pool {
         }
     }
 
-    fn exchanged(&mut self, want: usize, exchange: Exchange) {
+    fn exchanged(&mut self, want: Want, exchange: Exchange) {
         let Exchange { settled, to_cancel, promoted, claims } = exchange;
         let mut failed = promoted.err();
         match settled {
@@ -337,7 +365,7 @@ impl Pool {
         match claims {
             Ok((claims, line)) => self.claimed(want, claims, line),
             Err(error) => {
-                self.unused += want;
+                self.unused += want.slots;
                 failed = Some(error);
             }
         }
@@ -347,15 +375,16 @@ impl Pool {
         }
     }
 
-    fn claimed(&mut self, want: usize, claims: Vec<Claim>, line: Line) {
-        let came = claims.len();
-        if want > 0 {
-            self.unused += want.saturating_sub(came);
-            self.came = came;
+    fn claimed(&mut self, want: Want, claims: Vec<Claim>, line: Line) {
+        let (came, before) = (claims.len(), self.busy());
+        let mut back = 0;
+        let gathered: usize = claims.into_iter().map(|claim| self.begin(claim, &mut back)).sum();
+        if want.jobs > 0 {
+            let used = self.busy().saturating_sub(before);
+            self.unused += want.slots.saturating_sub(used);
+            self.came = used;
             self.told.1 = true;
-        }
-        for claim in claims {
-            self.start(claim);
+            self.grow_appetite(want.jobs, gathered, back);
         }
         if came > 0 {
             self.show_sizes();
@@ -375,7 +404,7 @@ impl Pool {
                 self.trips.arm_limited(&name, &self.changed);
             }
             // The queue gave less than was asked for: asks to be told of the next change.
-            Line::Open if came < want => {
+            Line::Open if came < want.jobs => {
                 self.look = false;
                 self.trips.arm(&name, &self.changed);
             }
@@ -392,55 +421,13 @@ impl Pool {
         self.pause = (self.pause * 2).min(RETRY_PAUSE.1);
     }
 
-    fn start(&mut self, claim: Claim) {
-        let live = self.shared.live.load_full();
-        let queue = Arc::clone(&self.queue.borrow());
-        self.observed.claimed(&claim);
-        self.work.start(live, queue, claim, &self.stop, self.gate.allowed() == Allowed::Probe);
-    }
-
-    fn finish(&mut self, over: Over) {
-        let Over { claim, outcome, probe } = over;
-        // A pool that ends claims nothing more, and another one may be speaking for the queue already.
-        if !self.stop.drain.is_cancelled() {
-            self.look |= self.gate.ended(&outcome, probe);
-            self.size.ended(&outcome);
+    /// A claim that was filled by jobs that go into batches lets the next one ask for twice as many.
+    fn grow_appetite(&mut self, wanted: usize, gathered: usize, back: usize) {
+        if back > 0 {
+            self.appetite = 0;
+        } else if gathered >= wanted {
+            self.appetite = (wanted * 2).min(CLAIM_BATCH);
         }
-        self.show_sizes();
-        self.settle(claim, outcome);
-    }
-
-    fn take_over(&mut self, swept: Swept) {
-        let Swept { claim, reason, crashed } = swept;
-        tracing::warn!(queue = %claim.job.queue, job = %claim.job.id, "taken over: {reason}");
-        self.observed.taken_over.inc();
-        let outcome = if crashed { Outcome::Crashed { reason } } else { Outcome::Interrupted { reason } };
-        self.settle(claim, outcome);
-        self.look = true;
-    }
-
-    /// Decides what follows from the outcome; the next round trip carries it.
-    fn settle(&mut self, claim: Claim, outcome: Outcome) {
-        let now = clock::now();
-        self.ended += 1;
-        self.observed.ended(&claim, &outcome, now);
-        let queue = self.queue.borrow();
-        let live = self.shared.live.load();
-        let task = live.config.tasks.get(&claim.job.task);
-        let retry = claim.job.retry.as_ref().or(task.and_then(|task| task.retry.as_ref())).unwrap_or(&queue.retry);
-        let facts = AttemptFacts {
-            node: &self.shared.broker.node,
-            attempt: claim.history.next_attempt(),
-            started: claim.started,
-            now,
-            retry,
-            crash_limit: queue.crash_limit,
-            random: attempt::random(),
-        };
-        let decision = decide(&facts, claim.history.clone(), outcome);
-        attempt::log(&claim, &decision);
-        drop(queue);
-        self.settlements.push(Settlement { claim, decision });
     }
 
     /// Where the node has a bound, messages are drawn only as far ahead as it allows, and the same number is said again
@@ -456,7 +443,8 @@ impl Pool {
             self.told.1 = true;
             return;
         }
-        let free = self.free().min(ahead);
+        let free = self.free();
+        let free = free.max(self.joins(free)).min(ahead);
         if !self.seat.is_bounded() {
             self.demand.tell(free, self.ended, self.size.slots());
         } else if self.told != (free, false) {
@@ -476,8 +464,8 @@ impl Pool {
     }
 
     fn show_sizes(&mut self) {
-        self.size.saw(self.work.slots(), false);
-        self.observed.sizes(self.work.slots(), self.size.slots());
+        self.size.saw(self.busy(), false);
+        self.observed.sizes(self.busy(), self.size.slots());
     }
 }
 

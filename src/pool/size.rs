@@ -161,7 +161,7 @@ impl Size {
             let reason = step.map(|step| step.reason.to_string());
             let shown =
                 kept.map_or_else(|| Scaled { reason, ..fresh() }, |kept| Scaled { min, max, size: slots, ..kept });
-            stance.scaled = self.scale.is_some().then(|| Scaled { held, ..shown });
+            stance.scaled = self.scale.is_some().then_some(Scaled { held, ..shown });
         });
     }
 }

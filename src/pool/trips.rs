@@ -21,7 +21,7 @@ const EXCHANGES: usize = 2;
 #[derive(Debug)]
 pub(super) enum Returned {
     Exchange {
-        want: usize,
+        want: Want,
         exchange: Box<Exchange>,
     },
     /// Whether there is something to claim now, and when the next job becomes due.
@@ -36,12 +36,21 @@ pub(super) enum Returned {
     ToCancel(Box<Claim>, Result<Option<Request>, BrokerError>),
 }
 
+/// What an exchange asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Want {
+    /// Slots that stay free for what comes.
+    pub(super) slots: usize,
+    /// Jobs; more than slots, where batches are made of them.
+    pub(super) jobs: usize,
+}
+
 #[derive(Debug)]
 pub(super) struct Trips {
     broker: Arc<Broker>,
     travelling: JoinSet<Returned>,
     exchanges: usize,
-    /// Claims that exchanges on their way have asked for.
+    /// Slots for what exchanges on their way have asked for.
     wanted: usize,
     /// Claims that must be settled as cancelled once it is known why.
     held: usize,
@@ -67,15 +76,15 @@ impl Trips {
         self.exchanges == 0 && self.held == 0
     }
 
-    pub(super) fn exchange(&mut self, queue: Arc<Queue>, settlements: Vec<Settlement>, promote: bool, want: usize) {
+    pub(super) fn exchange(&mut self, queue: Arc<Queue>, settlements: Vec<Settlement>, promote: bool, want: Want) {
         self.exchanges += 1;
-        self.wanted += want;
+        self.wanted += want.slots;
         let broker = Arc::clone(&self.broker);
         self.travelling.spawn(async move {
-            if want > 0 {
+            if want.jobs > 0 {
                 broker.prepare(&queue).await;
             }
-            let exchange = broker.exchange(&queue, settlements, promote, want, clock::now()).await;
+            let exchange = broker.exchange(&queue, settlements, promote, want.jobs, clock::now()).await;
             Returned::Exchange { want, exchange: Box::new(exchange) }
         });
     }
@@ -139,7 +148,7 @@ impl Trips {
         match &returned {
             Returned::Exchange { want, .. } => {
                 self.exchanges -= 1;
-                self.wanted -= want;
+                self.wanted -= want.slots;
             }
             Returned::ToCancel(..) => self.held -= 1,
             _ => {}

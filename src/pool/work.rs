@@ -1,15 +1,16 @@
-//! What runs in a pool: attempts, each in a slot, with the claims they work on.
+//! What runs in a pool: attempts and batches of them, each in a slot, with the claims they work on.
 //!
-//! Attempts run as tasks that get a copy of what they need and give back outcomes; the claims stay here, so neither a
+//! They run as tasks that get a copy of what they need and give back outcomes; the claims stay here, so neither a
 //! panic nor an abort can lose one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::attempt;
+use super::attempt::{self, Part};
 use super::shared::{Live, Stop};
 use crate::broker::Claim;
 use crate::config::Queue;
@@ -18,27 +19,43 @@ use crate::job::{JobId, Outcome, Request};
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    running: JoinSet<Outcome>,
-    claims: HashMap<Id, Running>,
+    running: JoinSet<Vec<Outcome>>,
+    units: HashMap<Id, Unit>,
 }
 
-/// A claim whose attempt runs.
+/// One attempt, or a batch of them.
 #[derive(Debug)]
-struct Running {
-    claim: Claim,
-    /// What the attempt has finished so far.
-    steps: Steps,
-    /// Ends the attempt; taken when it is used.
-    cancel: Option<oneshot::Sender<Request>>,
+struct Unit {
+    members: Vec<Member>,
+    cancel: Cancel,
     /// By it the breaker learns whether the service is back.
     probe: bool,
 }
 
-/// An attempt that is over.
+/// What a request to cancel one of its jobs does.
+#[derive(Debug)]
+enum Cancel {
+    /// It ends the attempt; taken when it is used.
+    Attempt(Option<oneshot::Sender<Request>>),
+    /// The batch goes on; what becomes of this job does not count.
+    Batch,
+}
+
+/// A claim whose attempt runs.
+#[derive(Debug)]
+struct Member {
+    claim: Claim,
+    /// What the attempt has finished so far.
+    steps: Steps,
+    /// Somebody has asked for its end, in the middle of its batch.
+    cancelled: Option<Request>,
+}
+
+/// A unit that is over.
 #[derive(Debug)]
 pub(super) struct Over {
-    pub(super) claim: Claim,
-    pub(super) outcome: Outcome,
+    /// The claims, each with its outcome.
+    pub(super) ended: Vec<(Claim, Outcome)>,
     pub(super) probe: bool,
 }
 
@@ -54,16 +71,23 @@ impl Work {
 
     /// Whether an attempt runs by which the service is tried.
     pub(super) fn probes(&self) -> bool {
-        self.claims.values().any(|running| running.probe)
+        self.units.values().any(|unit| unit.probe)
     }
 
+    /// Starts the attempt of a job on its own.
     pub(super) fn start(&mut self, live: Arc<Live>, queue: Arc<Queue>, claim: Claim, stop: &Stop, probe: bool) {
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: stop.abort.clone(), cancelled };
-        let steps = Steps::new(claim.history.steps.clone());
-        let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
-        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), ends));
-        self.claims.insert(task.id(), Running { claim, steps, cancel: Some(cancel), probe });
+        let (member, part) = member(claim);
+        let task = self.running.spawn(attempt::run(live, queue, part, ends));
+        self.units.insert(task.id(), Unit { members: vec![member], cancel: Cancel::Attempt(Some(cancel)), probe });
+    }
+
+    /// Starts the attempts of jobs of one task in a batch.
+    pub(super) fn start_batch(&mut self, live: Arc<Live>, claims: Vec<Claim>, timeout: Duration, stop: &Stop) {
+        let (members, parts): (Vec<_>, Vec<_>) = claims.into_iter().map(member).unzip();
+        let task = self.running.spawn(attempt::run_batch(live, parts, timeout, stop.abort.clone()));
+        self.units.insert(task.id(), Unit { members, cancel: Cancel::Batch, probe: false });
     }
 
     /// The next one that is over already.
@@ -80,25 +104,38 @@ impl Work {
         }
     }
 
-    fn over(&mut self, joined: Result<(Id, Outcome), JoinError>) -> Over {
-        let (id, outcome) = match joined {
-            Ok(ended) => ended,
-            Err(error) => (error.id(), attempt::panicked(error)),
+    fn over(&mut self, joined: Result<(Id, Vec<Outcome>), JoinError>) -> Over {
+        let (id, outcomes) = match joined {
+            Ok((id, outcomes)) => (id, Ok(outcomes)),
+            Err(error) => (error.id(), Err(attempt::panicked(error))),
         };
-        let Running { mut claim, steps, cancel: _, probe } =
-            self.claims.remove(&id).expect("every running attempt has its claim");
-        claim.history.steps = steps.results();
-        Over { claim, outcome, probe }
+        let Unit { members, probe, cancel: _ } = self.units.remove(&id).expect("every running unit has its claims");
+        let outcomes = outcomes.unwrap_or_else(|panicked| vec![panicked; members.len()]);
+        let ended = members.into_iter().zip(outcomes).map(|(member, outcome)| {
+            let Member { mut claim, steps, cancelled } = member;
+            claim.history.steps = steps.results();
+            (claim, cancelled.map_or(outcome, Outcome::Cancelled))
+        });
+        Over { ended: ended.collect(), probe }
     }
 
-    /// Ends the attempt of this job, if it runs here; says whether it does.
+    /// Ends the attempt of this job, if it runs here; says whether it does. In a batch its result will not count.
     pub(super) fn cancel(&mut self, id: &JobId, request: &Request) -> bool {
-        let running = self.claims.values_mut().find(|running| running.claim.job.id == *id);
-        let Some(running) = running else { return false };
-        if let Some(cancel) = running.cancel.take() {
-            // It may have ended by itself just now.
-            let _ = cancel.send(request.clone());
+        for unit in self.units.values_mut() {
+            let Some(member) = unit.members.iter_mut().find(|member| member.claim.job.id == *id) else { continue };
+            match &mut unit.cancel {
+                Cancel::Batch => member.cancelled = Some(request.clone()),
+                // It may have ended by itself just now, or have been told before.
+                Cancel::Attempt(cancel) => drop(cancel.take().map(|cancel| cancel.send(request.clone()))),
+            }
+            return true;
         }
-        true
+        false
     }
+}
+
+fn member(claim: Claim) -> (Member, Part) {
+    let steps = Steps::new(claim.history.steps.clone());
+    let part = Part { job: Arc::clone(&claim.job), number: claim.history.next_attempt(), steps: steps.clone() };
+    (Member { claim, steps, cancelled: None }, part)
 }

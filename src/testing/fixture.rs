@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Concurrency, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node, Param,
-    ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step,
-    Task, Template, ValueTemplate, Video,
+    Admin, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node,
+    Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement,
+    Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -59,6 +59,7 @@ pub(crate) fn queue() -> Queue {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        batch: None,
         weight: 1,
         ageing: Queue::AGEING,
         limits: Limits::default(),
@@ -76,6 +77,7 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         expires: None,
         limits: Vec::new(),
         unique: None,
+        batch: BatchRule::AsQueue,
         steps,
         result: None,
     }

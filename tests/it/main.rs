@@ -5,6 +5,7 @@
 //! it and ends with it, whatever becomes of the test.
 
 mod bad_input;
+mod batch;
 mod bench;
 mod breaker;
 mod cancel;

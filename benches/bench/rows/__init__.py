@@ -1,6 +1,6 @@
 """Every row of the table, in its order."""
 
-from . import delayed, depth, drain, enqueue, idle, latency, limits, long, start
+from . import analytics, delayed, depth, drain, enqueue, idle, latency, limits, long, start
 
 ALL = (
     drain.NATIVE,
@@ -13,6 +13,7 @@ ALL = (
     delayed.ROW,
     idle.ROW,
     start.ROW,
+    analytics.ROW,
     depth.ROW,
     long.ROW,
 )

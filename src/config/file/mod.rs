@@ -143,6 +143,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     };
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
+    queues.need_batch_tasks(doc, &tasks);
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
     limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
     root.close();

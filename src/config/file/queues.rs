@@ -10,7 +10,8 @@ use super::limits;
 use super::retry;
 use super::scalar::{DAY, TIMEOUT};
 use super::source::Place;
-use crate::config::{Concurrency, Limits, Queue, Retention};
+use super::tasks::Tasks;
+use crate::config::{Batch, Concurrency, Limits, Queue, Retention};
 use crate::job::{QueueName, Wire};
 
 const COMPLETED_BYTES: u64 = 64 << 20;
@@ -24,6 +25,8 @@ pub(super) struct Queues {
     wires: BTreeMap<QueueName, Place>,
     /// Who reads a foreign list.
     readers: BTreeMap<(Wire, String), QueueName>,
+    /// Where batches are asked for.
+    batches: Vec<(QueueName, Place)>,
     /// Where weights are given.
     weights: Vec<Place>,
 }
@@ -59,6 +62,16 @@ impl Queues {
         }
     }
 
+    /// A queue that asks for batches has a task that can do them.
+    pub(super) fn need_batch_tasks(&self, doc: &Document<'_>, tasks: &Tasks) {
+        for (name, place) in &self.batches {
+            let mut own = tasks.checked.values().filter(|task| task.queue == *name);
+            if tasks.are_all_checked() && !own.any(|task| task.takes_batches()) {
+                doc.error(place, format!("no task of the queue `{name}` can do many jobs at once"), CAN_BATCH);
+            }
+        }
+    }
+
     /// Weights divide what the node has, so without a bound there is nothing to divide.
     pub(super) fn weigh_nothing(&self, doc: &Document<'_>) {
         for place in &self.weights {
@@ -83,6 +96,7 @@ impl Queues {
                 Retention { age: DAY, count: 10_000, bytes: COMPLETED_BYTES },
             ),
             keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
+            batch: table.get("batch").and_then(|item| batch(&item)),
             weight: table.integer("weight", 1, 1..=100),
             ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
             limits: Limits::default(),
@@ -91,6 +105,7 @@ impl Queues {
         for key in limits::KEYS {
             table.get(key);
         }
+        self.batches.extend(table.get("batch").map(|item| (name.clone(), item.key)));
         self.weights.extend(table.get("weight").map(|item| item.key));
         table.close();
         queue
@@ -141,6 +156,19 @@ impl Queues {
             );
         }
     }
+}
+
+/// What can do many jobs at once.
+pub(super) const CAN_BATCH: &str =
+    "remove `batch`; these handlers can: `sql` with one statement INSERT … VALUES (…) without RETURNING, and `probe`";
+
+/// `batch = { max = 500, wait = "200ms" }`.
+pub(super) fn batch(item: &Item<'_>) -> Option<Batch> {
+    let table = item.table()?;
+    let max = table.integer("max", 500, 2..=500);
+    let wait = table.duration("wait", Duration::from_millis(200), Duration::ZERO..=Duration::from_secs(10));
+    table.close();
+    Some(Batch { max, wait })
 }
 
 /// `concurrency = 10` or `concurrency = { min = 3, max = 10 }`.
