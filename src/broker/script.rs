@@ -22,7 +22,7 @@ macro_rules! scripts {
 }
 
 scripts!(
-    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
+    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, keep, move_jobs, promote, prune, purge, reap, restore,
     retire, settle, shrink, take,
 );
 

@@ -31,6 +31,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether an attempt has something to keep before its end: a finished step, or the devices that a push has reached.
+    pub(crate) fn is_done_in_parts(&self) -> bool {
+        self.steps.len() > 1 || self.steps.iter().any(|step| matches!(step, Step::Push(_)))
+    }
+
     /// When a job that is due at this instant expires, if its producer does not say.
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))

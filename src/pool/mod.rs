@@ -27,7 +27,7 @@ pub(crate) use supervisor::Supervisor;
 use crate::broker::{Broker, BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
-use crate::handler::{Handlers, Steps};
+use crate::handler::{Done, Handlers, Steps};
 use crate::job::{AttemptFacts, JobId, Outcome, Request, Timestamp, decide};
 use crate::metrics::Metrics;
 use arbiter::Need;
@@ -385,7 +385,10 @@ impl Pool {
         self.observed.claimed(&claim);
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: self.stop.abort.clone(), cancelled };
-        let steps = Steps::new(claim.history.steps.clone());
+        let done = Done { steps: claim.history.steps.clone(), partial: claim.history.partial.clone() };
+        let in_parts = live.config.tasks.get(&claim.job.task).is_some_and(|task| task.is_done_in_parts());
+        let keep = in_parts.then(|| attempt::keep(Arc::clone(&self.shared.broker), claim.running()));
+        let steps = Steps::new(done, keep);
         let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
         let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), ends));
         self.claims.insert(task.id(), Running { claim, steps, cancel: Some(cancel) });
@@ -398,7 +401,9 @@ impl Pool {
         };
         let Running { mut claim, steps, cancel: _ } =
             self.claims.remove(&id).expect("every running attempt has its claim");
-        claim.history.steps = steps.results();
+        let Done { steps, partial } = steps.done();
+        claim.history.steps = steps;
+        claim.history.partial = partial;
         self.show_sizes();
         self.settle(claim, outcome);
     }

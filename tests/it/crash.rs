@@ -122,6 +122,43 @@ fn check(path: &Path, jobs: &mut Jobs) {
     );
 }
 
+/// The first step writes a line; the second waits for the gate and writes what it has of the first one's result. The
+/// daemon is killed in the second. The first used to be done again.
+#[test]
+fn a_step_that_was_finished_before_the_crash_is_not_done_again() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, "");
+    let (gate, path) = (Gate::new(&home), home.path("effects"));
+    let (gate_path, effects_path) = (gate.0.display(), path.display());
+    home.rewrite(
+        &redis.url(),
+        &format!(
+            "node.lease = \"10m\"\n[queues.work]\nwires = [\"celery\"]\nconcurrency = 20\n\
+             [tasks.work]\nnames = [\"app.work\"]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+             [[tasks.work.steps]]\n[tasks.work.steps.exec]\nprogram = \"/bin/sh\"\n\
+             args = [\"-c\", 'echo \"first $1\" >> \"$2\"; echo \"made by $1\"', \"work\", \"{{{{ n }}}}\", '{effects_path}']\n\
+             [[tasks.work.steps]]\n[tasks.work.steps.exec]\nprogram = \"/bin/sh\"\n\
+             args = [\"-c\", 'echo \"second $1\" >> \"$2\"; : < \"$3\"; echo \"$4\"', \"work\", \"{{{{ n }}}}\", '{effects_path}', '{gate_path}', \"{{{{ steps[0] }}}}\"]\n"
+        ),
+    );
+    let mut client = redis.client();
+    let ids: Vec<String> =
+        (0..20).map(|n| crate::bench::push(&mut client, "work", "app.work", &json!({ "n": n }))).collect();
+    let mut jobs = Jobs::of(&redis, "work");
+    let daemon = home.start();
+    until("20 second steps to have begun", || (effects(&path, "second").len() == 20).then_some(()));
+    daemon.kill();
+    let _open = gate.open();
+    let _restarted = home.start();
+    jobs.until("completed", 20);
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(jobs.ended(id, "completed")["end"]["result"], json!(format!("made by {n}")));
+    }
+    let first = effects(&path, "first");
+    assert_eq!(first.values().sum::<usize>(), 20, "the first step was done again: {first:?}");
+    assert_eq!(effects(&path, "second").values().sum::<usize>(), 40, "the second was cut off, and done by the next attempt");
+}
+
 /// A job that ends the process each time is dead in the end, and the others are not.
 #[test]
 fn a_job_that_kills_the_daemon_is_dead_after_three_crashes() {
