@@ -26,6 +26,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "PushNotConfigured",
             "PushCredentialsError",
             "PushConnectError",
+            "PushPlatformError",
             "PushRejected",
             "PushStatusError",
         ],

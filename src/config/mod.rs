@@ -32,8 +32,8 @@ pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Smtp,
-    SmtpTls, Video,
+    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider,
+    SlotOrder, SlotRules, Smtp, SmtpTls, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{

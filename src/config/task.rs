@@ -156,6 +156,12 @@ pub(crate) struct PushStep {
     pub body: Template,
     /// Sent as FCM's data payload: an object whose values are made strings.
     pub data: Option<ValueTemplate>,
+    /// FCM's options for each platform, put over those that jobsd sets.
+    pub android: Option<ValueTemplate>,
+    pub apns: Option<ValueTemplate>,
+    pub webpush: Option<ValueTemplate>,
+    /// Further fields of OneSignal's request.
+    pub onesignal: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

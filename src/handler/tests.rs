@@ -115,7 +115,8 @@ async fn a_finished_step_is_stored_before_the_next_one_begins() {
     perform(&world, &task, json!({"user_id": 1}), &Steps::new(Done::default(), Some(keep))).await;
     let first = json!({"affected": 1, "rows": []});
     let second = json!({"affected": 1, "rows": [{"n": 1}]});
-    let done = |steps: &[&Value]| Done { steps: steps.iter().map(|&step| step.clone()).collect(), partial: Value::Null };
+    let done =
+        |steps: &[&Value]| Done { steps: steps.iter().map(|&step| step.clone()).collect(), partial: Value::Null };
     assert_eq!(*stored.lock().expect("no panic"), [done(&[&first]), done(&[&first, &second])]);
 }
 
@@ -136,7 +137,13 @@ async fn an_attempt_whose_lease_was_lost_does_no_further_step() {
 async fn a_job_whose_steps_are_all_done_only_renders_its_result() {
     let world = world();
     let task = fixture::task(vec![probe(ProbeOp::Fail)]);
-    let outcome = perform(&world, &task, Value::Null, &Steps::new(Done { steps: vec![json!("done before")], partial: Value::Null }, None)).await;
+    let outcome = perform(
+        &world,
+        &task,
+        Value::Null,
+        &Steps::new(Done { steps: vec![json!("done before")], partial: Value::Null }, None),
+    )
+    .await;
     assert_eq!(outcome, Outcome::Success(json!("done before")));
 }
 

@@ -119,7 +119,11 @@ pub(crate) fn config(dir: &Path) -> Config {
             reply_to: None,
             templates: None,
         },
-        push: Push { provider: PushProvider::Outbox { folder: dir.join("push") }, tokens_query: None },
+        push: Push {
+            provider: PushProvider::Outbox { folder: dir.join("push") },
+            tokens_query: None,
+            remove_device: None,
+        },
         video: Video {
             helper: None,
             input_roots: vec![dir.join("uploads")],

@@ -156,7 +156,11 @@ fn a_step_that_was_finished_before_the_crash_is_not_done_again() {
     }
     let first = effects(&path, "first");
     assert_eq!(first.values().sum::<usize>(), 20, "the first step was done again: {first:?}");
-    assert_eq!(effects(&path, "second").values().sum::<usize>(), 40, "the second was cut off, and done by the next attempt");
+    assert_eq!(
+        effects(&path, "second").values().sum::<usize>(),
+        40,
+        "the second was cut off, and done by the next attempt"
+    );
 }
 
 /// A job that ends the process each time is dead in the end, and the others are not.

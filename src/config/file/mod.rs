@@ -11,6 +11,7 @@ mod diagnostic;
 mod document;
 mod interpolate;
 mod params;
+mod push;
 mod queues;
 mod redis;
 mod retry;
@@ -126,7 +127,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
     let email = delivery::email(&root.table("email"), &node.state_dir);
-    let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
+    let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let vars = services::vars(doc, &root.table("vars"));
     let queues = Queues::read(doc, &root.table("queues"));

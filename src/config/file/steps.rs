@@ -168,8 +168,10 @@ fn push(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
         body.and_then(|item| scope.template(&item)),
     );
     let data = table.rendered_value("data", scope);
+    let (android, apns) = (table.rendered_value("android", scope), table.rendered_value("apns", scope));
+    let (webpush, onesignal) = (table.rendered_value("webpush", scope), table.rendered_value("onesignal", scope));
     table.close();
-    Some(Step::Push(PushStep { user: user?, title: title?, body: body?, data }))
+    Some(Step::Push(PushStep { user: user?, title: title?, body: body?, data, android, apns, webpush, onesignal }))
 }
 
 fn video(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Option<Step> {
