@@ -50,7 +50,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
         ],
     ),
     ("exec", &["ExecError", "ExecStartError", "ExecKilled"]),
-    ("http", &["InvalidRequest", "HttpConnectError"]),
+    ("http", &["InvalidRequest", "HttpAddressRefused", "HttpConnectError", "HttpTimeout"]),
     ("probe", &["ProbeFailure"]),
     (
         "any",

@@ -8,6 +8,7 @@ mod diff;
 mod escape;
 mod failures;
 mod file;
+mod http;
 mod job_secrets;
 mod queue;
 mod redis;
@@ -27,6 +28,7 @@ pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use http::{AllowPrivate, Http, SigningKey};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
@@ -55,6 +57,7 @@ pub(crate) struct Config {
     pub email: Email,
     pub push: Push,
     pub video: Video,
+    pub http: Http,
     /// `[vars]`: values that templates see as `vars.NAME`.
     pub vars: serde_json::Map<String, serde_json::Value>,
     pub queues: BTreeMap<QueueName, Arc<Queue>>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Statement, Template, ValueTemplate};
+use super::{SigningKey, Statement, Template, ValueTemplate};
 use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
 
 /// A declared task.
@@ -202,6 +202,12 @@ pub(crate) struct HttpStep {
     pub body: Option<ValueTemplate>,
     /// Statuses that mean "not now, later": the job is put off and no attempt is spent.
     pub snooze: Vec<u16>,
+    /// Redirects that are followed, one after another.
+    pub redirects: u8,
+    /// From the first connection to the end of the answer. `None`: only the job's own timeout.
+    pub timeout: Option<Duration>,
+    /// Each signs the request, in the form of Standard Webhooks. None: it is not signed.
+    pub signing_keys: Vec<SigningKey>,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.

@@ -117,7 +117,7 @@ impl Handlers {
             sql: sql::Sql::new(&config.database)?,
             push: push::Push::new(&config.push)?,
             video: video::Video::new(&config.video)?,
-            http: http::Http::new()?,
+            http: http::Http::new(&config.http)?,
         })
     }
 

@@ -9,6 +9,7 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod http;
 mod interpolate;
 mod params;
 mod push;
@@ -129,6 +130,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let email = delivery::email(&root.table("email"), &node.state_dir);
     let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
+    let http = http::http(&root.table("http"));
     let vars = services::vars(doc, &root.table("vars"));
     let queues = Queues::read(doc, &root.table("queues"));
     if !node_table.has("concurrency") {
@@ -145,7 +147,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
-    Config { redis, node, log, admin, database, email, push, video, vars, queues, tasks, schedules }
+    Config { redis, node, log, admin, database, email, push, video, http, vars, queues, tasks, schedules }
 }
 
 /// The built-in templates and those of the operator's folder: `NAME.html`, `NAME.txt`, `NAME.subject.txt` and so on.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::delivery::{http_url, outbox, readable};
 use super::document::{Item, Table};
-use super::interpolate::interpolate;
 use super::scalar::ANSWER;
 use crate::config::{Dialect, OneSignal, OneSignalTarget, Push, PushProvider, Secret, Statement};
 
@@ -117,11 +116,9 @@ fn app_id(item: &Item<'_>) -> Option<String> {
     Some(text)
 }
 
-/// Whether the key is there and holds nothing but variables that are empty: as good as not given.
+/// Whether the key is there, and blank.
 fn is_blank(table: &Table<'_>, key: &'static str) -> bool {
-    let Some(item) = table.get(key) else { return false };
-    let text = item.value.as_str().and_then(|written| interpolate(written, item.doc.env).ok());
-    text.is_some_and(|text| text.changed && text.text.trim().is_empty())
+    table.get(key).is_some_and(|item| item.is_blank())
 }
 
 fn tokens_query(item: &Item<'_>, dialect: Dialect) -> Option<Statement> {

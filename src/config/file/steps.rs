@@ -6,8 +6,8 @@ use super::diagnostic::{hint, quoted};
 use super::document::{Item, Table};
 use super::scope::Scope;
 use crate::config::{
-    Dialect, EmailStep, ExecStep, HttpStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template,
-    ValueTemplate, VideoMode, VideoStep,
+    Dialect, EmailStep, ExecStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate,
+    VideoMode, VideoStep,
 };
 
 /// The handlers, by the keys that choose them.
@@ -44,7 +44,7 @@ pub(super) fn step(table: &Table<'_>, scope: &Scope<'_>, around: &Surroundings<'
         "push" => push(&item, scope),
         "video" => video(&item, scope, around),
         "exec" => exec(&item, scope),
-        "http" => http(&item, scope),
+        "http" => super::http::step(&item, scope),
         _ => probe(&item),
     }
 }
@@ -54,11 +54,11 @@ impl Table<'_> {
         scope.template(&self.get(key)?)
     }
 
-    fn rendered_value(&self, key: &'static str, scope: &Scope<'_>) -> Option<ValueTemplate> {
+    pub(super) fn rendered_value(&self, key: &'static str, scope: &Scope<'_>) -> Option<ValueTemplate> {
         scope.value(&self.get(key)?)
     }
 
-    fn rendered_table(&self, key: &'static str, scope: &Scope<'_>) -> Vec<(String, Template)> {
+    pub(super) fn rendered_table(&self, key: &'static str, scope: &Scope<'_>) -> Vec<(String, Template)> {
         let entries = self.get(key).and_then(|item| item.table()).map(|table| table.entries()).unwrap_or_default();
         entries.into_iter().filter_map(|(key, item)| Some((key.name, scope.template(&item)?))).collect()
     }
@@ -105,7 +105,7 @@ fn template_exists(item: &Item<'_>, known: &[String]) {
     item.error(format!("there is no mail template {}", quoted(name)), help);
 }
 
-fn header_names(table: &Table<'_>) {
+pub(super) fn header_names(table: &Table<'_>) {
     let Some(headers) = table.get("headers").filter(|item| item.value.is_table()).and_then(|item| item.table()) else {
         return;
     };
@@ -235,35 +235,6 @@ fn exec(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
     let dir = table.path("dir", "/var/lib/jobsd");
     table.close();
     Some(Step::Exec(ExecStep { program: program?, args, env: env.into_iter().map(|text| text.text).collect(), dir }))
-}
-
-fn http(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
-    const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
-    let table = item.table()?;
-    let method = table.choice("method", "POST", &METHODS.map(|method| (method, method))).to_owned();
-    let url = table.required("url", "add url = \"https://host/path\"");
-    let url = url.and_then(|item| {
-        let template = scope.template(&item)?;
-        let scheme = ["https://", "http://", "{{", "{%"].iter().any(|start| template.source().starts_with(start));
-        if !scheme {
-            item.error(
-                format!("{} is not a URL", quoted(template.source())),
-                "write it with its scheme: \"https://host/path\"",
-            );
-        }
-        Some(template)
-    });
-    let headers = table.rendered_table("headers", scope);
-    header_names(&table);
-    let body = table.rendered_value("body", scope);
-    let snooze = table.get("snooze").map(|item| statuses(&item)).unwrap_or_default();
-    table.close();
-    Some(Step::Http(HttpStep { method, url: url?, headers, body, snooze }))
-}
-
-fn statuses(item: &Item<'_>) -> Vec<u16> {
-    let items = item.array("an array of statuses such as [429, 503]").unwrap_or_default();
-    items.iter().filter_map(|item| u16::try_from(item.integer(200..=599)?).ok()).collect()
 }
 
 /// `probe = "echo"` or `probe = { op = "echo" }`.
