@@ -49,7 +49,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "VideoHelperBug",
         ],
     ),
-    ("exec", &["ExecError", "ExecStartError", "ExecKilled"]),
+    ("exec", &["ExecError", "ExecStartError", "ExecKilled", "ExecArgumentRefused"]),
     ("http", &["InvalidRequest", "HttpAddressRefused", "HttpConnectError", "HttpTimeout"]),
     ("probe", &["ProbeFailure"]),
     (

@@ -39,8 +39,8 @@ pub(crate) use service::{
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
-    EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
-    VideoMode, VideoStep,
+    EmailStep, ExecLimits, ExecStep, ExecUser, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep,
+    SqlStep, Step, Task, VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 

@@ -191,6 +191,28 @@ pub(crate) struct ExecStep {
     /// Environment variables of the daemon that the program sees, beside PATH and LANG.
     pub env: Vec<String>,
     pub dir: Option<PathBuf>,
+    /// Who the program runs as. `None`: as the daemon does.
+    pub user: Option<ExecUser>,
+    pub limits: ExecLimits,
+    /// Whether what an argument of the job gives may begin with `-`, where the step's own text does not.
+    pub allow_options: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExecUser {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What each process of a program may use. `None`: what the daemon may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExecLimits {
+    /// Bytes of data: heap, and memory mapped for itself alone.
+    pub memory: Option<u64>,
+    /// Time on a processor.
+    pub cpu: Option<Duration>,
+    /// Open files.
+    pub files: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

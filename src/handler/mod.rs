@@ -28,6 +28,7 @@ use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
+pub(crate) use exec::guard_if_told;
 pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a

@@ -9,6 +9,7 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod exec;
 mod http;
 mod interpolate;
 mod params;

@@ -1,13 +1,11 @@
 //! The steps of a task: which handler does it, with what.
 
-use std::path::PathBuf;
-
 use super::diagnostic::{hint, quoted};
 use super::document::{Item, Table};
 use super::scope::Scope;
 use crate::config::{
-    Dialect, EmailStep, ExecStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate,
-    VideoMode, VideoStep,
+    Dialect, EmailStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate, VideoMode,
+    VideoStep,
 };
 
 /// The handlers, by the keys that choose them.
@@ -43,7 +41,7 @@ pub(super) fn step(table: &Table<'_>, scope: &Scope<'_>, around: &Surroundings<'
         "sql" => sql(&item, scope, around.dialect),
         "push" => push(&item, scope),
         "video" => video(&item, scope, around),
-        "exec" => exec(&item, scope),
+        "exec" => super::exec::step(&item, scope),
         "http" => super::http::step(&item, scope),
         _ => probe(&item),
     }
@@ -214,27 +212,6 @@ fn quality(item: &Item<'_>, scope: &Scope<'_>) -> Option<ValueTemplate> {
         }
     }
     scope.value(item)
-}
-
-fn exec(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
-    let table = item.table()?;
-    let program = table.required("program", "add the absolute path of the program");
-    let program = program.and_then(|item| {
-        let path = PathBuf::from(item.filled_text("an absolute path such as \"/usr/bin/true\"")?.text);
-        if !path.is_absolute() {
-            item.error(
-                format!("{} is not an absolute path", quoted(&path.to_string_lossy())),
-                "write the whole path; there is no shell and no search",
-            );
-        }
-        Some(path)
-    });
-    let args = table.get("args").and_then(|item| item.array("an array such as [\"--id\", \"{{ user_id }}\"]"));
-    let args = args.unwrap_or_default().iter().filter_map(|item| scope.template(item)).collect();
-    let env = table.get("env").map(|item| item.texts("[\"HOME\", \"DATABASE_URL\"]")).unwrap_or_default();
-    let dir = table.path("dir", "/var/lib/jobsd");
-    table.close();
-    Some(Step::Exec(ExecStep { program: program?, args, env: env.into_iter().map(|text| text.text).collect(), dir }))
 }
 
 /// `probe = "echo"` or `probe = { op = "echo" }`.
