@@ -11,6 +11,7 @@ mod celery;
 mod check;
 mod command_line;
 mod crash;
+mod deliveries;
 mod demand;
 mod embedded;
 mod outage;
