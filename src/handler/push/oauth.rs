@@ -211,3 +211,6 @@ fn complaint(status: StatusCode, body: &[u8]) -> String {
         _ => format!("the answer was {status}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,3 +134,6 @@ fn complaint(answer: &Value) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, JOB_ID, template};
 use crate::testing::http::{Answer, Seen, Server};
 
-fn step() -> PushStep {
+pub(super) fn step() -> PushStep {
     PushStep {
         user: fixture::value(json!("{{ user_id }}")),
         title: template("New like"),
@@ -31,13 +31,13 @@ fn step() -> PushStep {
     }
 }
 
-const ARGS: &str = r#"{"user_id": 5, "liker_name": "Ann", "post_id": 17, "none": null}"#;
+pub(super) const ARGS: &str = r#"{"user_id": 5, "liker_name": "Ann", "post_id": 17, "none": null}"#;
 
-async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
+pub(super) async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
     attempt(config, steps, &Steps::default()).await
 }
 
-async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> Outcome {
+pub(super) async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> Outcome {
     fixture::tls_provider();
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = serde_json::from_str(ARGS).expect("JSON");
@@ -45,7 +45,7 @@ async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> Outcome {
     handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: done.clone() }).await
 }
 
-fn failure(outcome: Outcome) -> Failure {
+pub(super) fn failure(outcome: Outcome) -> Failure {
     match outcome {
         Outcome::Failure(failure) => failure,
         other => panic!("expected a failure, got {other:?}"),
@@ -71,7 +71,7 @@ async fn the_outbox_holds_what_fcm_would_get() {
 }
 
 /// An account with a fresh key, whose token endpoint is `server`; its public key lies beside it.
-fn account(dir: &Path, token_uri: &str) -> PathBuf {
+pub(super) fn account(dir: &Path, token_uri: &str) -> PathBuf {
     let openssl = |args: &[&str]| {
         let made = Command::new("openssl").args(args).current_dir(dir).output().expect("openssl starts");
         assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
@@ -115,14 +115,14 @@ fn check_grant(dir: &Path, request: &Seen) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("claims: {claims}")) }
 }
 
-struct Google {
-    dir: tempfile::TempDir,
-    server: Server,
-    config: Config,
+pub(super) struct Google {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) server: Server,
+    pub(super) config: Config,
 }
 
 /// `answer` plays FCM for the device token it is given.
-async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Google {
+pub(super) async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Google {
     let dir = tempfile::tempdir().expect("a temp dir");
     let keys: Arc<Path> = dir.path().into();
     let server = Server::start(move |request: &Seen| match request.path.as_str() {
@@ -141,7 +141,7 @@ async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Goog
     Google { dir, server, config }
 }
 
-fn fcm(credentials: PathBuf, endpoint: &str) -> config::Push {
+pub(super) fn fcm(credentials: PathBuf, endpoint: &str) -> config::Push {
     config::Push {
         provider: PushProvider::Fcm { credentials, endpoint: format!("{endpoint}/"), timeout: Duration::from_secs(5) },
         tokens_query: Some(fixture::statement(
@@ -151,14 +151,14 @@ fn fcm(credentials: PathBuf, endpoint: &str) -> config::Push {
     }
 }
 
-fn devices(tokens: &[&str]) -> Step {
+pub(super) fn devices(tokens: &[&str]) -> Step {
     let insert = |token: &&str| {
         fixture::statement(&format!("INSERT INTO device_tokens (user_id, token) VALUES (:user_id, '{token}')"))
     };
     Step::Sql(SqlStep { statements: tokens.iter().map(insert).collect(), values: Vec::new() })
 }
 
-fn to_fcm(server: &Server) -> Vec<Value> {
+pub(super) fn to_fcm(server: &Server) -> Vec<Value> {
     server.seen().iter().filter(|seen| seen.path != "/token").map(Seen::json).collect()
 }
 
@@ -375,184 +375,6 @@ async fn a_notification_that_every_provider_would_refuse_is_sent_to_none() {
         assert_eq!(failed.message, format!("failed to write the notification: {reason}"));
     }
     assert!(google.server.seen().is_empty());
-}
-
-/// Twenty jobs that start at once used to ask for a token each when the one there was had run out.
-#[tokio::test]
-async fn jobs_that_start_at_once_share_one_access_token() {
-    let google = google(|_| Answer::new(200, "{}")).await;
-    perform(&google.config, vec![devices(&["phone"])]).await;
-    let handlers = Arc::new(Handlers::new(&google.config).expect("the handlers are built"));
-    let mut running = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let handlers = Arc::clone(&handlers);
-        running.spawn(async move {
-            let (job, task) =
-                (fixture::job(serde_json::from_str(ARGS).expect("JSON")), fixture::task(vec![Step::Push(step())]));
-            handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default() }).await
-        });
-    }
-    for outcome in running.join_all().await {
-        assert_eq!(outcome, Outcome::Success(json!({"sent": 1, "failed": 0})));
-    }
-    let grants = google.server.seen().iter().filter(|seen| seen.path == "/token").count();
-    assert_eq!((grants, to_fcm(&google.server).len()), (1, 20));
-}
-
-/// A token that Google has taken back before its end is asked for once more; one that stays refused is a failure.
-#[tokio::test]
-async fn a_token_that_was_taken_back_is_renewed_once() {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let server = Server::start(|request: &Seen| match request.path.as_str() {
-        "/token" => Answer::new(200, r#"{"access_token": "ya29.next", "expires_in": 3599, "token_type": "Bearer"}"#),
-        _ => Answer::new(
-            401,
-            r#"{"error": {"status": "UNAUTHENTICATED", "message": "Request had invalid authentication credentials."}}"#,
-        ),
-    })
-    .await;
-    let mut config = fixture::config(dir.path());
-    config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-    let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(step())]).await);
-    assert_eq!(failed.kind, "PushCredentialsError");
-    let paths: Vec<String> = server.seen().into_iter().map(|seen| seen.path).collect();
-    let send = "/v1/projects/hireme/messages:send";
-    assert_eq!(paths, ["/token", send, "/token", send]);
-}
-
-/// What the token's endpoint says decides whether the account is wrong, or Google is not there.
-#[tokio::test]
-async fn refusals_of_the_token_endpoint_are_sorted() {
-    const GRANT: &str = r#"{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}"#;
-    for (status, body, kind, retry, says) in [
-        (400, GRANT, "PushCredentialsError", Retryable::ByPolicy, "invalid_grant: Invalid JWT Signature."),
-        (503, "", "PushStatusError", Retryable::After(Duration::from_secs(7)), "503"),
-        (429, "", "PushStatusError", Retryable::After(Duration::from_secs(7)), "429"),
-        (200, "<html>", "PushConnectError", Retryable::ByPolicy, "the answer holds no token"),
-    ] {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let server = Server::start(move |_: &Seen| Answer::new(status, body).with("retry-after", "7")).await;
-        let mut config = fixture::config(dir.path());
-        config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-        let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(step())]).await);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
-        assert!(failed.message.contains(says), "{}", failed.message);
-    }
-}
-
-const APP: &str = "5eb5a37e-b458-11e3-ac11-000c2940e62c";
-
-/// OneSignal, which refuses what its page on the request does not allow.
-async fn onesignal(target: OneSignalTarget, answer: impl Fn(&Value) -> Answer + Send + Sync + 'static) -> Google {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let server = Server::start(move |request: &Seen| {
-        let body = request.json();
-        let targets =
-            ["include_aliases", "include_subscription_ids"].iter().filter(|key| !body[*key].is_null()).count();
-        let key = body["idempotency_key"].as_str().unwrap_or_default();
-        let right = (request.method.as_str(), request.path.as_str()) == ("POST", "/notifications?c=push")
-            && request.header("content-type") == "application/json"
-            && body["app_id"] == APP
-            && body["target_channel"] == "push"
-            && body["contents"]["en"].is_string()
-            && body["headings"]["en"].is_string()
-            && uuid::Uuid::parse_str(key).is_ok_and(|uuid| uuid.get_version_num() == 4)
-            && targets == 1;
-        match (request.header("authorization"), right) {
-            ("Key os_v2_app_good", true) => answer(&body),
-            ("Key os_v2_app_good", false) => Answer::new(400, r#"{"errors": ["not as documented"]}"#),
-            _ => Answer::new(
-                403,
-                r#"{"errors": ["Access denied.  Please include an 'Authorization: ...' header with a valid API key"]}"#,
-            ),
-        }
-    })
-    .await;
-    let mut config = fixture::config(dir.path());
-    config.push = config::Push {
-        provider: PushProvider::OneSignal(config::OneSignal {
-            app_id: APP.into(),
-            api_key: config::Secret::new("os_v2_app_good"),
-            endpoint: server.url(),
-            timeout: Duration::from_secs(5),
-            target,
-        }),
-        tokens_query: Some(fixture::statement(
-            "SELECT token FROM device_tokens WHERE user_id = :user_id ORDER BY token",
-        )),
-        remove_device: Some(fixture::statement("DELETE FROM device_tokens WHERE token = :token")),
-    };
-    Google { dir, server, config }
-}
-
-fn by_user() -> OneSignalTarget {
-    OneSignalTarget::User { alias: "external_id".into() }
-}
-
-#[tokio::test]
-async fn onesignal_is_asked_as_its_page_says_and_by_the_same_key_each_time() {
-    let world = onesignal(by_user(), |_| Answer::new(200, r#"{"id": "b98881cc-1e94-4366-bbd9-db8f3429292b"}"#)).await;
-    let step = PushStep { onesignal: Some(fixture::value(json!({"ttl": 60, "priority": 10}))), ..step() };
-    for _ in 0..2 {
-        let outcome = perform(&world.config, vec![Step::Push(step.clone())]).await;
-        let id = "b98881cc-1e94-4366-bbd9-db8f3429292b";
-        assert_eq!(outcome, Outcome::Success(json!({"sent": 1, "failed": 0, "id": id})));
-    }
-    let seen: Vec<Value> = world.server.seen().iter().map(Seen::json).collect();
-    assert_eq!(seen[0], seen[1], "OneSignal tells a repeated request by its idempotency key");
-    assert_eq!(seen[0]["include_aliases"], json!({"external_id": ["5"]}));
-    assert_eq!(seen[0]["headings"], json!({"en": "New like"}));
-    assert_eq!(seen[0]["contents"], json!({"en": "Ann likes your post"}));
-    assert_eq!(seen[0]["data"], json!({"post_id": 17, "kind": "like", "extra": {"a": 1}}));
-    assert_eq!((&seen[0]["ttl"], &seen[0]["priority"]), (&json!(60), &json!(10)));
-    assert!(world.dir.path().exists());
-}
-
-#[tokio::test]
-async fn onesignal_is_given_subscriptions_and_unknown_ones_are_removed() {
-    let world = onesignal(OneSignalTarget::Devices, |body| {
-        assert_eq!(body["include_subscription_ids"], json!(["gone", "phone", "tablet"]));
-        Answer::new(200, r#"{"id": "b98881cc", "errors": {"invalid_player_ids": ["gone"]}}"#)
-    })
-    .await;
-    let outcome = perform(&world.config, vec![devices(&["gone", "phone", "tablet"]), Step::Push(step())]).await;
-    assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 1, "id": "b98881cc"})));
-    let left = fixture::statement("SELECT token FROM device_tokens ORDER BY token");
-    let left = Step::Sql(SqlStep { statements: vec![left], values: Vec::new() });
-    let Outcome::Success(left) = perform(&world.config, vec![left]).await else { panic!("it can be read") };
-    assert_eq!(left["rows"], json!([{"token": "phone"}, {"token": "tablet"}]));
-}
-
-#[tokio::test]
-async fn answers_of_onesignal_are_sorted() {
-    let after = |seconds| Retryable::After(Duration::from_secs(seconds));
-    for (status, body, asks, kind, retry) in [
-        (
-            400,
-            r#"{"errors": ["Message Notifications must have English language content"]}"#,
-            None,
-            "PushRejected",
-            Retryable::Never,
-        ),
-        (403, r#"{"errors": ["denied"]}"#, None, "PushCredentialsError", Retryable::ByPolicy),
-        (429, r#"{"errors": ["API rate limit exceeded"]}"#, Some("30"), "PushStatusError", after(30)),
-        (429, "", None, "PushStatusError", after(60)),
-        (503, "", Some("9"), "PushStatusError", after(9)),
-        (502, "<html>", None, "PushStatusError", Retryable::ByPolicy),
-        (200, "<html>", None, "PushConnectError", Retryable::ByPolicy),
-    ] {
-        let world = onesignal(by_user(), move |_| {
-            asks.into_iter().fold(Answer::new(status, body), |answer, asks| answer.with("retry-after", asks))
-        })
-        .await;
-        let failed = failure(perform(&world.config, vec![Step::Push(step())]).await);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
-        assert!(!failed.message.contains("os_v2_app_good"), "{}", failed.message);
-    }
-    let nobody = r#"{"id": "", "errors": ["All included players are not subscribed"]}"#;
-    let world = onesignal(by_user(), move |_| Answer::new(200, nobody)).await;
-    let outcome = perform(&world.config, vec![Step::Push(step())]).await;
-    assert_eq!(outcome, Outcome::Success(json!({"sent": 0, "failed": 1})));
 }
 
 #[tokio::test]
