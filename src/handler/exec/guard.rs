@@ -3,7 +3,8 @@
 //! The kernel tells a process of the death of its parent (PDEATHSIG), but only the one; and a process that leaves its
 //! group escapes whoever kills the group. So jobsd starts itself as a guard, and the guard starts the program. Orphans of
 //! its descendants become its own children (PR_SET_CHILD_SUBREAPER), so it can end all of them: when the program has
-//! ended, when it is told to stop, and when the daemon has died, even by SIGKILL.
+//! ended, when it is told to stop, and when the daemon has died, even by SIGKILL. After such a death that takes as long as
+//! the guard needs to be scheduled, milliseconds as a rule; a program may come to its end in them.
 //!
 //! It also sets what only a process itself can: the user, and limits of resources. (Control groups would bound a whole
 //! tree, but the shipped unit gives the daemon none of its own to divide, on purpose.) Runs without a runtime, and holds

@@ -132,6 +132,10 @@ impl Push {
         sql: &Sql,
     ) -> Result<Value, PushError> {
         let (audience, count) = match &onesignal.target {
+            // Nobody, and not the user who is called so.
+            OneSignalTarget::User { .. } if plain(user).is_empty() || user.is_null() => {
+                (Audience::Subscriptions(Vec::new()), 0)
+            }
             OneSignalTarget::User { alias } => (Audience::User { alias, id: plain(user) }, 1),
             OneSignalTarget::Devices => {
                 let ids = Reached::default().rest(self.tokens(user, sql).await?);

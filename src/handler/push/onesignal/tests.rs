@@ -91,6 +91,17 @@ async fn onesignal_is_given_subscriptions_and_unknown_ones_are_removed() {
 }
 
 #[tokio::test]
+async fn a_notification_for_nobody_is_not_sent() {
+    let world = onesignal(by_user(), |_| Answer::new(200, r#"{"id": "b98881cc"}"#)).await;
+    for user in [json!("{{ none }}"), json!("")] {
+        let step = PushStep { user: fixture::value(user), ..step() };
+        let outcome = perform(&world.config, vec![Step::Push(step)]).await;
+        assert_eq!(outcome, Outcome::Success(json!({"sent": 0, "failed": 0})));
+    }
+    assert!(world.server.seen().is_empty());
+}
+
+#[tokio::test]
 async fn answers_of_onesignal_are_sorted() {
     let after = |seconds| Retryable::After(Duration::from_secs(seconds));
     for (status, body, asks, kind, retry) in [
