@@ -305,11 +305,11 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
 /// happened stays readable. Finished steps stay finished, unless they were done with other arguments.
 fn again(mut history: History, state: State, edited: bool) -> History {
     if state.has_ended() {
-        let History { mishaps, interruptions, steps, .. } = history;
-        history = History { mishaps, interruptions, steps, ..History::default() };
+        let History { mishaps, interruptions, steps, partial, .. } = history;
+        history = History { mishaps, interruptions, steps, partial, ..History::default() };
     }
     if edited {
-        history.steps.clear();
+        history.forget_steps();
     }
     history
 }

@@ -69,6 +69,7 @@ fn services(old: &Config, new: &Config) -> Vec<&'static str> {
         ("email", old.email != new.email),
         ("push", old.push != new.push),
         ("video", old.video != new.video),
+        ("http", old.http != new.http),
         ("vars", old.vars != new.vars),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -27,6 +27,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "PushNotConfigured",
             "PushCredentialsError",
             "PushConnectError",
+            "PushPlatformError",
             "PushRejected",
             "PushStatusError",
         ],
@@ -49,8 +50,8 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "VideoHelperBug",
         ],
     ),
-    ("exec", &["ExecError", "ExecStartError", "ExecKilled"]),
-    ("http", &["InvalidRequest", "HttpConnectError"]),
+    ("exec", &["ExecError", "ExecStartError", "ExecKilled", "ExecArgumentRefused"]),
+    ("http", &["InvalidRequest", "HttpAddressRefused", "HttpConnectError", "HttpTimeout"]),
     ("probe", &["ProbeFailure"]),
     (
         "any",

@@ -8,6 +8,7 @@ mod diff;
 mod escape;
 mod failures;
 mod file;
+mod http;
 mod job_secrets;
 mod limit;
 mod multi_row;
@@ -30,6 +31,7 @@ pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use http::{AllowPrivate, Http, SigningKey};
 pub(crate) use job_secrets::JobSecrets;
 pub(crate) use limit::{Key, Limit, LimitError, Limits, Points, Rate};
 pub(crate) use multi_row::MultiRow;
@@ -37,13 +39,13 @@ pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Smtp,
-    SmtpTls, Video,
+    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider,
+    SlotOrder, SlotRules, Smtp, SmtpTls, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
-    BatchRule, EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep,
-    Step, Task, VideoMode, VideoStep,
+    BatchRule, EmailStep, ExecLimits, ExecStep, ExecUser, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep,
+    PushStep, SqlStep, Step, Task, VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 pub(crate) use unique::TaskUnique;
@@ -61,6 +63,7 @@ pub(crate) struct Config {
     pub email: Email,
     pub push: Push,
     pub video: Video,
+    pub http: Http,
     /// `[vars]`: values that templates see as `vars.NAME`.
     pub vars: serde_json::Map<String, serde_json::Value>,
     pub queues: BTreeMap<QueueName, Arc<Queue>>,

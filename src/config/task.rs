@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Batch, Limit, Queue, RenderError, Statement, TaskUnique, Template, ValueTemplate};
+use super::{Batch, Limit, Queue, RenderError, SigningKey, Statement, TaskUnique, Template, ValueTemplate};
 use crate::job::{Args, QueueName, RetryPolicy, TaskName, Timestamp, Unique, glob};
 
 /// A declared task.
@@ -36,6 +36,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether an attempt has something to keep before its end: a finished step, or the devices that a push has reached.
+    pub(crate) fn is_done_in_parts(&self) -> bool {
+        self.steps.len() > 1 || self.steps.iter().any(|step| matches!(step, Step::Push(_)))
+    }
+
     /// When a job that is due at this instant expires, if its producer does not say.
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))
@@ -191,6 +196,12 @@ pub(crate) struct PushStep {
     pub body: Template,
     /// Sent as FCM's data payload: an object whose values are made strings.
     pub data: Option<ValueTemplate>,
+    /// FCM's options for each platform, put over those that jobsd sets.
+    pub android: Option<ValueTemplate>,
+    pub apns: Option<ValueTemplate>,
+    pub webpush: Option<ValueTemplate>,
+    /// Further fields of OneSignal's request.
+    pub onesignal: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -220,6 +231,28 @@ pub(crate) struct ExecStep {
     /// Environment variables of the daemon that the program sees, beside PATH and LANG.
     pub env: Vec<String>,
     pub dir: Option<PathBuf>,
+    /// Who the program runs as. `None`: as the daemon does.
+    pub user: Option<ExecUser>,
+    pub limits: ExecLimits,
+    /// Whether what an argument of the job gives may begin with `-`, where the step's own text does not.
+    pub allow_options: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExecUser {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What each process of a program may use. `None`: what the daemon may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExecLimits {
+    /// Bytes of data: heap, and memory mapped for itself alone.
+    pub memory: Option<u64>,
+    /// Time on a processor.
+    pub cpu: Option<Duration>,
+    /// Open files.
+    pub files: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -231,6 +264,12 @@ pub(crate) struct HttpStep {
     pub body: Option<ValueTemplate>,
     /// Statuses that mean "not now, later": the job is put off and no attempt is spent.
     pub snooze: Vec<u16>,
+    /// Redirects that are followed, one after another.
+    pub redirects: u8,
+    /// From the first connection to the end of the answer. `None`: only the job's own timeout.
+    pub timeout: Option<Duration>,
+    /// Each signs the request, in the form of Standard Webhooks. None: it is not signed.
+    pub signing_keys: Vec<SigningKey>,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.

@@ -84,6 +84,7 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>
         attempt: attempt.attempt,
         step: 0,
         context,
+        steps: &attempt.steps,
     };
     attempts.iter().zip(contexts).map(run).collect()
 }

@@ -29,7 +29,8 @@ use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
-pub(crate) use steps::Steps;
+pub(crate) use exec::guard_if_told;
+pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
 /// step first needs them.
@@ -76,12 +77,16 @@ struct Run<'a> {
     /// Position of the step in its task, from 0.
     step: usize,
     context: &'a Context,
+    /// Where a step that is done in parts remembers which are done.
+    steps: &'a Steps,
 }
 
 /// Why an attempt ends before its last step is done.
 #[derive(Debug)]
 enum Halt {
     Failed(Failure),
+    /// Somebody else runs the job by now: nothing more may be done for it here.
+    LeaseLost,
     /// Not now, later: see [`Outcome::Snoozed`].
     Snoozed {
         delay: Option<Duration>,
@@ -92,6 +97,12 @@ enum Halt {
         error: Failure,
         retry_after: Option<Duration>,
     },
+}
+
+impl From<LeaseLost> for Halt {
+    fn from(_: LeaseLost) -> Self {
+        Self::LeaseLost
+    }
 }
 
 impl<E: Into<Failure>> From<E> for Halt {
@@ -113,7 +124,7 @@ impl Handlers {
             sql: sql::Sql::new(&config.database)?,
             push: push::Push::new(&config.push)?,
             video: video::Video::new(&config.video)?,
-            http: http::Http::new()?,
+            http: http::Http::new(&config.http)?,
         })
     }
 
@@ -130,10 +141,14 @@ impl Handlers {
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
-            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
+            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context, steps: &attempt.steps };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);
+            // What the last step has done goes along with the settle, at once.
+            if number + 1 < attempt.task.steps.len() {
+                attempt.steps.keep().await?;
+            }
         }
         attempt.result(context)
     }
@@ -171,6 +186,7 @@ impl Attempt<'_> {
         };
         let secrets = JobSecrets::of(Some(self.task), &self.job.args);
         match halt {
+            Halt::LeaseLost => Outcome::Interrupted { reason: "its lease was lost while it ran".to_owned() },
             Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
             Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
             Halt::Unavailable { error, retry_after } => {

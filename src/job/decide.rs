@@ -61,7 +61,7 @@ const OUTAGE: RetryPolicy = RetryPolicy {
 pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Outcome) -> Decision {
     let next = match outcome {
         Outcome::Success(result) => {
-            history.steps.clear();
+            history.forget_steps();
             history.end = Some(End { result, ..end(facts, State::Completed) });
             Next::End(State::Completed)
         }

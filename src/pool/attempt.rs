@@ -9,11 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::shared::Live;
-use crate::broker::Claim;
+use crate::broker::{Broker, Claim, Running};
 use crate::clock;
 use crate::config::{Queue, Task};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Done, Handlers, Keep, LeaseLost, Steps};
 use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Request, Snooze, State, Timestamp};
+
+/// Pause before what is done is stored once more; it doubles up to the second one.
+const KEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What ends an attempt from outside.
 #[derive(Debug)]
@@ -111,6 +114,31 @@ fn expired(job: &Job) -> Option<Timestamp> {
 
 fn stopped() -> Outcome {
     Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() }
+}
+
+/// Stores what an attempt has done while it goes on.
+pub(super) fn keep(broker: Arc<Broker>, running: Running) -> Keep {
+    let running = Arc::new(running);
+    Arc::new(move |done| {
+        let (broker, running) = (Arc::clone(&broker), Arc::clone(&running));
+        Box::pin(async move { store(&broker, &running, done).await })
+    })
+}
+
+/// Tries until Redis has answered: a step that was done must not be done again because Redis was away. The job's timeout
+/// bounds it.
+async fn store(broker: &Broker, running: &Running, done: Done) -> Result<(), LeaseLost> {
+    let history = running.with(done.steps, done.partial);
+    let mut pause = KEEP_PAUSE.0;
+    loop {
+        match broker.keep(running, &history).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(LeaseLost),
+            Err(error) => tracing::debug!("storing a finished step failed, trying again: {error}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(KEEP_PAUSE.1);
+    }
 }
 
 /// The outcome of an attempt whose task did not end by itself: a bug of ours, which must not cost more than this job.

@@ -14,7 +14,7 @@ use super::attempt::{self, Part};
 use super::shared::{Live, Stop};
 use crate::broker::Claim;
 use crate::config::Queue;
-use crate::handler::Steps;
+use crate::handler::{Done, Keep, Steps};
 use crate::job::{JobId, Outcome, Request};
 
 #[derive(Debug, Default)]
@@ -74,18 +74,26 @@ impl Work {
         self.units.values().any(|unit| unit.probe)
     }
 
-    /// Starts the attempt of a job on its own.
-    pub(super) fn start(&mut self, live: Arc<Live>, queue: Arc<Queue>, claim: Claim, stop: &Stop, probe: bool) {
+    /// Starts the attempt of a job on its own; `keep` stores what it has finished while it goes on.
+    pub(super) fn start(
+        &mut self,
+        live: Arc<Live>,
+        queue: Arc<Queue>,
+        claim: Claim,
+        keep: Option<Keep>,
+        stop: &Stop,
+        probe: bool,
+    ) {
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: stop.abort.clone(), cancelled };
-        let (member, part) = member(claim);
+        let (member, part) = member(claim, keep);
         let task = self.running.spawn(attempt::run(live, queue, part, ends));
         self.units.insert(task.id(), Unit { members: vec![member], cancel: Cancel::Attempt(Some(cancel)), probe });
     }
 
     /// Starts the attempts of jobs of one task in a batch.
     pub(super) fn start_batch(&mut self, live: Arc<Live>, claims: Vec<Claim>, timeout: Duration, stop: &Stop) {
-        let (members, parts): (Vec<_>, Vec<_>) = claims.into_iter().map(member).unzip();
+        let (members, parts): (Vec<_>, Vec<_>) = claims.into_iter().map(|claim| member(claim, None)).unzip();
         let task = self.running.spawn(attempt::run_batch(live, parts, timeout, stop.abort.clone()));
         self.units.insert(task.id(), Unit { members, cancel: Cancel::Batch, probe: false });
     }
@@ -113,7 +121,8 @@ impl Work {
         let outcomes = outcomes.unwrap_or_else(|panicked| vec![panicked; members.len()]);
         let ended = members.into_iter().zip(outcomes).map(|(member, outcome)| {
             let Member { mut claim, steps, cancelled } = member;
-            claim.history.steps = steps.results();
+            let Done { steps, partial } = steps.done();
+            (claim.history.steps, claim.history.partial) = (steps, partial);
             (claim, cancelled.map_or(outcome, Outcome::Cancelled))
         });
         Over { ended: ended.collect(), probe }
@@ -134,8 +143,9 @@ impl Work {
     }
 }
 
-fn member(claim: Claim) -> (Member, Part) {
-    let steps = Steps::new(claim.history.steps.clone());
+fn member(claim: Claim, keep: Option<Keep>) -> (Member, Part) {
+    let done = Done { steps: claim.history.steps.clone(), partial: claim.history.partial.clone() };
+    let steps = Steps::new(done, keep);
     let part = Part { job: Arc::clone(&claim.job), number: claim.history.next_attempt(), steps: steps.clone() };
     (Member { claim, steps, cancelled: None }, part)
 }

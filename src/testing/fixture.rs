@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node,
+    Admin, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http, Limits, Log, LogFormat, Node,
     Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement,
     Step, Task, Template, ValueTemplate, Video,
 };
@@ -126,7 +126,11 @@ pub(crate) fn config(dir: &Path) -> Config {
             reply_to: None,
             templates: None,
         },
-        push: Push { provider: PushProvider::Outbox { folder: dir.join("push") }, tokens_query: None },
+        push: Push {
+            provider: PushProvider::Outbox { folder: dir.join("push") },
+            tokens_query: None,
+            remove_device: None,
+        },
         video: Video {
             helper: None,
             input_roots: vec![dir.join("uploads")],
@@ -137,6 +141,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             max_pixels: 8192 * 4320,
             max_duration: Duration::from_secs(3600),
         },
+        http: Http::default(),
         vars: Map::from_iter([("base_url".to_owned(), Value::from("https://hireme.test"))]),
         queues: BTreeMap::new(),
         tasks: BTreeMap::new(),

@@ -13,6 +13,7 @@ mod celery;
 mod check;
 mod command_line;
 mod crash;
+mod deliveries;
 mod demand;
 mod embedded;
 mod limits;

@@ -1,4 +1,4 @@
-//! `[email]`, `[push]` and `[video]`: the services that handlers deliver with.
+//! `[email]` and `[video]`, and what `[push]` has in common with them: the services that handlers deliver with.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::diagnostic::quoted;
 use super::document::{Item, Table};
 use super::scalar::{ANSWER, DAY};
-use crate::config::{Dialect, Email, EmailProvider, Push, PushProvider, Smtp, SmtpTls, Statement, Video};
+use crate::config::{Email, EmailProvider, Smtp, SmtpTls, Video};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -100,7 +100,7 @@ fn smtp_server(table: &Table<'_>, used: bool) -> Smtp {
     server
 }
 
-fn outbox(table: &Table<'_>, state_dir: &Path, what: &str) -> PathBuf {
+pub(super) fn outbox(table: &Table<'_>, state_dir: &Path, what: &str) -> PathBuf {
     let folder = table.path("folder", "/var/lib/jobsd/outbox");
     table.close();
     folder.unwrap_or_else(|| state_dir.join("outbox").join(what))
@@ -128,69 +128,14 @@ fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
 }
 
 /// Reports a file that a start would fail to open. What stands in it is for the handler to judge.
-fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
+pub(super) fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
     let (Some(item), Some(path)) = (table.get(key), path) else { return };
     if let Err(error) = std::fs::File::open(path) {
         item.error(format!("cannot read the file {}: {error}", path.display()), help);
     }
 }
 
-pub(super) fn push(table: &Table<'_>, state_dir: &Path, dialect: Dialect) -> Push {
-    let provider = table.get("provider");
-    let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
-    let fcm_table = table.table("fcm");
-    let credentials = fcm_table.path("credentials", "/etc/jobsd/fcm.json");
-    if fcm {
-        let help = "download the key file of the service account, and let the user of jobsd read it";
-        readable(&fcm_table, "credentials", credentials.as_deref(), help);
-    }
-    if let (Some(item), None) = (provider.filter(|_| fcm), &credentials)
-        && !fcm_table.has("credentials")
-    {
-        item.error("FCM needs the key file of a service account", "set credentials = \"/path/key.json\" in [push.fcm]");
-    }
-    let endpoint = fcm_table.get("endpoint").and_then(|item| http_url(&item));
-    let timeout = fcm_table.duration("timeout", 10 * SECOND, ANSWER);
-    fcm_table.close();
-    let folder = outbox(&table.table("outbox"), state_dir, "push");
-    let tokens_query = table.get("tokens_query").and_then(|item| tokens_query(&item, dialect));
-    table.close();
-    let provider = match credentials.filter(|_| fcm) {
-        Some(credentials) => PushProvider::Fcm {
-            credentials,
-            endpoint: endpoint.unwrap_or_else(|| "https://fcm.googleapis.com".into()),
-            timeout,
-        },
-        None => PushProvider::Outbox { folder },
-    };
-    Push { provider, tokens_query }
-}
-
-/// Whether messages go to FCM.
-fn push_provider(item: &Item<'_>) -> Option<bool> {
-    if item.value.as_str() == Some("onesignal") {
-        item.error(
-            "this provider is not built in",
-            "choose \"fcm\" or \"outbox\", or call its interface by a task with an `http` step",
-        );
-        return None;
-    }
-    item.choice(&[("outbox", false), ("fcm", true)])
-}
-
-fn tokens_query(item: &Item<'_>, dialect: Dialect) -> Option<Statement> {
-    let query =
-        item.statement(dialect, "a query such as \"SELECT token FROM push_tokens WHERE user_id = :user_id\"")?;
-    if query.names != ["user_id"] {
-        item.error(
-            "the query must have `:user_id` as its one parameter",
-            "write it as in \"SELECT token FROM push_tokens WHERE user_id = :user_id\"",
-        );
-    }
-    Some(query)
-}
-
-fn http_url(item: &Item<'_>) -> Option<String> {
+pub(super) fn http_url(item: &Item<'_>) -> Option<String> {
     let text = item.filled_text("a URL such as \"https://host/path\"")?.text;
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     if !rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '[')) {

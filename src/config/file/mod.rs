@@ -9,9 +9,12 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod exec;
+mod http;
 mod interpolate;
 mod limits;
 mod params;
+mod push;
 mod queues;
 mod redis;
 mod retry;
@@ -128,8 +131,9 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
     let email = delivery::email(&root.table("email"), &node.state_dir);
-    let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
+    let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
+    let http = http::http(&root.table("http"));
     let vars = services::vars(doc, &root.table("vars"));
     let mut queues = Queues::read(doc, &root.table("queues"));
     if !node_table.has("concurrency") {
@@ -148,7 +152,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
-    Config { redis, node, log, admin, database, email, push, video, vars, queues, tasks, schedules }
+    Config { redis, node, log, admin, database, email, push, video, http, vars, queues, tasks, schedules }
 }
 
 /// The built-in templates and those of the operator's folder: `NAME.html`, `NAME.txt`, `NAME.subject.txt` and so on.

@@ -3,6 +3,7 @@
 mod child;
 mod cli;
 mod daemon;
+mod far_world;
 mod http;
 mod jobs;
 mod port;
@@ -17,6 +18,7 @@ pub(crate) mod work;
 
 pub(crate) use child::Child;
 pub(crate) use daemon::{Daemon, Home, shipped};
+pub(crate) use far_world::FarWorld;
 pub(crate) use http::{Answer, get, get_with, post};
 pub(crate) use jobs::{Jobs, reason};
 pub(crate) use port::free_port;
