@@ -5,6 +5,7 @@
 
 mod bind;
 mod diff;
+mod email;
 mod escape;
 mod failures;
 mod file;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
+pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid, Ses, Smtp, SmtpTls};
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
@@ -32,8 +34,7 @@ pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Smtp,
-    SmtpTls, Video,
+    Admin, Database, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{

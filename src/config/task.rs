@@ -35,6 +35,10 @@ impl Task {
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))
     }
+
+    pub(crate) fn has_param(&self, name: &str) -> bool {
+        self.params.iter().any(|param| param.name == name)
+    }
 }
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.
@@ -123,6 +127,9 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EmailStep {
     pub to: Template,
+    /// Rendered to an address, an array of addresses, or nothing; `bcc` too.
+    pub cc: Option<ValueTemplate>,
+    pub bcc: Option<ValueTemplate>,
     pub subject: Template,
     /// A template by name (itself a template, so that an argument may choose it). Empty once rendered: use `html` and
     /// `text`.
@@ -134,6 +141,10 @@ pub(crate) struct EmailStep {
     pub from: Option<Template>,
     pub reply_to: Option<Template>,
     pub headers: Vec<(String, Template)>,
+    /// Where the recipient unsubscribes: an `https:` or `mailto:` link, or an array of them.
+    pub unsubscribe: Option<ValueTemplate>,
+    /// Files: a path, a table of `path`, `name` and `type`, or an array of these.
+    pub attachments: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
+    Admin, AttachmentRules, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
     Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate,
     Video,
 };
@@ -118,6 +118,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             from: "HireMeBahamas <no-reply@hireme.test>".into(),
             reply_to: None,
             templates: None,
+            attachments: AttachmentRules { roots: Vec::new(), max: 10 << 20 },
         },
         push: Push { provider: PushProvider::Outbox { folder: dir.join("push") }, tokens_query: None },
         video: Video {

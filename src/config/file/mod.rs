@@ -9,6 +9,7 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod email;
 mod interpolate;
 mod params;
 mod queues;
@@ -125,7 +126,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let log = services::log(&root.table("log"));
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
-    let email = delivery::email(&root.table("email"), &node.state_dir);
+    let email = email::email(&root.table("email"), &node.state_dir);
     let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let vars = services::vars(doc, &root.table("vars"));
@@ -137,6 +138,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let around = Surroundings {
         mail_templates: &mail_templates,
         input_roots: !video.input_roots.is_empty(),
+        attachment_roots: !email.attachments.roots.is_empty(),
         dialect: database.dialect(),
     };
     let context = Context { queues: &queues, vars: &vars, around };

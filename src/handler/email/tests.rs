@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::{Secret, SmtpTls, Step, Task};
+use crate::config::{EmailProvider, Secret, SmtpTls, Step, Task};
 use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::certificate;
@@ -23,7 +23,11 @@ fn step() -> EmailStep {
         text: None,
         from: None,
         reply_to: None,
+        cc: None,
+        bcc: None,
         headers: Vec::new(),
+        unsubscribe: None,
+        attachments: None,
     }
 }
 
@@ -87,7 +91,7 @@ async fn a_welcome_mail_is_complete() {
     let args =
         json!({"user_email": "zoe@example.com", "user_name": "Zoë <script>alert(1)</script>", "username": "zoe"});
     let result = success(send(&config, step(), args).await);
-    assert_eq!(result["message_id"], format!("<{JOB_ID}.0@hireme.test>"));
+    assert_eq!(result["message_id"], format!("<{JOB_ID}-0@hireme.test>"));
     assert_eq!(result["recipient"], "zoe@example.com");
     let mail = read(&result);
     assert_eq!(mail["defects"], json!([]));
@@ -96,7 +100,7 @@ async fn a_welcome_mail_is_complete() {
     assert_eq!(header("subject"), "Welcome to HireMeBahamas, Zoë <script>alert(1)</script>!");
     assert_eq!(header("from"), "HireMeBahamas <no-reply@hireme.test>");
     assert_eq!(header("to"), "zoe@example.com");
-    assert_eq!(header("message-id"), format!("<{JOB_ID}.0@hireme.test>"));
+    assert_eq!(header("message-id"), format!("<{JOB_ID}-0@hireme.test>"));
     assert!(!header("date").is_empty());
     let html = text(&mail, "html");
     assert!(html.contains("Zoë &lt;script&gt;alert(1)&lt;/script&gt;") && !html.contains("<script>"), "{html}");
