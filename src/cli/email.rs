@@ -109,7 +109,11 @@ impl Preview {
 
 /// Writes the mail and its parts; returns the files.
 fn write(folder: &Path, stem: &str, mail: &MailPreview) -> Result<Vec<PathBuf>, CliError> {
-    let parts = [("eml", Some(mail.eml.as_slice())), ("html", mail.html.as_deref().map(str::as_bytes)), ("txt", Some(mail.text.as_bytes()))];
+    let parts = [
+        ("eml", Some(mail.eml.as_slice())),
+        ("html", mail.html.as_deref().map(str::as_bytes)),
+        ("txt", Some(mail.text.as_bytes())),
+    ];
     let mut files = Vec::new();
     for (ending, bytes) in parts {
         let Some(bytes) = bytes else { continue };

@@ -33,9 +33,7 @@ pub(crate) use job_secrets::JobSecrets;
 pub(crate) use queue::{Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
-pub(crate) use service::{
-    Admin, Database, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Video,
-};
+pub(crate) use service::{Admin, Database, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Video};
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
     EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, AttachmentRules, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate,
-    Video,
+    Admin, AttachmentRules, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType,
+    Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task,
+    Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 

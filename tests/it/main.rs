@@ -13,6 +13,8 @@ mod command_line;
 mod crash;
 mod demand;
 mod embedded;
+mod mail;
+mod mail_kills;
 mod outage;
 mod pause;
 mod purge;

@@ -115,7 +115,11 @@ impl<'a, 'd> Section<'a, 'd> {
             Some(item) => {
                 let variable = item.value.as_str().and_then(variable);
                 let set = variable.map_or_else(|| format!("give `{key}` a text"), |name| format!("set {name}"));
-                doc.error(&item.place, format!("`{path}.{key}` is empty, and mail is sent by it"), format!("{set}; {help}"));
+                doc.error(
+                    &item.place,
+                    format!("`{path}.{key}` is empty, and mail is sent by it"),
+                    format!("{set}; {help}"),
+                );
             }
             None => {
                 let message = format!("the key `{key}` is missing in [{path}]");
@@ -152,8 +156,7 @@ fn variable(text: &str) -> Option<&str> {
 }
 
 fn sendgrid(section: &Section<'_, '_>) -> Option<SendGrid> {
-    const REGIONS: [(&str, &str); 2] =
-        [("global", "https://api.sendgrid.com"), ("eu", "https://api.eu.sendgrid.com")];
+    const REGIONS: [(&str, &str); 2] = [("global", "https://api.sendgrid.com"), ("eu", "https://api.eu.sendgrid.com")];
     let api_key = section.secret("api_key", "api_key_file");
     let usual = section.table.choice("region", REGIONS[0].1, &REGIONS);
     let (endpoint, timeout) = (section.endpoint(usual.into()), section.timeout());

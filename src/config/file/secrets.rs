@@ -24,7 +24,8 @@ impl<'d> Table<'d> {
             return None;
         }
         match (given, file) {
-            (Some(item), _) => Some((item.secret(true)?, item)),
+            // The name of a key pair, as `access_key`, is no secret by itself.
+            (Some(item), _) => Some((item.secret(is_sensitive(key))?, item)),
             (None, Some(item)) => Some((item.secret_file()?, item)),
             (None, None) => None,
         }

@@ -31,7 +31,9 @@ pub(super) struct Attachment {
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::handler) enum AttachmentError {
-    #[error("attach what `attachments` names: it is neither a path, nor {{ path, name, type }}, nor an array of at most {MOST} of these")]
+    #[error(
+        "attach what `attachments` names: it is neither a path, nor {{ path, name, type }}, nor an array of at most {MOST} of these"
+    )]
     Shape,
     #[error("attach `{0}`: there is no such file in attachment_roots")]
     Missing(String),
@@ -114,7 +116,8 @@ impl Wanted {
         let plain = kind.is_ascii() && !kind.contains(char::is_control);
         let parsed = ContentType::parse(&kind).ok().filter(|_| plain).ok_or_else(bad_kind)?;
         let plain = name.replace(['/', '\\'], "_");
-        let name = HeaderText::parse(plain).map_err(|error| AttachmentError::Name { path: self.path.clone(), error })?;
+        let name =
+            HeaderText::parse(plain).map_err(|error| AttachmentError::Name { path: self.path.clone(), error })?;
         Ok(Attachment { name, kind: parsed, media_type: kind, bytes })
     }
 }
@@ -131,7 +134,8 @@ fn open(given: &str, roots: &[PathBuf]) -> Result<(File, PathBuf), AttachmentErr
         true => vec![path.to_owned()],
         false => resolved.iter().map(|root| root.join(path)).collect(),
     };
-    let mut named_outside = given.contains('\0') || path.is_absolute() && !roots.iter().chain(&resolved).any(|root| path.starts_with(root));
+    let mut named_outside =
+        given.contains('\0') || path.is_absolute() && !roots.iter().chain(&resolved).any(|root| path.starts_with(root));
     for candidate in candidates {
         // Nothing outside is opened on purpose: opening alone has effects on some files.
         let Ok(real) = candidate.canonicalize() else { continue };

@@ -143,7 +143,8 @@ impl Header {
     }
 
     pub(super) fn to_lettre(&self) -> HeaderValue {
-        let name = HeaderName::new_from_ascii(self.name.clone()).expect("the name is a token of less than 77 characters");
+        let name =
+            HeaderName::new_from_ascii(self.name.clone()).expect("the name is a token of less than 77 characters");
         HeaderValue::new(name, self.value.0.clone())
     }
 }
@@ -183,7 +184,9 @@ mod tests {
 
     #[test]
     fn names_are_tokens_and_not_ours() {
-        for bad in ["", "Bcc", "bCC", "X-Tag:", "X Tag", "X\r\nBcc", "Résumé", "message-ID", "Return-Path", &"x".repeat(77)] {
+        for bad in
+            ["", "Bcc", "bCC", "X-Tag:", "X Tag", "X\r\nBcc", "Résumé", "message-ID", "Return-Path", &"x".repeat(77)]
+        {
             assert!(matches!(Header::new(bad, "x".into()), Err(HeaderError::Name(_))), "{bad}");
         }
         let header = Header::new("X-Job", "plain text".into()).expect("it is one");
@@ -205,7 +208,13 @@ mod tests {
         for none in [json!(null), json!(""), json!([])] {
             assert_eq!(shown(none), Ok(Vec::new()));
         }
-        for bad in ["http://x.test/", "javascript:alert(1)", "x.test", "https://x.test/>, <https://evil.test/", "https://x.test/a,b"] {
+        for bad in [
+            "http://x.test/",
+            "javascript:alert(1)",
+            "x.test",
+            "https://x.test/>, <https://evil.test/",
+            "https://x.test/a,b",
+        ] {
             assert_eq!(shown(json!(bad)), Err(HeaderError::Link(bad.to_owned())), "{bad}");
         }
         assert!(shown(json!("https://x.test/\r\nBcc: a@b.c")).is_err());

@@ -105,7 +105,9 @@ impl Content {
     fn of(body: Body) -> Self {
         let plain = SinglePart::plain(body.text);
         match body.html {
-            Some(html) => Self::Alternative(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html))),
+            Some(html) => {
+                Self::Alternative(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html)))
+            }
             None => Self::Single(plain),
         }
     }

@@ -82,7 +82,10 @@ mod tests {
     #[test]
     fn names_are_found_through_layouts_and_includes() {
         let environment = environment(&[
-            ("layout", "{{ vars.site }} {% block a %}{% endblock %} {%- include 'foot' %}{% macro m(x) %}{{ x }}{% endmacro %}"),
+            (
+                "layout",
+                "{{ vars.site }} {% block a %}{% endblock %} {%- include 'foot' %}{% macro m(x) %}{{ x }}{% endmacro %}",
+            ),
             ("foot", "{{ year }} {% include 'extra' ignore missing %}"),
             (
                 "mail",

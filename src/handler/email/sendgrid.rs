@@ -42,7 +42,8 @@ impl SendGrid {
 
     /// Returns SendGrid's own id of the mail.
     pub(super) async fn send(&self, mail: &Mail) -> Result<Option<String>, EmailError> {
-        let request = self.api.client.post(&self.url).header(AUTHORIZATION, self.authorization.clone()).json(&body(mail));
+        let request =
+            self.api.client.post(&self.url).header(AUTHORIZATION, self.authorization.clone()).json(&body(mail));
         let answer = self.api.send(request, &mail.key, sort, reason).await?;
         Ok(answer.headers.get("x-message-id").and_then(|id| id.to_str().ok()).map(str::to_owned))
     }

@@ -109,9 +109,8 @@ impl Ses {
 
 fn sort(answer: &Answer) -> Fault {
     match (error_type(answer).as_str(), answer.status.as_u16()) {
-        ("TooManyRequestsException" | "LimitExceededException" | "ThrottlingException" | "Throttling", _) | (_, 429) => {
-            Fault::Throttled
-        }
+        ("TooManyRequestsException" | "LimitExceededException" | "ThrottlingException" | "Throttling", _)
+        | (_, 429) => Fault::Throttled,
         (
             "AccountSuspendedException"
             | "SendingPausedException"

@@ -52,7 +52,9 @@ impl Signer<'_> {
     fn key(&self, at: DateTime<Utc>) -> Vec<u8> {
         let day = at.format("%Y%m%d").to_string();
         let secret = format!("AWS4{}", self.secret_key).into_bytes();
-        [day.as_str(), self.region, self.service, "aws4_request"].iter().fold(secret, |key, part| hmac_sha256(&key, part))
+        [day.as_str(), self.region, self.service, "aws4_request"]
+            .iter()
+            .fold(secret, |key, part| hmac_sha256(&key, part))
     }
 }
 
@@ -113,8 +115,22 @@ mod tests {
         let form = ("content-type", "application/x-www-form-urlencoded");
         let unreserved = "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         let vectors: [(&str, &str, &[(&str, &str)], &str, &str, &str); 6] = [
-            ("GET", unreserved, &[HOST, DATE], "", "host;x-amz-date", "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f"),
-            ("POST", "/", &[HOST, DATE], "", "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+            (
+                "GET",
+                unreserved,
+                &[HOST, DATE],
+                "",
+                "host;x-amz-date",
+                "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+            ),
+            (
+                "POST",
+                "/",
+                &[HOST, DATE],
+                "",
+                "host;x-amz-date",
+                "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+            ),
             (
                 "GET",
                 "/",

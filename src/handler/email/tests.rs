@@ -288,4 +288,3 @@ async fn the_operators_folder_comes_first() {
         "{error}"
     );
 }
-

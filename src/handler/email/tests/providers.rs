@@ -165,7 +165,8 @@ async fn ses_gets_what_it_documents() {
 /// "Send an email in MIME format" of Mailgun's API reference; Python reads the form.
 #[tokio::test]
 async fn mailgun_gets_what_it_documents() {
-    let (result, seen) = sent("mailgun", Answer::new(200, r#"{"id": "<x@mg>", "message": "Queued. Thank you."}"#)).await;
+    let (result, seen) =
+        sent("mailgun", Answer::new(200, r#"{"id": "<x@mg>", "message": "Queued. Thank you."}"#)).await;
     assert_eq!(result["provider_id"], "<x@mg>");
     assert_eq!(seen.path, "/v3/mg.hireme.test/messages.mime");
     assert_eq!(seen.header("authorization"), format!("Basic {}", STANDARD.encode(format!("api:{SECRET}"))));
@@ -190,12 +191,19 @@ async fn mailgun_gets_what_it_documents() {
 /// The answers that the documentation of each names, through the whole handler.
 #[tokio::test]
 async fn refusals_say_what_follows() {
-    let bad_address = r#"{"errors": [{"message": "Does not contain a valid address.", "field": "personalizations.0.to.0.email"}]}"#;
+    let bad_address =
+        r#"{"errors": [{"message": "Does not contain a valid address.", "field": "personalizations.0.to.0.email"}]}"#;
     let never = Retryable::Never;
     let again = Retryable::ByPolicy;
     let later = Retryable::After(Duration::from_secs(30));
     let cases = [
-        ("sendgrid", Answer::new(400, bad_address), "InvalidAddress", never, "SendGrid: it answered 400 Bad Request: Does not"),
+        (
+            "sendgrid",
+            Answer::new(400, bad_address),
+            "InvalidAddress",
+            never,
+            "SendGrid: it answered 400 Bad Request: Does not",
+        ),
         ("sendgrid", Answer::new(401, ""), "MailCredentialsError", again, "SendGrid: it answered 401"),
         ("sendgrid", Answer::new(413, ""), "MailRejected", never, "413"),
         ("sendgrid", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", later, "429"),
@@ -203,12 +211,19 @@ async fn refusals_say_what_follows() {
         ("sendgrid", Answer::new(302, "").with("Location", "/elsewhere"), "MailRejected", never, "302 Found"),
         (
             "ses",
-            Answer::new(400, r#"{"message": "Email address is not verified."}"#).with("x-amzn-ErrorType", "MessageRejected"),
+            Answer::new(400, r#"{"message": "Email address is not verified."}"#)
+                .with("x-amzn-ErrorType", "MessageRejected"),
             "MailRejected",
             never,
             "SES: it answered 400 Bad Request: MessageRejected: Email address is not verified.",
         ),
-        ("ses", Answer::new(400, "{}").with("x-amzn-ErrorType", "SendingPausedException"), "MailCredentialsError", again, "Paused"),
+        (
+            "ses",
+            Answer::new(400, "{}").with("x-amzn-ErrorType", "SendingPausedException"),
+            "MailCredentialsError",
+            again,
+            "Paused",
+        ),
         ("ses", Answer::new(500, "oops"), "MailUnavailable", again, "500"),
         (
             "mailgun",
@@ -218,7 +233,13 @@ async fn refusals_say_what_follows() {
             "Mailgun: it answered 400",
         ),
         ("mailgun", Answer::new(401, "Forbidden"), "MailCredentialsError", again, "401 Unauthorized: Forbidden"),
-        ("mailgun", Answer::new(404, r#"{"message": "Domain not found: x"}"#), "MailCredentialsError", again, "Domain not found"),
+        (
+            "mailgun",
+            Answer::new(404, r#"{"message": "Domain not found: x"}"#),
+            "MailCredentialsError",
+            again,
+            "Domain not found",
+        ),
         ("mailgun", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", later, "429"),
     ];
     for (name, answer, kind, retry, words) in cases {
@@ -239,7 +260,12 @@ async fn a_provider_that_is_away_is_unavailable() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     for name in ["sendgrid", "ses", "mailgun"] {
         let failed = failure(send_full(name, format!("http://{closed}")).await.0);
-        assert_eq!((failed.kind.as_str(), failed.retry), ("MailUnavailable", Retryable::ByPolicy), "{}", failed.message);
+        assert_eq!(
+            (failed.kind.as_str(), failed.retry),
+            ("MailUnavailable", Retryable::ByPolicy),
+            "{}",
+            failed.message
+        );
     }
     let dir = tempfile::tempdir().expect("a temp dir");
     let mut config = fixture::config(dir.path());
@@ -275,5 +301,8 @@ async fn what_a_provider_cannot_take_is_refused_before_it_is_asked() {
         timeout: Duration::from_secs(5),
     });
     let error = Handlers::new(&config).expect_err("it is refused").to_string();
-    assert_eq!(error, "prepare the mail handler: read `email.sendgrid.api_key`: it holds a character that no HTTP header can carry");
+    assert_eq!(
+        error,
+        "prepare the mail handler: read `email.sendgrid.api_key`: it holds a character that no HTTP header can carry"
+    );
 }
