@@ -115,7 +115,8 @@ impl ParamType {
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    Email(EmailStep),
+    /// On the heap: it is by far the largest.
+    Email(Box<EmailStep>),
     Sql(SqlStep),
     Push(PushStep),
     Video(VideoStep),

@@ -101,6 +101,8 @@ mod tests {
         service: "service",
     };
     const HOST: (&str, &str) = ("host", "example.amazonaws.com");
+    /// Method, path, headers, body; the names of what is signed, and the signature.
+    type Vector<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, &'a str);
     const DATE: (&str, &str) = ("x-amz-date", "20150830T123600Z");
 
     /// AWS's own test suite for this algorithm, as far as it is about requests of our form.
@@ -114,7 +116,7 @@ mod tests {
         let sum = "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e";
         let form = ("content-type", "application/x-www-form-urlencoded");
         let unreserved = "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        let vectors: [(&str, &str, &[(&str, &str)], &str, &str, &str); 6] = [
+        let vectors: [Vector<'_>; 6] = [
             (
                 "GET",
                 unreserved,

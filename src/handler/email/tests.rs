@@ -51,7 +51,7 @@ async fn send(config: &config::Config, step: EmailStep, args: Value) -> Outcome 
     let handlers = Handlers::new(config).expect("the handlers are built");
     let task = Task {
         params: ["template", "context"].map(|name| config::Param { required: false, ..fixture::param(name) }).to_vec(),
-        ..fixture::task(vec![Step::Email(step)])
+        ..fixture::task(vec![Step::Email(Box::new(step))])
     };
     handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
 }

@@ -25,7 +25,7 @@ pub(super) fn step(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>
     let attachments = table.rendered_value("attachments", scope);
     header_names(&table);
     table.close();
-    Some(Step::Email(EmailStep {
+    Some(Step::Email(Box::new(EmailStep {
         to: to?,
         cc,
         bcc,
@@ -39,7 +39,7 @@ pub(super) fn step(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>
         headers,
         unsubscribe,
         attachments,
-    }))
+    })))
 }
 
 /// What the mail says and carries.

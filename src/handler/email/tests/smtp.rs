@@ -91,6 +91,7 @@ async fn smtp_refusals_are_sorted() {
             Retryable::ByPolicy,
             "wrong password",
         ),
+        (vec![ehlo, "421 going down"], false, "SmtpConnectError", Retryable::ByPolicy, "going down"),
         (vec!["421 too busy"], false, "SmtpConnectError", Retryable::ByPolicy, "too busy"),
         (vec![], false, "SmtpConnectError", Retryable::ByPolicy, "connect to the mail server 127.0.0.1:"),
     ] {
