@@ -3,6 +3,7 @@
 //! Knows the fields of a job and what each may hold; putting jobs in is [`super::enqueue`]'s.
 
 mod retry;
+mod unique;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -28,7 +29,8 @@ const AN_INSTANT: &str = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
 const QUOTED: usize = 80;
 
 /// The fields of one job.
-const FIELDS: [&str; 10] = ["task", "args", "queue", "id", "in", "at", "timeout", "expires", "retry", "priority"];
+const FIELDS: [&str; 11] =
+    ["task", "args", "queue", "id", "in", "at", "timeout", "expires", "retry", "priority", "unique"];
 
 /// A job that can be enqueued as it stands.
 #[derive(Debug)]
@@ -93,7 +95,10 @@ impl Fields<'_> {
         let args = task.and_then(|task| self.args(task));
         let queue = self.queue(config).or_else(|| task.map(|task| task.queue.clone()));
         let chosen = self.id();
+        let unique = task.zip(args.as_ref()).and_then(|(task, args)| self.unique(config, task, args));
         let due = self.due(now);
+        let wait = unique.as_ref().and_then(|unique| unique.rule.wait());
+        let due = wait.map_or(due, |wait| Some(self.put_off(wait, now)));
         let timeout = self.duration("timeout", LONGEST_TIMEOUT);
         if timeout == Some(Duration::ZERO) {
             self.wrong("timeout", "a timeout of nothing would stop every attempt at once");
@@ -104,6 +109,7 @@ impl Fields<'_> {
         let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
         let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
+        let buckets = config.buckets(&queue, &task.name, &args).map_err(|error| self.wrong("args", error.to_string()));
         if self.errors.len() > before {
             return None;
         }
@@ -112,8 +118,22 @@ impl Fields<'_> {
         let expires = expires.or_else(|| task.expiry(due.unwrap_or(now)));
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
         let args_apart = None;
-        let job =
-            Job { id, queue, task, args, origin, enqueued_at, due, timeout, expires, retry, priority, args_apart };
+        let job = Job {
+            id,
+            queue,
+            task,
+            buckets: buckets.ok()?,
+            unique,
+            args,
+            origin,
+            enqueued_at,
+            due,
+            timeout,
+            expires,
+            retry,
+            priority,
+            args_apart,
+        };
         Some(Entry { job, id_is_chosen })
     }
 
@@ -228,6 +248,17 @@ impl Fields<'_> {
             }
             (None, None) => None,
         }
+    }
+
+    /// When a job is due that starts only when none of its kind has come for a while.
+    fn put_off(&mut self, wait: Duration, now: Timestamp) -> Timestamp {
+        for field in ["in", "at"] {
+            if self.entry.get(field).is_some_and(|given| !given.is_null()) {
+                let span = humantime::format_duration(wait);
+                self.wrong(field, format!("the job is debounced: it starts {span} after the last one of its key"));
+            }
+        }
+        now.after(wait)
     }
 
     /// After when the job is not worth starting: an instant, or a span from the time at which it is `due`.

@@ -15,6 +15,7 @@ mod fields;
 mod filter;
 mod health;
 mod job;
+mod limits;
 mod nodes;
 mod overview;
 mod page;
@@ -26,6 +27,7 @@ mod request;
 mod routes;
 mod server;
 mod stall;
+mod stance;
 mod table;
 mod task;
 #[cfg(test)]

@@ -201,6 +201,8 @@ mod tests {
             timeout: None,
             retry: None,
             expires: None,
+            limits: vec![],
+            unique: None,
             steps: vec![],
             result: None,
         }

@@ -10,6 +10,7 @@ mod escape;
 mod failures;
 mod file;
 mod job_secrets;
+mod limit;
 mod queue;
 mod redis;
 mod schedule;
@@ -19,6 +20,7 @@ mod service;
 mod sql;
 mod task;
 mod template;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +32,8 @@ pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid,
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use job_secrets::JobSecrets;
-pub(crate) use queue::{Queue, Retention};
+pub(crate) use limit::{Key, Limit, LimitError, Limits, Points, Rate};
+pub(crate) use queue::{Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{Admin, Database, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Video};
@@ -40,6 +43,7 @@ pub(crate) use task::{
     VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
+pub(crate) use unique::TaskUnique;
 
 use crate::job::{QueueName, TaskName};
 

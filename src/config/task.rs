@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Statement, Template, ValueTemplate};
-use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
+use super::{Limit, RenderError, Statement, TaskUnique, Template, ValueTemplate};
+use crate::job::{Args, QueueName, RetryPolicy, TaskName, Timestamp, Unique, glob};
 
 /// A declared task.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,10 @@ pub(crate) struct Task {
     pub retry: Option<RetryPolicy>,
     /// How long after it became due a job is still worth starting, unless its producer says otherwise.
     pub expires: Option<Duration>,
+    /// What its jobs are held to, in every queue for itself.
+    pub limits: Vec<Limit>,
+    /// Which of its jobs are the same to it.
+    pub unique: Option<TaskUnique>,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
@@ -38,6 +42,14 @@ impl Task {
 
     pub(crate) fn has_param(&self, name: &str) -> bool {
         self.params.iter().any(|param| param.name == name)
+    }
+
+    /// What makes a job with these arguments unique, if its producer does not say.
+    ///
+    /// # Errors
+    /// [`RenderError`] when its key cannot be worked out.
+    pub(crate) fn unique_of(&self, args: &Args, vars: &Map<String, Value>) -> Result<Option<Unique>, RenderError> {
+        self.unique.as_ref().map_or(Ok(None), |unique| unique.of(args, vars))
     }
 }
 

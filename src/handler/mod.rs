@@ -87,6 +87,11 @@ enum Halt {
         delay: Option<Duration>,
         reason: String,
     },
+    /// Nobody could do this step now: see [`Outcome::Unavailable`].
+    Unavailable {
+        error: Failure,
+        retry_after: Option<Duration>,
+    },
 }
 
 impl<E: Into<Failure>> From<E> for Halt {
@@ -125,6 +130,9 @@ impl Handlers {
                 match halt {
                     Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
                     Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
+                    Halt::Unavailable { error, retry_after } => {
+                        Outcome::Unavailable { error: without_secrets(error, &secrets), retry_after }
+                    }
                 }
             }
         }

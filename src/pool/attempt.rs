@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::Live;
+use super::shared::Live;
 use crate::broker::Claim;
 use crate::clock;
 use crate::config::Queue;

@@ -12,7 +12,7 @@ use crate::broker::{Armed, Broker, BrokerError, Claim, Exchange, Settlement};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{JobId, QueueName, Request};
-use crate::store::LinkError;
+use crate::store::{ForeignList, LinkError};
 
 /// Exchanges on their way at the same time.
 const EXCHANGES: usize = 2;
@@ -26,6 +26,8 @@ pub(super) enum Returned {
     },
     /// Whether there is something to claim now, and when the next job becomes due.
     Armed(Result<Armed, LinkError>),
+    /// How many jobs and foreign messages wait.
+    Backlog(Result<u64, LinkError>),
     /// Whether the queue is still paused.
     Paused(Result<bool, BrokerError>),
     /// Who asks for which jobs to be cancelled.
@@ -70,6 +72,9 @@ impl Trips {
         self.wanted += want;
         let broker = Arc::clone(&self.broker);
         self.travelling.spawn(async move {
+            if want > 0 {
+                broker.prepare(&queue).await;
+            }
             let exchange = broker.exchange(&queue, settlements, promote, want, clock::now()).await;
             Returned::Exchange { want, exchange: Box::new(exchange) }
         });
@@ -80,8 +85,25 @@ impl Trips {
         let (broker, changed, keys) =
             (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
         self.travelling.spawn(async move {
-            let timed = [keys.scheduled, keys.retry];
-            Returned::Armed(broker.watch.arm(&changed, &[keys.pending], &timed, &keys.pauses).await)
+            let (filled, timed) = ([keys.pending, keys.turns], [keys.scheduled, keys.retry, keys.lines]);
+            Returned::Armed(broker.watch.arm(&changed, &filled, &timed, &keys.pauses).await)
+        });
+    }
+
+    /// The same while the whole queue has no room: what waits in it is no reason to look.
+    pub(super) fn arm_limited(&mut self, queue: &QueueName, changed: &Arc<Notify>) {
+        let (broker, changed, keys) =
+            (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
+        self.travelling
+            .spawn(async move { Returned::Armed(broker.watch.arm(&changed, &[], &[keys.lines], &keys.pauses).await) });
+    }
+
+    /// Counts what waits in the queue.
+    pub(super) fn count_backlog(&mut self, queue: Arc<Queue>) {
+        let broker = Arc::clone(&self.broker);
+        self.travelling.spawn(async move {
+            let lists: Vec<_> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
+            Returned::Backlog(broker.store.backlog(&queue.name, &lists).await)
         });
     }
 

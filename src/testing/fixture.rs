@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, AttachmentRules, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType,
-    Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task,
-    Template, ValueTemplate, Video,
+    Admin, AttachmentRules, Concurrency, Config, Database, Dialect, Email, EmailProvider, Limits, Log, LogFormat, Node,
+    Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement,
+    Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -21,6 +21,7 @@ pub(crate) fn job(args: Value) -> Job {
         id: JobId::parse(JOB_ID).expect("a valid id"),
         queue: QueueName::parse("emails").expect("a valid name"),
         task: TaskName::parse("greet").expect("a valid name"),
+        buckets: Vec::new(),
         args: match args {
             Value::Object(args) => args,
             _ => Map::new(),
@@ -33,6 +34,7 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
     }
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: HOUR,
         retry,
         crash_limit: 3,
@@ -59,6 +61,7 @@ pub(crate) fn queue() -> Queue {
         keep_dead: keep,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -71,6 +74,8 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         timeout: None,
         retry: None,
         expires: None,
+        limits: Vec::new(),
+        unique: None,
         steps,
         result: None,
     }

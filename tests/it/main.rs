@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bench;
+mod breaker;
 mod cancel;
 mod celery;
 mod check;
@@ -13,6 +14,7 @@ mod command_line;
 mod crash;
 mod demand;
 mod embedded;
+mod limits;
 mod mail;
 mod mail_kills;
 mod outage;
@@ -23,10 +25,12 @@ mod redis_refuses;
 mod reload;
 mod retries;
 mod rq;
+mod scale;
 mod schedule;
 mod secrets;
 mod sentinel;
 mod slots;
 mod stop;
 mod torture;
+mod unique;
 mod workload;

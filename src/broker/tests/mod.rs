@@ -1,8 +1,10 @@
 //! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
 
 mod foreign;
+mod limits;
 mod model;
 mod transitions;
+mod unique;
 mod verbs;
 
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Broker, Claim, Settled, Settlement, scripts};
-use crate::config::{Queue, Retention};
+use crate::config::{Concurrency, Limits, Queue, Retention};
 use crate::job::{
     AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, State, TaskName,
     Timestamp, decide,
@@ -38,7 +40,7 @@ fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: LEASE,
         retry,
         crash_limit: 3,
@@ -46,6 +48,7 @@ fn queue() -> Queue {
         keep_dead: keep,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -60,6 +63,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         id: JobId::parse(id).expect("a valid id"),
         queue: queue().name,
         task: TaskName::parse("echo").expect("a valid name"),
+        buckets: Vec::new(),
         args: json!({"n": 1}).as_object().cloned().unwrap_or_default(),
         origin: Origin::Api,
         enqueued_at,
@@ -69,6 +73,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
     }
 }
 

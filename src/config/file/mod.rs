@@ -11,6 +11,7 @@ mod diagnostic;
 mod document;
 mod email;
 mod interpolate;
+mod limits;
 mod params;
 mod queues;
 mod redis;
@@ -24,6 +25,7 @@ mod source;
 mod sql;
 mod steps;
 mod tasks;
+mod unique;
 
 #[cfg(test)]
 mod tests;
@@ -130,7 +132,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let vars = services::vars(doc, &root.table("vars"));
-    let queues = Queues::read(doc, &root.table("queues"));
+    let mut queues = Queues::read(doc, &root.table("queues"));
     if !node_table.has("concurrency") {
         queues.weigh_nothing(doc);
     }
@@ -144,6 +146,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
+    limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
     Config { redis, node, log, admin, database, email, push, video, vars, queues, tasks, schedules }

@@ -1,14 +1,16 @@
 //! `[queues.NAME]`, and what must hold between queues.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::retry;
 use super::scalar::{DAY, TIMEOUT};
 use super::source::Place;
-use crate::config::{Queue, Retention};
+use crate::config::{Concurrency, Limits, Queue, Retention};
 use crate::job::{QueueName, Wire};
 
 const COMPLETED_BYTES: u64 = 64 << 20;
@@ -71,7 +73,7 @@ impl Queues {
         let queue = Queue {
             name: name.clone(),
             lists,
-            concurrency: table.integer("concurrency", 10, 1..=10_000),
+            concurrency: concurrency(table),
             timeout: table.duration("timeout", Duration::from_secs(300), TIMEOUT),
             retry: table.get("retry").map_or(default.clone(), |item| retry::policy(&item, &default)),
             crash_limit: table.integer("crash_limit", 3, 1..=1000),
@@ -83,7 +85,12 @@ impl Queues {
             keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
             weight: table.integer("weight", 1, 1..=100),
             ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
+            limits: Limits::default(),
         };
+        // Their templates see the parameters of tasks: they are read when the tasks are known.
+        for key in limits::KEYS {
+            table.get(key);
+        }
         self.weights.extend(table.get("weight").map(|item| item.key));
         table.close();
         queue
@@ -133,6 +140,30 @@ impl Queues {
                 "let one of them read it; `lists` says which lists a queue reads",
             );
         }
+    }
+}
+
+/// `concurrency = 10` or `concurrency = { min = 3, max = 10 }`.
+fn concurrency(table: &Table<'_>) -> Concurrency {
+    const SLOTS: RangeInclusive<i64> = 1..=10_000;
+    let default = Concurrency::fixed(10);
+    let Some(item) = table.get("concurrency") else { return default };
+    if !item.value.is_table() {
+        let slots = item.integer(SLOTS).and_then(|slots| usize::try_from(slots).ok());
+        return slots.map_or(default, Concurrency::fixed);
+    }
+    let Some(table) = item.table() else { return default };
+    let min = table.integer("min", 1, SLOTS);
+    let max = table.required("max", "say how many slots it may have at most: { min = 3, max = 10 }");
+    let max = max.and_then(|item| item.integer(SLOTS)).and_then(|max| usize::try_from(max).ok());
+    table.close();
+    match max {
+        Some(max) if min > max => {
+            item.error(format!("`min` is {min} and `max` is {max}"), "give `max` the larger of the two numbers");
+            default
+        }
+        Some(max) => Concurrency { min, max },
+        None => default,
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::diagnostic::{hint, quoted};
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::params;
 use super::queues::Queues;
 use super::retry;
@@ -16,6 +17,7 @@ use super::scalar::{TIMEOUT, YEAR};
 use super::scope::Scope;
 use super::source::Place;
 use super::steps::{self, HANDLERS, Surroundings};
+use super::unique::unique;
 use crate::config::{NamePattern, Param, Step, Task};
 use crate::job::{QueueName, TaskName};
 
@@ -66,13 +68,17 @@ impl Tasks {
         let base = base.unwrap_or_else(retry::default_policy);
         let retry = table.get("retry").map(|item| retry::policy(&item, &base));
         let expires = table.get("expires").and_then(|item| item.duration(EXPIRES));
+        let limits = limits::of_task(name, table, &params, context.vars);
+        // A key may name what no step has made: that is told by `key` itself, better than as a missing step.
+        let before = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: 1 };
+        let unique = table.get("unique").map(|item| unique(&item, &before));
         let steps = all_steps(name, table, &params, context);
         let scope = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: steps.len().max(1) };
         let result = table.get("result").map(|item| scope.value(&item));
         table.close();
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
-        let (name, result) = (name.clone(), result.flatten());
-        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, steps, result })
+        let (name, unique, result) = (name.clone(), unique.flatten(), result.flatten());
+        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, limits, unique, steps, result })
     }
 
     fn wire_names(&mut self, task: &TaskName, table: &Table<'_>, context: &Context<'_>) -> Vec<NamePattern> {

@@ -122,7 +122,8 @@ fn kind(path: &str) -> String {
         parts[3] = "*";
     }
     let path = parts.join(".");
-    path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry")
+    let path = path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry");
+    path.replace("tasks.*.limit", "queues.*.limit")
 }
 
 fn collect(table: &DeTable<'_>, path: &str, shown: &mut BTreeSet<String>) {
@@ -492,5 +493,5 @@ fn a_numbers_variable_may_hold_it() {
     let env = |name: &str| (name == "N").then(|| "7".to_owned());
     let text = "[queues.q]\nconcurrency = \"${N}\"\n[queues.r]\nconcurrency = \"${M:-9}\"\n";
     let config = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").config;
-    assert_eq!(config.queues.values().map(|queue| queue.concurrency).collect::<Vec<_>>(), [7, 9]);
+    assert_eq!(config.queues.values().map(|queue| queue.concurrency.max).collect::<Vec<_>>(), [7, 9]);
 }

@@ -9,7 +9,7 @@ use reqwest::{Client, RequestBuilder, StatusCode};
 
 use super::key::SendKey;
 use crate::clock;
-use crate::handler::response;
+use crate::handler::{Halt, response};
 use crate::job::Failure;
 
 /// Bytes of an answer that are read.
@@ -17,6 +17,8 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// Bytes of a refusal that a failure holds.
 const MAX_DETAIL: usize = 4 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a 429 that names no time itself.
+const THROTTLED_WAIT: Duration = Duration::from_secs(5);
 
 /// The header that an IETF draft gives to keys of this kind. None of the providers documents it; a gateway of one's own
 /// at `endpoint` can drop repeats by it.
@@ -47,10 +49,12 @@ pub(super) enum Fault {
     Mail,
     /// Too much at a time: later.
     Throttled,
-    /// It does not take mail from us: the operator's to mend, so later.
+    /// It takes no mail from us: the operator's to mend, and the queue's to wait for.
     Credentials,
-    /// It does not work at the moment, for anybody's mail.
+    /// It does not work at the moment, for nobody's mail: the queue waits.
     Down,
+    /// It has the request and did not answer: the mail may have been taken.
+    Silent,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,7 @@ impl Api {
     pub(super) fn new(timeout: Duration, provider: &'static str) -> Result<Self, SetupError> {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout / 2))
             .user_agent(concat!("jobsd/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| SetupError::Client(response::reason(error)))?;
@@ -91,8 +95,7 @@ impl Api {
         reason: fn(&Answer) -> Option<String>,
     ) -> Result<Answer, ApiError> {
         let request = request.header(IDEMPOTENCY_KEY, key.as_str()).timeout(self.timeout);
-        let lost = |error| self.down(response::reason(error));
-        let answer = request.send().await.map_err(lost)?;
+        let answer = request.send().await.map_err(|error| self.lost(error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = match response::read(answer, MAX_ANSWER).await {
             Ok(body) => String::from_utf8_lossy(&body.bytes).into_owned(),
@@ -100,12 +103,19 @@ impl Api {
             Err(_) => String::new(),
         };
         let answer = Answer { status, headers, body };
-        if status.is_success() { Ok(answer) } else { Err(self.refusal(&answer, sort(&answer), reason(&answer))) }
+        if status.is_success() {
+            return Ok(answer);
+        }
+        // A gateway that has not heard from the provider knows no more than we do.
+        let fault = if status == StatusCode::GATEWAY_TIMEOUT { Fault::Silent } else { sort(&answer) };
+        Err(self.refusal(&answer, fault, reason(&answer)))
     }
 
-    /// A fault that the provider did not say itself: nobody answered.
-    fn down(&self, reason: String) -> ApiError {
-        ApiError { provider: self.provider, fault: Fault::Down, reason, retry_after: None, detail: String::new() }
+    /// Nobody answered. Only where no connection came about is it sure that the mail was not taken.
+    fn lost(&self, error: reqwest::Error) -> ApiError {
+        let fault = if error.is_connect() { Fault::Down } else { Fault::Silent };
+        let reason = response::reason(error);
+        ApiError { provider: self.provider, fault, reason, retry_after: None, detail: String::new() }
     }
 
     fn refusal(&self, answer: &Answer, fault: Fault, words: Option<String>) -> ApiError {
@@ -142,24 +152,23 @@ pub(super) fn secret_header(text: &str, key: &'static str) -> Result<HeaderValue
     Ok(value)
 }
 
-impl From<ApiError> for Failure {
+impl From<ApiError> for Halt {
     fn from(error: ApiError) -> Self {
         let message = format!("failed to {error}");
-        let failure = match error.fault {
-            Fault::Address => Self::never("InvalidAddress", message),
-            Fault::Mail => Self::never("MailRejected", message),
-            Fault::Throttled => later(Self::new("MailThrottled", message), error.retry_after),
-            Fault::Credentials => later(Self::new("MailCredentialsError", message), error.retry_after),
-            Fault::Down => later(Self::new("MailUnavailable", message), error.retry_after),
-        };
-        if error.detail.is_empty() { failure } else { failure.with_detail(error.detail) }
-    }
-}
-
-fn later(failure: Failure, after: Option<Duration>) -> Failure {
-    match after {
-        Some(span) => failure.after(span),
-        None => failure,
+        let ApiError { fault, retry_after, detail, .. } = error;
+        let detailed = |failure: Failure| if detail.is_empty() { failure } else { failure.with_detail(detail) };
+        let unavailable = |failure| Self::Unavailable { error: failure, retry_after };
+        match fault {
+            Fault::Address => Self::Failed(detailed(Failure::never("InvalidAddress", message))),
+            Fault::Mail => Self::Failed(detailed(Failure::never("MailRejected", message))),
+            Fault::Throttled => {
+                let failure = Failure::new("MailThrottled", message).after(retry_after.unwrap_or(THROTTLED_WAIT));
+                Self::Failed(detailed(failure))
+            }
+            Fault::Silent => Self::Failed(Failure::new("MailTimeout", message)),
+            Fault::Credentials => unavailable(detailed(Failure::new("MailCredentialsError", message))),
+            Fault::Down => unavailable(detailed(Failure::new("MailUnavailable", message))),
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! | 401, 402, 403, 404 | the key, the account, or the domain: Mailgun calls its 404 temporal |
 //! | 413 and other 4xx | this mail is refused |
 //! | 429 | too many, for as long as the answer says |
-//! | 408, 5xx | Mailgun's fault |
+//! | 408, 5xx but 504 | Mailgun's fault |
 //!
 //! Sources: "API Overview", "API Response Codes" and "Send HTTP" of Mailgun's documentation.
 

@@ -24,8 +24,8 @@ mod text;
 
 use serde_json::{Value, json};
 
-use super::Run;
 use super::outbox::OutboxError;
+use super::{Halt, Run};
 use crate::clock;
 use crate::config::{self, AttachmentRules, Config, EmailStep, RenderError};
 use crate::job::Failure;
@@ -142,32 +142,37 @@ impl Email {
     }
 }
 
-impl From<EmailError> for Failure {
+impl From<EmailError> for Halt {
     fn from(error: EmailError) -> Self {
         let message = format!("failed to {error}");
-        match error {
-            EmailError::Render(_) | EmailError::Template(_) => Self::never("TemplateError", message),
-            EmailError::Address { .. } => Self::never("InvalidAddress", message),
+        Self::Failed(match error {
+            EmailError::Render(_) | EmailError::Template(_) => Failure::never("TemplateError", message),
+            EmailError::Address { .. } => Failure::never("InvalidAddress", message),
             EmailError::Recipients(_)
             | EmailError::Header(_)
             | EmailError::Context(_)
             | EmailError::Empty
-            | EmailError::Build(_) => Self::never("InvalidMail", message),
+            | EmailError::Build(_) => Failure::never("InvalidMail", message),
             EmailError::Attachment(error) => match error {
                 // Another program may be about to write it.
-                AttachmentError::Missing(_) | AttachmentError::Read { .. } => Self::new("AttachmentMissing", message),
-                AttachmentError::Outside { .. } => Self::never("AttachmentOutsideRoots", message),
-                AttachmentError::TooLarge { .. } => Self::never("AttachmentTooLarge", message),
+                AttachmentError::Missing(_) | AttachmentError::Read { .. } => {
+                    Failure::new("AttachmentMissing", message)
+                }
+                AttachmentError::Outside { .. } => Failure::never("AttachmentOutsideRoots", message),
+                AttachmentError::TooLarge { .. } => Failure::never("AttachmentTooLarge", message),
                 AttachmentError::Shape
                 | AttachmentError::NotAFile(_)
                 | AttachmentError::Name { .. }
-                | AttachmentError::Kind { .. } => Self::never("InvalidMail", message),
+                | AttachmentError::Kind { .. } => Failure::never("InvalidMail", message),
             },
-            EmailError::Smtp(error) if error.is_final() => Self::never("SmtpRejected", message),
-            EmailError::Smtp(error) => Self::new(error.kind(), message),
-            EmailError::Api(error) => error.into(),
-            EmailError::Outbox(_) => Self::new("OutboxError", message),
-        }
+            EmailError::Smtp(error) if error.is_outage() => {
+                return Self::Unavailable { error: Failure::new(error.kind(), message), retry_after: None };
+            }
+            EmailError::Smtp(error) if error.is_final() => Failure::never("SmtpRejected", message),
+            EmailError::Smtp(error) => Failure::new(error.kind(), message),
+            EmailError::Api(error) => return error.into(),
+            EmailError::Outbox(_) => Failure::new("OutboxError", message),
+        })
     }
 }
 

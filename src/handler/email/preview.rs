@@ -82,5 +82,7 @@ fn job(task: &Task, args: Args) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        buckets: Vec::new(),
+        unique: None,
     }
 }

@@ -8,9 +8,10 @@
 //! | 202 | taken | "Mail Send" of its API reference, as all below |
 //! | 400 | this mail is refused; an address, where the error's `field` is one | "Mail Send Errors" |
 //! | 413, 451 and other 4xx | this mail is refused: too large, not allowed in this region | "Errors" |
-//! | 401, 403 | the key, or what it may do: 403 is also a sender that was not verified | "Errors", "Sender Identity" |
+//! | 403 whose `field` is `from` | this mail is refused: its sender was not verified | "Sender Identity" |
+//! | 401, other 403 | the key, or what it may do: no mail is taken | "Errors" |
 //! | 429 | too many; `X-RateLimit-Reset` is a second of the epoch | "Rate Limits" |
-//! | 408, 5xx | SendGrid's fault | "Errors" |
+//! | 408, 5xx but 504 | SendGrid's fault | "Errors" |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -96,6 +97,7 @@ fn attachment(file: &super::attachment::Attachment) -> Value {
 
 fn sort(answer: &Answer) -> Fault {
     match answer.status.as_u16() {
+        403 if fields(answer).iter().any(|field| field.starts_with("from")) => Fault::Mail,
         401 | 403 => Fault::Credentials,
         429 => Fault::Throttled,
         400 if names_an_address(answer) => Fault::Address,
@@ -106,9 +108,13 @@ fn sort(answer: &Answer) -> Fault {
 
 /// `personalizations.0.to.0.email`, in an error that says "Does not contain a valid address."
 fn names_an_address(answer: &Answer) -> bool {
+    fields(answer).iter().any(|field| field.ends_with(".email") && field != "from.email")
+}
+
+/// What its errors are about.
+fn fields(answer: &Answer) -> Vec<String> {
     let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
-    let field = |error: &Value| error["field"].as_str().is_some_and(|field| field.ends_with(".email"));
-    errors.iter().any(|error| field(error) && error["field"] != "from.email")
+    errors.iter().filter_map(|error| error["field"].as_str().map(str::to_owned)).collect()
 }
 
 fn reason(answer: &Answer) -> Option<String> {
@@ -132,7 +138,8 @@ mod tests {
             (400, error("subject"), Fault::Mail),
             (400, String::from("not JSON"), Fault::Mail),
             (401, String::new(), Fault::Credentials),
-            (403, error("from"), Fault::Credentials),
+            (403, error("from"), Fault::Mail),
+            (403, String::from("{}"), Fault::Credentials),
             (404, String::new(), Fault::Mail),
             (406, String::new(), Fault::Mail),
             (408, String::new(), Fault::Down),

@@ -10,7 +10,7 @@
 //! | `MessageRejected`, `BadRequestException`, `ValidationError` and any other 4xx | this mail is refused |
 //! | `TooManyRequestsException`, `LimitExceededException`, `ThrottlingException`, 429 | too many at a time, or today |
 //! | `AccountSuspendedException`, `SendingPausedException`, `MailFromDomainNotVerifiedException`, `NotFoundException` (the configuration set), 401, 403, `RequestExpired` (our clock) | the account's to mend |
-//! | `RequestTimeoutException`, `RequestAbortedException`, 408, 5xx | AWS's fault |
+//! | `RequestTimeoutException`, `RequestAbortedException`, 408, 5xx but 504 | AWS's fault |
 //!
 //! Sources: "SendEmail" and "Common Errors" of the SES API v2 reference.
 

@@ -70,6 +70,14 @@ fn failure(outcome: Outcome) -> Failure {
     }
 }
 
+/// Why nobody's mail can be sent.
+fn outage(outcome: Outcome) -> (Failure, Option<Duration>) {
+    match outcome {
+        Outcome::Unavailable { error, retry_after } => (error, retry_after),
+        other => panic!("expected an outage, got {other:?}"),
+    }
+}
+
 /// What the file says, to a reader that is not ours.
 fn read(result: &Value) -> Value {
     parse(&std::fs::read(result["file"].as_str().expect("the outbox names its file")).expect("it can be read"))

@@ -15,10 +15,11 @@ mod sentinels;
 mod smtp;
 mod wait;
 mod wire;
+pub(crate) mod work;
 
 pub(crate) use child::Child;
 pub(crate) use daemon::{Daemon, Home, shipped};
-pub(crate) use http::{get, get_with, post};
+pub(crate) use http::{Answer, get, get_with, post};
 pub(crate) use jobs::{Jobs, reason};
 pub(crate) use mail_provider::{Accepted, MailProvider};
 pub(crate) use moto::Moto;

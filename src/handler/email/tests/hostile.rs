@@ -142,6 +142,13 @@ impl Bench {
 
     /// The mail as it would go out: who gets it, and the bytes.
     fn compose(&self, step: &EmailStep, args: Value) -> Result<(Vec<String>, Vec<u8>), Failure> {
+        self.wire(step, args).map_err(|error| match Halt::from(error) {
+            Halt::Failed(failure) => failure,
+            other => panic!("nobody was asked: {other:?}"),
+        })
+    }
+
+    fn wire(&self, step: &EmailStep, args: Value) -> Result<(Vec<String>, Vec<u8>), EmailError> {
         let (job, task) = (fixture::job(args), fixture::task(Vec::new()));
         let attempt = Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default() };
         let now = Timestamp::from_millis(1_795_430_097_158);

@@ -193,90 +193,88 @@ async fn mailgun_gets_what_it_documents() {
 async fn refusals_say_what_follows() {
     let bad_address =
         r#"{"errors": [{"message": "Does not contain a valid address.", "field": "personalizations.0.to.0.email"}]}"#;
-    let never = Retryable::Never;
-    let again = Retryable::ByPolicy;
-    let later = Retryable::After(Duration::from_secs(30));
+    let sender =
+        r#"{"errors": [{"message": "The from address does not match a verified Sender Identity.", "field": "from"}]}"#;
+    let no_address = r#"{"message": "'to' parameter is not a valid address. please check documentation"}"#;
+    let (never, after) = (Retryable::Never, |seconds| Retryable::After(Duration::from_secs(seconds)));
+    let ses = |status, name: &str| Answer::new(status, r#"{"message": "words"}"#).with("x-amzn-ErrorType", name);
     let cases = [
-        (
-            "sendgrid",
-            Answer::new(400, bad_address),
-            "InvalidAddress",
-            never,
-            "SendGrid: it answered 400 Bad Request: Does not",
-        ),
-        ("sendgrid", Answer::new(401, ""), "MailCredentialsError", again, "SendGrid: it answered 401"),
-        ("sendgrid", Answer::new(413, ""), "MailRejected", never, "413"),
-        ("sendgrid", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", later, "429"),
-        ("sendgrid", Answer::new(503, "").with("Retry-After", "30"), "MailUnavailable", later, "503"),
+        ("sendgrid", Answer::new(400, bad_address), "InvalidAddress", never, "400 Bad Request: Does not contain"),
+        ("sendgrid", Answer::new(403, sender), "MailRejected", never, "verified Sender Identity"),
+        ("sendgrid", Answer::new(413, ""), "MailRejected", never, "SendGrid: it answered 413"),
+        ("sendgrid", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", after(30), "429"),
+        ("sendgrid", Answer::new(504, ""), "MailTimeout", Retryable::ByPolicy, "504"),
         ("sendgrid", Answer::new(302, "").with("Location", "/elsewhere"), "MailRejected", never, "302 Found"),
         (
             "ses",
-            Answer::new(400, r#"{"message": "Email address is not verified."}"#)
-                .with("x-amzn-ErrorType", "MessageRejected"),
+            ses(400, "MessageRejected"),
             "MailRejected",
             never,
-            "SES: it answered 400 Bad Request: MessageRejected: Email address is not verified.",
+            "SES: it answered 400 Bad Request: MessageRejected: words",
         ),
-        (
-            "ses",
-            Answer::new(400, "{}").with("x-amzn-ErrorType", "SendingPausedException"),
-            "MailCredentialsError",
-            again,
-            "Paused",
-        ),
-        ("ses", Answer::new(500, "oops"), "MailUnavailable", again, "500"),
-        (
-            "mailgun",
-            Answer::new(400, r#"{"message": "'to' parameter is not a valid address. please check documentation"}"#),
-            "InvalidAddress",
-            never,
-            "Mailgun: it answered 400",
-        ),
-        ("mailgun", Answer::new(401, "Forbidden"), "MailCredentialsError", again, "401 Unauthorized: Forbidden"),
+        ("ses", ses(429, "TooManyRequestsException"), "MailThrottled", after(5), "TooManyRequestsException"),
+        ("mailgun", Answer::new(400, no_address), "InvalidAddress", never, "Mailgun: it answered 400"),
+        ("mailgun", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", after(30), "429"),
+    ];
+    for (name, answer, kind, retry, words) in cases {
+        let said = format!("{name} {} {}", answer.status, answer.body);
+        let failed = failure(refused(name, answer).await);
+        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{said}: {}", failed.message);
+        assert!(failed.message.contains(words), "{said}: {}", failed.message);
+    }
+    let half = Some(Duration::from_secs(30));
+    let cases = [
+        ("sendgrid", Answer::new(401, ""), "MailCredentialsError", None, "SendGrid: it answered 401"),
+        ("sendgrid", Answer::new(503, "").with("Retry-After", "30"), "MailUnavailable", half, "503"),
+        ("ses", ses(400, "SendingPausedException"), "MailCredentialsError", None, "SendingPausedException"),
+        ("ses", ses(403, "SignatureDoesNotMatch"), "MailCredentialsError", None, "SignatureDoesNotMatch"),
+        ("ses", Answer::new(500, "oops"), "MailUnavailable", None, "500"),
+        ("mailgun", Answer::new(401, "Forbidden"), "MailCredentialsError", None, "401 Unauthorized: Forbidden"),
         (
             "mailgun",
             Answer::new(404, r#"{"message": "Domain not found: x"}"#),
             "MailCredentialsError",
-            again,
-            "Domain not found",
+            None,
+            "not found",
         ),
-        ("mailgun", Answer::new(429, "").with("Retry-After", "30"), "MailThrottled", later, "429"),
+        ("mailgun", Answer::new(502, ""), "MailUnavailable", None, "502"),
     ];
-    for (name, answer, kind, retry, words) in cases {
+    for (name, answer, kind, waits, words) in cases {
         let said = format!("{name} {} {}", answer.status, answer.body);
-        let server = Server::start(move |_| answer.clone()).await;
-        let failed = failure(send_full(name, server.url()).await.0);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{said}: {}", failed.message);
+        let (failed, retry_after) = outage(refused(name, answer).await);
+        assert_eq!((failed.kind.as_str(), retry_after), (kind, waits), "{said}: {}", failed.message);
         assert!(failed.message.contains(words), "{said}: {}", failed.message);
-        assert!(!format!("{failed:?}").contains("hunter2"), "{failed:?}");
-        assert_eq!(server.seen().len(), 1, "a redirect is not followed");
     }
 }
 
+/// What becomes of a mail that the provider answers so. It is asked once: a redirect is not followed.
+async fn refused(name: &str, answer: Answer) -> Outcome {
+    let server = Server::start(move |_| answer.clone()).await;
+    let (outcome, _dir) = send_full(name, server.url()).await;
+    assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+    assert_eq!(server.seen().len(), 1);
+    outcome
+}
+
 #[tokio::test]
-async fn a_provider_that_is_away_is_unavailable() {
+async fn a_provider_that_is_away_is_an_outage_and_one_that_is_silent_is_not() {
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port").local_addr().expect("an address");
-    // This one takes connections and says nothing.
-    let silent = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     for name in ["sendgrid", "ses", "mailgun"] {
-        let failed = failure(send_full(name, format!("http://{closed}")).await.0);
-        assert_eq!(
-            (failed.kind.as_str(), failed.retry),
-            ("MailUnavailable", Retryable::ByPolicy),
-            "{}",
-            failed.message
-        );
+        let (failed, _) = outage(send_full(name, format!("http://{closed}")).await.0);
+        assert_eq!(failed.kind, "MailUnavailable", "{}", failed.message);
     }
+    // This one takes connections and says nothing: it may have the mail, so the attempt is spent.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let dir = tempfile::tempdir().expect("a temp dir");
     let mut config = fixture::config(dir.path());
     config.email.provider = EmailProvider::SendGrid(SendGrid {
         api_key: Secret::new(SECRET),
         endpoint: format!("http://{}", silent.local_addr().expect("an address")),
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(200),
     });
     let args = json!({"user_email": "a@b.test", "user_name": "Ann", "username": "ann"});
     let failed = failure(send(&config, step(), args).await);
-    assert_eq!(failed.kind, "MailUnavailable", "{}", failed.message);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("MailTimeout", Retryable::ByPolicy), "{}", failed.message);
 }
 
 /// What SMTPUTF8 alone can carry, and a secret that no header can.
