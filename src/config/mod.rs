@@ -5,6 +5,7 @@
 
 mod bind;
 mod diff;
+mod email;
 mod escape;
 mod failures;
 mod file;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind};
 pub(crate) use diff::diff;
+pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid, Ses, Smtp, SmtpTls};
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
 pub(crate) use http::{AllowPrivate, Http, SigningKey};
@@ -39,8 +41,7 @@ pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider,
-    SlotOrder, SlotRules, Smtp, SmtpTls, Video,
+    Admin, Database, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider, SlotOrder, SlotRules, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{

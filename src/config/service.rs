@@ -79,45 +79,6 @@ impl Database {
     }
 }
 
-/// `[email]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Email {
-    pub provider: EmailProvider,
-    /// `Name <address>` or an address.
-    pub from: String,
-    pub reply_to: Option<String>,
-    /// A folder of templates that come before the built-in ones of the same name.
-    pub templates: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum EmailProvider {
-    /// One `.eml` file for each mail in this folder; nothing is sent.
-    Outbox {
-        folder: PathBuf,
-    },
-    Smtp(Smtp),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Smtp {
-    pub host: String,
-    pub port: u16,
-    pub tls: SmtpTls,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    /// A PEM file of a certificate authority to trust besides the public ones.
-    pub ca_file: Option<PathBuf>,
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SmtpTls {
-    None,
-    StartTls,
-    Tls,
-}
-
 /// `[push]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Push {

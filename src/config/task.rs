@@ -46,6 +46,10 @@ impl Task {
         self.expires.map(|span| due.after(span))
     }
 
+    pub(crate) fn has_param(&self, name: &str) -> bool {
+        self.params.iter().any(|param| param.name == name)
+    }
+
     /// What makes a job with these arguments unique, if its producer does not say.
     ///
     /// # Errors
@@ -156,7 +160,8 @@ impl ParamType {
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    Email(EmailStep),
+    /// On the heap: it is by far the largest.
+    Email(Box<EmailStep>),
     Sql(SqlStep),
     Push(PushStep),
     Video(VideoStep),
@@ -168,6 +173,9 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EmailStep {
     pub to: Template,
+    /// Rendered to an address, an array of addresses, or nothing; `bcc` too.
+    pub cc: Option<ValueTemplate>,
+    pub bcc: Option<ValueTemplate>,
     pub subject: Template,
     /// A template by name (itself a template, so that an argument may choose it). Empty once rendered: use `html` and
     /// `text`.
@@ -179,6 +187,10 @@ pub(crate) struct EmailStep {
     pub from: Option<Template>,
     pub reply_to: Option<Template>,
     pub headers: Vec<(String, Template)>,
+    /// Where the recipient unsubscribes: an `https:` or `mailto:` link, or an array of them.
+    pub unsubscribe: Option<ValueTemplate>,
+    /// Files: a path, a table of `path`, `name` and `type`, or an array of these.
+    pub attachments: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -29,6 +29,7 @@ use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
+pub(crate) use email::{MailPreview, PreviewError, preview as preview_mails};
 pub(crate) use exec::guard_if_told;
 pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
@@ -120,7 +121,7 @@ impl Handlers {
     pub(crate) fn new(config: &Config) -> Result<Self, HandlersError> {
         Ok(Self {
             vars: Value::Object(config.vars.clone()),
-            email: email::Email::new(&config.email)?,
+            email: email::Email::new(config)?,
             sql: sql::Sql::new(&config.database)?,
             push: push::Push::new(&config.push)?,
             video: video::Video::new(&config.video)?,

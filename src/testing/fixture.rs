@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http, Limits, Log, LogFormat, Node,
-    Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement,
-    Step, Task, Template, ValueTemplate, Video,
+    Admin, AttachmentRules, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http, Limits, Log,
+    LogFormat, Node, Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder,
+    SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -125,6 +125,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             from: "HireMeBahamas <no-reply@hireme.test>".into(),
             reply_to: None,
             templates: None,
+            attachments: AttachmentRules { roots: Vec::new(), max: 10 << 20 },
         },
         push: Push {
             provider: PushProvider::Outbox { folder: dir.join("push") },

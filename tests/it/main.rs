@@ -17,6 +17,8 @@ mod deliveries;
 mod demand;
 mod embedded;
 mod limits;
+mod mail;
+mod mail_kills;
 mod outage;
 mod pause;
 mod purge;

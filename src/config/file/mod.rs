@@ -9,6 +9,7 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod email;
 mod exec;
 mod http;
 mod interpolate;
@@ -130,7 +131,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let log = services::log(&root.table("log"));
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
-    let email = delivery::email(&root.table("email"), &node.state_dir);
+    let email = email::email(&root.table("email"), &node.state_dir);
     let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
     let http = http::http(&root.table("http"));
@@ -143,6 +144,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let around = Surroundings {
         mail_templates: &mail_templates,
         input_roots: !video.input_roots.is_empty(),
+        attachment_roots: !email.attachments.roots.is_empty(),
         dialect: database.dialect(),
     };
     let context = Context { queues: &queues, vars: &vars, around };

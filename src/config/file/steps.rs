@@ -1,11 +1,12 @@
 //! The steps of a task: which handler does it, with what.
 
-use super::diagnostic::{hint, quoted};
+mod email;
+
+use super::diagnostic::quoted;
 use super::document::{Item, Table};
 use super::scope::Scope;
 use crate::config::{
-    Dialect, EmailStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate, VideoMode,
-    VideoStep,
+    Dialect, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate, VideoMode, VideoStep,
 };
 
 /// The handlers, by the keys that choose them.
@@ -17,6 +18,8 @@ pub(super) const MOST: usize = 50;
 pub(super) struct Surroundings<'a> {
     /// Mail templates there are.
     pub(super) mail_templates: &'a [String],
+    /// Whether `[email]` names a folder to attach from.
+    pub(super) attachment_roots: bool,
     /// Whether `[video]` names a folder to read from.
     pub(super) input_roots: bool,
     /// What `[database]` speaks.
@@ -37,7 +40,7 @@ pub(super) fn step(table: &Table<'_>, scope: &Scope<'_>, around: &Surroundings<'
         );
     }
     match name {
-        "email" => email(&item, scope, around),
+        "email" => email::step(&item, scope, around),
         "sql" => sql(&item, scope, around.dialect),
         "push" => push(&item, scope),
         "video" => video(&item, scope, around),
@@ -60,47 +63,6 @@ impl Table<'_> {
         let entries = self.get(key).and_then(|item| item.table()).map(|table| table.entries()).unwrap_or_default();
         entries.into_iter().filter_map(|(key, item)| Some((key.name, scope.template(&item)?))).collect()
     }
-}
-
-fn email(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Option<Step> {
-    let table = item.table()?;
-    let to = table.required("to", "add the recipient, as in to = \"{{ user_email }}\"");
-    let subject = table.required("subject", "add subject = \"…\"");
-    if let Some(item) = table.get("template") {
-        template_exists(&item, around.mail_templates);
-    }
-    if !["template", "html", "text"].iter().any(|key| table.has(key)) {
-        table.doc.error(
-            &table.place,
-            "the mail has no content",
-            "add template = \"NAME\", html = \"…\" or text = \"…\"",
-        );
-    }
-    let step = (
-        to.and_then(|item| scope.template(&item)),
-        subject.and_then(|item| scope.template(&item)),
-        table.rendered("template", scope),
-        table.rendered_value("context", scope),
-        table.rendered("html", scope),
-        table.rendered("text", scope),
-        table.rendered("from", scope),
-        table.rendered("reply_to", scope),
-        table.rendered_table("headers", scope),
-    );
-    header_names(&table);
-    table.close();
-    let (to, subject, template, context, html, text, from, reply_to, headers) = step;
-    Some(Step::Email(EmailStep { to: to?, subject: subject?, template, context, html, text, from, reply_to, headers }))
-}
-
-/// Only a name that no argument changes can be looked up now.
-fn template_exists(item: &Item<'_>, known: &[String]) {
-    let Some(name) = item.value.as_str() else { return };
-    if name.contains("{{") || name.contains("{%") || name.contains("${") || known.iter().any(|known| known == name) {
-        return;
-    }
-    let help = hint(name, "mail template", known.iter().map(String::as_str));
-    item.error(format!("there is no mail template {}", quoted(name)), help);
 }
 
 pub(super) fn header_names(table: &Table<'_>) {

@@ -54,7 +54,9 @@ fn uncommenting_a_default_changes_nothing() {
     // A daemon of a shell's, and the one of the shipped unit.
     let shell: Environment<'_> = &no_environment;
     let systemd: Environment<'_> = &|name| (name == "STATE_DIRECTORY").then(|| "/var/lib/jobsd".to_owned());
-    for (provider, env) in [("outbox", shell), ("smtp", shell), ("outbox", systemd)] {
+    let keys: Environment<'_> = &|name| name.starts_with(['A', 'M', 'S']).then(|| "us-east-1".to_owned());
+    let providers = [("smtp", shell), ("sendgrid", keys), ("ses", keys), ("mailgun", keys)];
+    for (provider, env) in [("outbox", shell), ("outbox", systemd)].into_iter().chain(providers) {
         let config =
             |text: &str| parse(text, Path::new("jobsd.toml"), env, &MAIL_TEMPLATES).expect("it is valid").config;
         let written = defaults.replace("${EMAIL_PROVIDER:-outbox}", provider);

@@ -1,5 +1,12 @@
 //! SMTP: connections that are kept for the next mail, and what a server's refusal means for a retry.
 //!
+//! | answer (RFC 5321, 4.2; RFC 4954, 6) | meaning |
+//! |---|---|
+//! | 530, 534, 535, 538, or any refusal of AUTH | the login: the operator's to mend, and the queue's to wait for |
+//! | other 5xx | this mail is refused |
+//! | 421, no connection | the server is down: the queue waits |
+//! | other 4xx, no answer in the middle of a mail | later |
+//!
 //! lettre speaks the protocol; the shelf of idle connections is ours. lettre's own pool takes a connection back from a
 //! dropped future in the middle of a conversation, where the next mail would read the answers of the last one.
 
@@ -71,7 +78,7 @@ impl SmtpError {
         matches!(self, Self::Rejected { .. })
     }
 
-    /// Nobody's mail could be sent now, and the server has seen nothing of this one.
+    /// Nobody's mail could be sent now, and the server has not taken this one.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Login { .. })
     }
@@ -186,6 +193,8 @@ impl Smtp {
         // 530 and its like say that the login is missing: the operator's to mend, so worth another attempt.
         match error.status().map(|code| code.to_string()).as_deref() {
             Some("530" | "534" | "535" | "538") => SmtpError::Login { server, reason },
+            // It says that it closes the connection, whatever it was asked.
+            Some("421") => SmtpError::Connect { server, reason },
             _ if error.is_permanent() => SmtpError::Rejected { server, reason },
             _ => SmtpError::Deferred { server, reason },
         }
