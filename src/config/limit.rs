@@ -16,7 +16,7 @@ use crate::job::{Args, Bucket, QueueName, TaskName, plain};
 const SLACK: (u32, Duration, Duration) = (20, Duration::from_millis(100), Duration::from_millis(500));
 
 /// How a template writes an argument that is null.
-const NULL: &str = "none";
+const NULL: &str = "None";
 
 /// What a queue's jobs are held to: its own limits and those of all tasks, whose jobs may come to any queue.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -206,9 +206,10 @@ impl Key {
         let value = match seen.args.get(self.expression()) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
+            Some(Value::Bool(flag)) => flag.to_string(),
             Some(Value::Null) => return None,
             // A job of another task, without such a parameter, has no value: `jobsd check` has asked those of the queue.
-            _ => self.template.render(seen.context()).ok().filter(|text| text != NULL)?,
+            _ => self.template.render(seen.context()).ok().filter(|text| !text.trim().eq_ignore_ascii_case(NULL))?,
         };
         let value = value.trim();
         (!value.is_empty()).then(|| value.to_owned())
@@ -284,6 +285,7 @@ mod tests {
         for nobody in [json!({"user": null}), json!({"user": "  "}), json!({"other": 1})] {
             assert_eq!(drawn(&by_user, nobody), Vec::<String>::new());
         }
+        assert_eq!(drawn(&limits("{{ user | default('') }}"), json!({"user": null})), Vec::<String>::new());
         let both = limits("{{ vars.plan }}-{{ user | default('') }}");
         assert_eq!(drawn(&both, json!({"user": 7}))[0].rsplit_once('/').map(|(_, value)| value), Some("basic-7"));
     }
