@@ -163,9 +163,9 @@ struct ShownEnd {
 const LARGE: u64 = 256 * 1024;
 
 /// What is known of a job beside where it stands.
-struct Around {
-    purged: Option<(String, Timestamp)>,
-    cancel: Option<Request>,
+pub(super) struct Around {
+    pub(super) purged: Option<(String, Timestamp)>,
+    pub(super) cancel: Option<Request>,
     /// Whether the arguments are here.
     has_args: bool,
 }
@@ -197,7 +197,7 @@ pub(super) fn unknown() -> Problem {
 
 /// Reads what stands elsewhere, the large arguments among it: when they are asked for, are not that large, or must be
 /// known because the job's history may repeat their secrets.
-async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
+pub(super) async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
     let of_read = |error| Problem::of_read(&error);
     let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
     let mut around = Around { purged: None, cancel: None, has_args: view.job.args_apart.is_none() };

@@ -31,6 +31,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod who;
+mod why;
 
 use std::io;
 use std::net::SocketAddr;

@@ -70,6 +70,8 @@ pub(crate) struct Broker {
     measured: Mutex<HashMap<String, sweep::Measured>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
+    /// What all queues of this node together may run at a time, where it has a bound.
+    pub slots: tokio::sync::watch::Sender<Option<usize>>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
     pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
@@ -89,6 +91,7 @@ impl Broker {
             ageing: Mutex::default(),
             measured: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
+            slots: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
         (broker, receiver)

@@ -13,6 +13,7 @@ mod request;
 mod retry;
 pub(crate) mod retry_draft;
 mod time;
+pub(crate) mod why;
 
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};

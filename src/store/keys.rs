@@ -3,7 +3,7 @@
 //! Keys of ours carry the queue in a hash tag, `jobsd:{emails}:pending`, so everything that one transition of a queue
 //! touches lies in one slot of a Redis Cluster.
 
-use crate::job::{QueueName, Wire};
+use crate::job::{JobId, QueueName, Wire};
 
 /// Builds key names under one prefix.
 #[derive(Debug, Clone)]
@@ -121,6 +121,11 @@ impl Keys {
             trash: key("trash"),
         }
     }
+}
+
+/// HASH: RQ's own record of a job (rq 2.0, `rq/job.py`).
+pub(super) fn rq_job(id: &JobId) -> String {
+    format!("rq:job:{id}")
 }
 
 /// What kombu puts between a list's name and its priority step (kombu 5.4, `transport/redis.py`, `sep`).
