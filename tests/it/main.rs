@@ -27,4 +27,5 @@ mod sentinel;
 mod slots;
 mod stop;
 mod torture;
+mod why;
 mod workload;
