@@ -11,13 +11,14 @@ use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
+use super::notes::{self, ShownProgress, ShownSection};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
-    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
-    State, Timestamp,
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Notes, Origin, QueueName, Request,
+    RetryPolicy, State, Timestamp,
 };
 use crate::store::{Place, Standing};
 
@@ -60,6 +61,12 @@ struct Shown<'a> {
     retry: Option<ShownRetry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<ShownAttempt>,
+    /// How far it is, or how far the attempt came that spoke last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ShownProgress<'a>>,
+    /// What it has said while it ran, attempt by attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log: Vec<ShownSection<'a>>,
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
@@ -180,7 +187,9 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
     fields.done()?;
     let mut view = find(shared, config, id).await?;
     let around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
-    Ok(json(StatusCode::OK, &shown(config, &view, around)))
+    let said = shared.parts.broker.store.notes(&view.job.queue, &view.job.id).await;
+    let said = said.map_err(|error| Problem::of_read(&error))?;
+    Ok(json(StatusCode::OK, &shown(config, &view, around, &said)))
 }
 
 /// The job of this id, in whatever queue of the configuration.
@@ -218,7 +227,7 @@ pub(super) async fn look_around(broker: &Broker, view: &mut Standing, full: bool
     Ok(around)
 }
 
-fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
+fn shown<'a>(config: &Config, view: &'a Standing, around: Around, said: &'a Notes) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -240,6 +249,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         expires: job.expires.map(|at| at.to_string()),
         retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
+        progress: notes::progress(said),
+        log: notes::sections(said),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
     }

@@ -45,7 +45,7 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 7;
+const FIXED_KEYS: usize = 8;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
@@ -254,7 +254,7 @@ impl Line {
 
 /// The keys that every call of `move_jobs` names, in its order.
 fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
-    [&keys.jobs, &keys.history, &keys.large, &keys.active, &keys.outbox, &keys.cancels, &keys.counters]
+    [&keys.jobs, &keys.history, &keys.large, &keys.active, &keys.outbox, &keys.cancels, &keys.counters, &keys.notes]
 }
 
 /// The history of a job that a person sends off once more: what an ended one has used up is given back, what has

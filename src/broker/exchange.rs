@@ -287,6 +287,7 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.counters,
         &keys.outbox,
         &keys.cancels,
+        &keys.notes,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
     pipeline.arg(keep_completed).arg(keep_dead);

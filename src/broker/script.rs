@@ -22,8 +22,8 @@ macro_rules! scripts {
 }
 
 scripts!(
-    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
-    retire, settle, shrink, take,
+    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, note, promote, prune, purge, reap,
+    restore, retire, settle, shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

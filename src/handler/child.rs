@@ -18,6 +18,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::process::{Child, ChildStdin};
 
+use super::lines::{Heard, Lines};
+use crate::job::Source;
+
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 /// What a process that left the group can still hold up our reading of its inherited pipes.
@@ -41,6 +44,10 @@ pub(super) enum Keep {
     First(usize),
     Last(usize),
 }
+
+/// Is told each line of an output as it comes, with the bytes that it had beyond what is told, and says whether the line
+/// belongs to what is kept.
+pub(super) type Hear<'a> = &'a (dyn Fn(Source, &[u8], u64) -> Heard + Sync);
 
 /// A program that has ended.
 #[derive(Debug)]
@@ -67,7 +74,7 @@ pub(super) enum ChildError {
 }
 
 /// Runs the program to its end. Dropping the future ends the whole process group.
-pub(super) async fn run(program: Program) -> Result<Finished, ChildError> {
+pub(super) async fn run(program: Program, hear: Hear<'_>) -> Result<Finished, ChildError> {
     let follow = |reason| ChildError::Follow { path: program.path.clone(), reason };
     let mut group = Group::start(&program)?;
     let leader = group.leader();
@@ -76,7 +83,9 @@ pub(super) async fn run(program: Program) -> Result<Finished, ChildError> {
     {
         // Our ends of the pipes stay with the child: a program that is told to stop may still want to say something.
         let Child { stdin, stdout, stderr, .. } = &mut leader.child;
-        let pipes = async { tokio::join!(feed(stdin.take(), &program.stdin), out.read(stdout), err.read(stderr)) };
+        let reading =
+            async { tokio::join!(out.read(stdout, Source::Stdout, hear), err.read(stderr, Source::Stderr, hear)) };
+        let pipes = async { tokio::join!(feed(stdin.take(), &program.stdin), reading) };
         tokio::pin!(pipes);
         // The program may close its pipes long before it ends, or end while others hold them open.
         let closed = tokio::select! {
@@ -159,7 +168,7 @@ impl Leader {
         let mut nothing = (Output::new(Keep::First(0)), Output::new(Keep::First(0)));
         let Child { stdout, stderr, .. } = &mut self.child;
         tokio::select! {
-            _ = async { tokio::join!(nothing.0.read(stdout), nothing.1.read(stderr), std::future::pending::<()>()) } => {}
+            _ = async { tokio::join!(nothing.0.drain(stdout), nothing.1.drain(stderr), std::future::pending::<()>()) } => {}
             _ = tokio::time::timeout(GRACE, ended(&self.pidfd)) => {}
         }
         kill_group(self.pid, Signal::KILL);
@@ -196,7 +205,18 @@ impl Output {
     }
 
     /// Reads to the end; a broken pipe is an end too.
-    async fn read(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>) {
+    async fn read(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>, source: Source, hear: Hear<'_>) {
+        let Some(pipe) = pipe else { return };
+        let (mut chunk, mut lines) = (vec![0; 16 * 1024], Lines::default());
+        let mut tell = |line: &[u8], beyond| hear(source, line, beyond);
+        while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
+            lines.feed(&chunk[..len], &mut tell, &mut |bytes| self.add(bytes));
+        }
+        lines.finish(&mut tell, &mut |bytes| self.add(bytes));
+    }
+
+    /// Reads to the end, and nobody listens.
+    async fn drain(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>) {
         let Some(pipe) = pipe else { return };
         let mut chunk = vec![0; 16 * 1024];
         while let Ok(len @ 1..) = pipe.read(&mut chunk).await {

@@ -10,6 +10,8 @@ mod context;
 mod email;
 mod exec;
 mod http;
+mod lines;
+mod notepad;
 mod outbox;
 mod probe;
 mod push;
@@ -28,6 +30,7 @@ use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
+pub(crate) use notepad::Notepad;
 pub(crate) use steps::Steps;
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
@@ -66,6 +69,8 @@ pub(crate) struct Attempt<'a> {
     pub attempt: u32,
     /// Results of the finished steps; those of earlier attempts at first.
     pub steps: Steps,
+    /// Where it writes what those who watch it may read.
+    pub notepad: Notepad,
 }
 
 /// What one step sees of its attempt.
@@ -75,6 +80,7 @@ struct Run<'a> {
     /// Position of the step in its task, from 0.
     step: usize,
     context: &'a Context,
+    notepad: &'a Notepad,
 }
 
 /// Why an attempt ends before its last step is done.
@@ -132,7 +138,11 @@ impl Handlers {
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
-            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
+            if attempt.task.steps.len() > 1 {
+                attempt.notepad.step(number + 1, attempt.task.steps.len());
+            }
+            let (job, notepad) = (attempt.job, &attempt.notepad);
+            let run = Run { job, attempt: attempt.attempt, step: number, context, notepad };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);

@@ -6,6 +6,7 @@
 mod decide;
 mod history;
 mod name;
+mod notes;
 mod outcome;
 mod pattern;
 mod record;
@@ -18,6 +19,7 @@ pub(crate) mod why;
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};
 pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
+pub(crate) use notes::{Line, Notes, Progress, Section, Source};
 pub(crate) use outcome::{Failure, Outcome, Retryable};
 pub(crate) use pattern::{FailurePattern, glob};
 pub(crate) use record::{Args, Job, Origin, Priority, State, Wire};

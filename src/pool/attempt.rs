@@ -8,11 +8,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Live;
-use crate::broker::Claim;
+use super::scribe::Scribe;
+use crate::broker::{Broker, Claim, Speaker};
 use crate::clock;
 use crate::config::Queue;
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Request, Snooze, State};
+
+/// In whose name an attempt speaks, and to whom.
+#[derive(Debug)]
+pub(super) struct Voice {
+    pub(super) broker: Arc<Broker>,
+    pub(super) speaker: Speaker,
+}
 
 /// What ends an attempt from outside.
 #[derive(Debug)]
@@ -30,13 +38,22 @@ pub(super) async fn run(
     job: Arc<Job>,
     number: u32,
     steps: Steps,
+    voice: Voice,
     ends: Ends,
 ) -> Outcome {
     let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
-    perform(&live, &queue, &job, number, steps, ends).instrument(span).await
+    perform(&live, &queue, &job, number, steps, voice, ends).instrument(span).await
 }
 
-async fn perform(live: &Live, queue: &Queue, job: &Job, number: u32, steps: Steps, ends: Ends) -> Outcome {
+async fn perform(
+    live: &Live,
+    queue: &Queue,
+    job: &Arc<Job>,
+    number: u32,
+    steps: Steps,
+    voice: Voice,
+    ends: Ends,
+) -> Outcome {
     let Some(task) = live.config.tasks.get(&job.task) else {
         let message = format!("no task named {} is declared in the configuration of this node", job.task);
         return Failure::never("NotRegistered", message).into();
@@ -46,14 +63,21 @@ async fn perform(live: &Live, queue: &Queue, job: &Job, number: u32, steps: Step
     }
     let limit = job.timeout.or(task.timeout).unwrap_or(queue.timeout);
     let handlers: &Handlers = &live.handlers;
-    let attempt = Attempt { job, task, attempt: number, steps };
-    tokio::select! {
+    let notepad = Notepad::default();
+    let Voice { broker, speaker } = voice;
+    let config = Arc::clone(&live.config);
+    let mut scribe = Scribe::new(broker, config, speaker, Arc::clone(job), number, notepad.clone());
+    let attempt = Attempt { job, task, attempt: number, steps, notepad };
+    let outcome = tokio::select! {
         outcome = tokio::time::timeout(limit, handlers.perform(&attempt)) => {
             outcome.unwrap_or(Outcome::TimedOut(limit))
         }
         Ok(request) = ends.cancelled => Outcome::Cancelled(request),
         () = ends.abort.cancelled() => Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() },
-    }
+        never = scribe.run() => match never {},
+    };
+    scribe.finish().await;
+    outcome
 }
 
 /// The outcome of an attempt whose task did not end by itself: a bug of ours, which must not cost more than this job.
@@ -120,7 +144,7 @@ mod tests {
         assert!(size < 2_000, "{size} bytes");
     }
 
-    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Arc<Job>, u32, Steps, Ends) -> F) -> usize {
+    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Arc<Job>, u32, Steps, Voice, Ends) -> F) -> usize {
         std::mem::size_of::<F>()
     }
 }

@@ -7,6 +7,7 @@ mod arbiter;
 mod attempt;
 mod keeper;
 mod observe;
+mod scribe;
 mod slots;
 mod supervisor;
 mod trips;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use keeper::Keeper;
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{Broker, BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
+use crate::broker::{Broker, BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Speaker, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::handler::{Handlers, Steps};
@@ -387,7 +388,8 @@ impl Pool {
         let ends = attempt::Ends { abort: self.stop.abort.clone(), cancelled };
         let steps = Steps::new(claim.history.steps.clone());
         let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
-        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), ends));
+        let voice = attempt::Voice { broker: Arc::clone(&self.shared.broker), speaker: Speaker::of(&claim) };
+        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), voice, ends));
         self.claims.insert(task.id(), Running { claim, steps, cancel: Some(cancel) });
     }
 

@@ -9,6 +9,7 @@ mod inspect;
 mod keys;
 mod line;
 mod link;
+mod notes;
 mod page;
 mod reads;
 mod refusal;

@@ -15,6 +15,7 @@ mod demand;
 mod embedded;
 mod outage;
 mod pause;
+mod progress;
 mod purge;
 mod redis_access;
 mod redis_refuses;

@@ -64,9 +64,11 @@ impl Node {
     }
 
     fn id(&self) -> String {
-        let nodes = get(self.daemon().admin, "/api/v1/nodes").json();
-        let this = nodes["nodes"].as_array().expect("nodes").iter().find(|node| node["this"] == true).cloned();
-        this.expect("it is on the list")["node"].as_str().expect("a name").to_owned()
+        let this = until("the node to be on the list", || {
+            let nodes = get(self.daemon().admin, "/api/v1/nodes").json();
+            nodes["nodes"].as_array()?.iter().find(|node| node["this"] == true).cloned()
+        });
+        this["node"].as_str().expect("a name").to_owned()
     }
 
     fn revive(&mut self) {

@@ -1,7 +1,7 @@
 -- Changes where jobs that do not run stand, if they stand there still: cancels, retries, promotes and deletes by id. The
 -- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
 --
--- KEYS  jobs, history, large, active, outbox, cancels, counters, then the sorted sets that the moves name
+-- KEYS  jobs, history, large, active, outbox, cancels, counters, notes, then the sorted sets that the moves name
 -- ARGV  for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
@@ -27,6 +27,7 @@ for i = 1, #ARGV, WIDTH do
       for k = 1, 3 do
         redis.call('HDEL', KEYS[k], id)
       end
+      redis.call('HDEL', KEYS[8], id)
     else
       redis.call('ZADD', KEYS[to], score, id)
       if history == '' then

@@ -1,7 +1,7 @@
 -- Ends attempts: the only way out of active. A settle whose holder is not the active one is refused.
 -- Ended jobs beyond the number to keep are deleted here, so that the sets of a busy queue do not outgrow their bound.
 --
--- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels
+-- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels, notes
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
 --       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
 --       'dead' | 'cancelled'), score, history (JSON), outcome's counter ('failed' | 'crashed' | ''), the token if a
@@ -101,6 +101,7 @@ local function trim(set, keep)
       for k = 2, 4 do
         redis.call('HDEL', KEYS[k], unpack(gone))
       end
+      redis.call('HDEL', KEYS[13], unpack(gone))
     end
   end
 end

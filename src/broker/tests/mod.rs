@@ -2,6 +2,7 @@
 
 mod foreign;
 mod model;
+mod notes;
 mod transitions;
 mod verbs;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::config::Step;
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
 use crate::testing::http::{Answer, Server};
@@ -18,7 +18,15 @@ async fn call(step: HttpStep, args: Value) -> Outcome {
     let dir = tempfile::tempdir().expect("a temp dir");
     let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
     let task = fixture::task(vec![Step::Http(step)]);
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
+    handlers
+        .perform(&Attempt {
+            job: &fixture::job(args),
+            task: &task,
+            attempt: 1,
+            steps: Steps::default(),
+            notepad: Notepad::default(),
+        })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE;
 
 use super::*;
 use crate::config::{Config, SqlStep, Step};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, JOB_ID, template};
 use crate::testing::http::{Answer, Seen, Server};
@@ -38,6 +38,7 @@ async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
             task: &fixture::task(steps),
             attempt: 1,
             steps: Steps::default(),
+            notepad: Notepad::default(),
         })
         .await
 }

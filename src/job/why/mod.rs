@@ -368,11 +368,13 @@ fn ahead(situation: &Situation) -> Option<u64> {
     }
 }
 
-/// When what runs will have ended, if it takes as long as others did; the earliest first.
+/// When what runs will have ended, if it takes as long as others did; the earliest first. Of what runs longer than that
+/// already, nothing is known.
 fn ends(situation: &Situation) -> Vec<Timestamp> {
     let Some(pace) = situation.pace else { return Vec::new() };
     let running = open(situation).flat_map(|node| &node.running);
-    let mut ends: Vec<Timestamp> = running.map(|started| started.after(pace).max(situation.now)).collect();
+    let mut ends: Vec<Timestamp> =
+        running.map(|started| started.after(pace)).filter(|end| *end > situation.now).collect();
     ends.sort_unstable();
     ends
 }
@@ -380,7 +382,8 @@ fn ends(situation: &Situation) -> Vec<Timestamp> {
 /// When the job's turn comes: the slots are given to those before it first, round after round.
 fn starts(situation: &Situation) -> Option<Timestamp> {
     let (ends, ahead, pace) = (ends(situation), ahead(situation)?, situation.pace?);
-    let slots = u64::try_from(ends.len()).ok().filter(|slots| *slots > 0)?;
+    let running: usize = open(situation).map(|node| node.running.len()).sum();
+    let slots = u64::try_from(ends.len()).ok().filter(|slots| *slots > 0 && ends.len() == running)?;
     let slot = usize::try_from(ahead % slots).ok()?;
     let rounds = u32::try_from(ahead / slots).unwrap_or(u32::MAX);
     Some(ends.get(slot)?.after(pace.saturating_mul(rounds)))

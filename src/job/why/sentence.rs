@@ -261,9 +261,9 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Of what is reckoned only: not to the second.
+/// Of what is reckoned only.
 fn soon(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("at {} (in about {})", instant(at), span(at.since(now))) } else { "any moment".to_owned() }
+    format!("at {} (in about {})", instant(at), span(at.since(now)))
 }
 
 /// RFC 3339 to the second.
