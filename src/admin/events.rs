@@ -28,7 +28,7 @@ use super::notes;
 use super::problem::Problem;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::job::{JobId, QueueName};
+use crate::job::{JobId, Notes, QueueName, Source, State};
 use crate::store::{LinkError, Place, Standing};
 
 /// What a client that came back names, and what follows the number once the job has ended.
@@ -160,13 +160,13 @@ impl Follower {
         Ok(())
     }
 
-    fn tell_lines(&mut self, notes: &crate::job::Notes, told: &mut String) {
+    fn tell_lines(&mut self, notes: &Notes, told: &mut String) {
         #[derive(Serialize)]
         struct Told<'a> {
             number: u64,
             attempt: u32,
             at: String,
-            source: crate::job::Source,
+            source: Source,
             text: &'a str,
         }
         if self.sent > notes.said() {
@@ -205,7 +205,10 @@ impl Follower {
 
 /// What a state event and the end tell.
 fn state(standing: &Standing) -> Value {
-    let mut told = json!({"state": standing.state(), "attempt": standing.history.next_attempt()});
+    let mut told = json!({"state": standing.state()});
+    if standing.state() == State::Active || standing.state() == State::Completed {
+        told["attempt"] = standing.history.next_attempt().into();
+    }
     if let Some(active) = &standing.active {
         told["node"] = active.node.as_str().into();
         told["started"] = active.started.to_string().into();
@@ -213,7 +216,6 @@ fn state(standing: &Standing) -> Value {
         told["due"] = due.to_string().into();
     }
     if let Some(end) = &standing.history.end {
-        told["attempt"] = (standing.history.next_attempt() - 1).max(1).into();
         told["at"] = end.at.to_string().into();
         told["cause"] = json!(end.cause);
     }

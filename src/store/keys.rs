@@ -3,7 +3,7 @@
 //! Keys of ours carry the queue in a hash tag, `jobsd:{emails}:pending`, so everything that one transition of a queue
 //! touches lies in one slot of a Redis Cluster.
 
-use crate::job::{JobId, QueueName, Wire};
+use crate::job::{QueueName, Wire};
 
 /// Builds key names under one prefix.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ impl Keys {
 }
 
 /// HASH: RQ's own record of a job (rq 2.0, `rq/job.py`).
-pub(super) fn rq_job(id: &JobId) -> String {
+pub(crate) fn rq_job(id: &str) -> String {
     format!("rq:job:{id}")
 }
 

@@ -155,7 +155,7 @@ impl Store {
     /// [`LinkError`] when Redis does not answer.
     pub(crate) async fn rq_record(&self, id: &JobId) -> Result<Option<(String, String)>, LinkError> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("HMGET").arg(rq_job(id)).arg("origin").arg("status");
+        pipeline.cmd("HMGET").arg(rq_job(id.as_str())).arg("origin").arg("status");
         let reply = self.read(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
         let (origin, status): (Option<String>, Option<String>) = typed(reply, "RQ's record of a job")?;
         Ok(origin.zip(status))

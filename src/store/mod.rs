@@ -24,7 +24,7 @@ pub(crate) use embedded::{Embedded, EmbeddedError};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use guardian::{Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
 pub(crate) use inspect::{ActiveView, QueueView};
-pub(crate) use keys::{ForeignList, Keys, QueueKeys};
+pub(crate) use keys::{ForeignList, Keys, QueueKeys, rq_job};
 pub(crate) use line::LineView;
 pub(crate) use link::{Link, LinkError, PushSink, accepted};
 pub(crate) use page::{Entry, Listed, Order, Position, Span};

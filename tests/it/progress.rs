@@ -12,7 +12,7 @@ use crate::bench::{Daemon, Home, Jobs, Redis, get, get_with, until};
 const CONFIG: &str = "[queues.work]\nconcurrency = 4\n\
     [tasks.talk]\nqueue = \"work\"\nparams = { password = \"string\" }\nretry = { limit = 1, delay = \"1s\" }\n\
     exec = { program = \"/bin/sh\", args = [\"talk.sh\", \"{{ password }}\"] }\n\
-    [tasks.chatter]\nqueue = \"work\"\nexec = { program = \"/bin/sh\", args = [\"-c\", 'i=0; while ! [ -e open ]; do i=$((i+1)); echo line $i; done; echo last >&2'] }\n\
+    [tasks.chatter]\nqueue = \"work\"\nexec = { program = \"/bin/sh\", args = [\"-c\", 'i=0; while ! [ -e open ]; do i=$((i+1)); echo line $i >&2; done; echo last >&2'] }\n\
     [tasks.steps]\nqueue = \"work\"\nparams = { seconds = \"number\", report = \"int\" }\nsteps = [{ probe = \"noop\" }, { probe = \"sleep\" }]\n\
     [tasks.quiet]\nqueue = \"work\"\nprobe = \"noop\"\n";
 

@@ -63,7 +63,7 @@ pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> St
         }
         Why::Purged { purge } => purged(situation, purge.as_ref(), now),
         Why::Elsewhere { list, status } => format!(
-            "RQ knows it as {status} in its queue {list}, which no queue of this configuration reads in that state"
+            "RQ's own record of it says {status}, in the queue {list}; it stands in no list that jobsd reads here"
         ),
     };
     format!("{}{words}", subject(situation, &verdict.why))
