@@ -2,9 +2,9 @@
 //!
 //! `state`, `progress` and `line` events, first those that bring the client up to date, then each as it happens; `end`
 //! when the job has ended, and then the stream ends. Redis tells of changes by the broker's watch (client-side caching):
-//! nobody publishes for listeners that are not there, an idle node asks nothing, and a notice that is lost costs the
-//! watch's next check. A change of the queue's notes wakes every follower of the queue, so each looks at most four times
-//! a second, however chatty the jobs beside its own are.
+//! nobody publishes for listeners that are not there, an idle node asks nothing, and a notice that is lost costs some
+//! seconds. A change of the queue's notes wakes every follower of the queue, so each looks at most four times a second,
+//! however chatty the jobs beside its own are.
 //!
 //! The id of an event is the number of the last line sent; a client that comes back with it goes on behind that line.
 
@@ -38,7 +38,7 @@ const ENDED: &str = ".end";
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between two looks of one follower.
 const PACE: Duration = Duration::from_millis(250);
-/// When nothing tells of a change that does happen: as the lease of a node ends, or a job is promoted.
+/// However silent Redis is: a notice may be lost with its connection.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// One client that follows one job.
@@ -46,6 +46,8 @@ pub(super) struct Follower {
     broker: Arc<Broker>,
     queue: QueueName,
     id: JobId,
+    /// The key of the set that held the job when it was looked at last: whatever happens to it changes that set.
+    set: String,
     /// Redis has told of a change.
     changed: Arc<Notify>,
     stop: CancellationToken,
@@ -77,8 +79,10 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, head: &Pa
             "too many clients follow jobs now; GET jobs/ID and jobs/ID/log answer at once",
         ));
     };
+    let broker = Arc::clone(&shared.parts.broker);
     let follower = Follower {
-        broker: Arc::clone(&shared.parts.broker),
+        set: set_of(&broker, &standing),
+        broker,
         queue: standing.job.queue,
         id: standing.job.id,
         changed: Arc::default(),
@@ -127,12 +131,13 @@ impl Follower {
     /// Looks at the job and writes down what is new.
     async fn look(&mut self, told: &mut String) -> Result<(), LinkError> {
         let store = Arc::clone(&self.broker.store);
-        // What comes after the look, the watch tells: so it is armed first, on the set that holds the job now.
-        let before = store.job(&self.id, std::slice::from_ref(&self.queue)).await?;
-        self.arm(before.as_ref()).await?;
+        // Armed before the look: whatever comes after the look, the watch tells.
+        self.arm().await?;
         let standing = store.job(&self.id, std::slice::from_ref(&self.queue)).await?;
-        if standing.as_ref().map(|standing| standing.place) != before.map(|standing| standing.place) {
-            // It has moved meanwhile, so the wrong set is watched.
+        let set = standing.as_ref().map_or_else(|| self.set.clone(), |standing| set_of(&self.broker, standing));
+        if set != self.set {
+            // It has moved, so the wrong set is watched: once more, with the right one.
+            self.set = set;
             self.changed.notify_one();
         }
         // After the state: whoever sees the end sees all the lines before it.
@@ -191,15 +196,19 @@ impl Follower {
         }
     }
 
-    async fn arm(&self, standing: Option<&Standing>) -> Result<(), LinkError> {
-        let Some(standing) = standing else { return Ok(()) };
+    async fn arm(&self) -> Result<(), LinkError> {
         let keys = self.broker.store.keys.queue(&self.queue);
         self.broker.watch.forget(&self.changed);
-        let set = match standing.place {
-            Place::Active => keys.active.clone(),
-            place => place.key(&keys, &standing.job).unwrap_or(keys.trash.clone()),
-        };
-        self.broker.watch.arm(&self.changed, &[set], &[], &keys.notes).await.map(drop)
+        self.broker.watch.arm(&self.changed, std::slice::from_ref(&self.set), &[], &keys.notes).await.map(drop)
+    }
+}
+
+fn set_of(broker: &Broker, standing: &Standing) -> String {
+    let keys = broker.store.keys.queue(&standing.job.queue);
+    match standing.place {
+        Place::Active => keys.active,
+        Place::Purged => keys.trash,
+        place => place.key(&keys, &standing.job).unwrap_or(keys.jobs),
     }
 }
 

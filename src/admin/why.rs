@@ -21,7 +21,7 @@ use crate::job::why::{
     span, why,
 };
 use crate::job::{History, JobId, MishapKind, NodeId, QueueName, State, TaskName, Timestamp};
-use crate::store::{ActiveView, ForeignList, LineView, LinkError, Place, Standing};
+use crate::store::{ActiveView, Code, Finding, ForeignList, LineView, LinkError, Place, Severity, Standing};
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -171,9 +171,14 @@ async fn surroundings(
         (Vec::new(), None)
     };
     let report = broker.store.report();
-    let stops = report.iter().flat_map(|report| &report.findings).find(|finding| finding.stops_work);
-    let redis = stops.map(|finding| format!("{}; {}", finding.sentence, finding.remedy));
-    Ok(Situation { now, spot, queue, task, redis, pause, task_pause, nodes: serving, ahead: line.ahead, pace })
+    // A full Redis lets run what is in it, but nothing come in.
+    let comes_in = matches!(spot, Spot::Message(_));
+    let in_the_way = |finding: &&Finding| {
+        finding.stops_work || comes_in && finding.code == Code::MemoryFull && finding.severity == Severity::Error
+    };
+    let stops = report.iter().flat_map(|report| &report.findings).find(in_the_way);
+    let trouble = stops.map(|finding| format!("{}; {}", finding.sentence, finding.remedy));
+    Ok(Situation { now, spot, queue, task, trouble, pause, task_pause, nodes: serving, ahead: line.ahead, pace })
 }
 
 impl Fleet {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub(crate) use embedded::{Embedded, EmbeddedError};
 pub(crate) use endpoint::Endpoint;
-pub(crate) use guardian::{Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
+pub(crate) use guardian::{Code, Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys, rq_job};
 pub(crate) use line::LineView;

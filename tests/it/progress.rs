@@ -17,7 +17,7 @@ const CONFIG: &str = "[queues.work]\nconcurrency = 4\n\
     [tasks.quiet]\nqueue = \"work\"\nprobe = \"noop\"\n";
 
 const TALK: &str = "echo '{\"jobsd\": {\"progress\": 40, \"message\": \"halfway\"}}'\n\
-    echo the password is \"$1\"\necho a warning >&2\n\
+    echo the password is \"$1\"\necho a warning\n\
     while ! [ -e open ]; do sleep 0.05; done\n\
     if [ \"$JOBSD_ATTEMPT\" = 1 ]; then echo giving up >&2; exit 1; fi\n\
     echo '{\"jobsd\": {\"progress\": 100}}'\n";
@@ -104,7 +104,8 @@ fn a_running_job_is_heard_on_every_node_and_what_it_said_stays() {
     let (last, end) = follower.until("end");
     assert_eq!((&*last, &end["state"], &end["attempt"]), ("5.end", &json!("completed"), &json!(2)));
     let mut rest = String::new();
-    assert_eq!(follower.0.read_to_string(&mut rest).expect("it ends"), 0, "{rest}");
+    follower.0.read_to_string(&mut rest).expect("it ends");
+    assert_eq!(rest.trim(), "", "nothing follows the end");
 
     let done = shown(&daemon, &id);
     assert_eq!((&done["progress"]["percent"], &done["log"][1]["lines"][1]["text"]), (&json!(100), &json!("a warning")));

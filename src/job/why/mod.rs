@@ -21,8 +21,8 @@ pub(crate) struct Situation {
     pub queue: QueueName,
     /// Unknown of a message that nobody has read yet.
     pub task: Option<TaskName>,
-    /// Why Redis lets nothing run, when the guardian has found so.
-    pub redis: Option<String>,
+    /// Why Redis lets nothing run, or come in, when the guardian has found so.
+    pub trouble: Option<String>,
     /// Who has paused the whole queue.
     pub pause: Option<Request>,
     /// Who has paused the job's task in it.
@@ -234,7 +234,7 @@ pub(crate) struct Verdict {
 /// What can hold back a job whose time has come, in the order in which it has to go. Whatever else can hold one back is
 /// a rung of its own here: before the slots, if a slot would not help.
 const LADDER: &[fn(&Situation) -> Option<Why>] =
-    &[redis, queue_paused, task_paused, no_node, draining, shared_slots_busy, slots_busy];
+    &[redis_trouble, queue_paused, task_paused, no_node, draining, shared_slots_busy, slots_busy];
 
 /// Why the job stands where it stands.
 pub(crate) fn why(situation: &Situation) -> Verdict {
@@ -303,8 +303,8 @@ fn active(now: Timestamp, run: &Run) -> Verdict {
     Verdict { why, since, until: None, expected: None }
 }
 
-fn redis(situation: &Situation) -> Option<Why> {
-    situation.redis.clone().map(|finding| Why::Redis { finding })
+fn redis_trouble(situation: &Situation) -> Option<Why> {
+    situation.trouble.clone().map(|finding| Why::Redis { finding })
 }
 
 fn queue_paused(situation: &Situation) -> Option<Why> {

@@ -24,7 +24,7 @@ pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> St
             let reason = reason.as_deref().map_or(String::new(), |reason| format!(" ({})", cut(reason)));
             format!("it was put off{reason} until {}", when(*until, now))
         }
-        Why::Redis { finding } => format!("Redis lets nothing run: {finding}"),
+        Why::Redis { finding } => format!("Redis stands in the way: {finding}"),
         Why::QueuePaused(request) => format!(
             "the queue {queue} was paused {} {}; `jobsd resume {queue}` ends that",
             request.words(),

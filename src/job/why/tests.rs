@@ -1,3 +1,5 @@
+//! Every cause, the sentence that tells it, and which of several is told.
+
 use super::*;
 
 fn at(seconds: u64) -> Timestamp {
@@ -30,7 +32,7 @@ fn situation() -> Situation {
         spot: Spot::Pending { since: at(10) },
         queue: name("emails"),
         task: Some(TaskName::parse("greet").expect("a valid name")),
-        redis: None,
+        trouble: None,
         pause: None,
         task_pause: None,
         nodes: vec![node("vps-1", 1)],
@@ -49,7 +51,7 @@ fn told(situation: &Situation) -> (&'static str, String) {
 fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go() {
     let mut held = Situation {
         spot: Spot::Scheduled { due: at(160) },
-        redis: Some("this Redis is a replica".to_owned()),
+        trouble: Some("this Redis is a replica".to_owned()),
         pause: Some(request("ann")),
         task_pause: Some(request("bob")),
         nodes: vec![ServingNode { alive: false, draining: true, ..node("vps-1", 2) }],
@@ -59,7 +61,7 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
     };
     let expected = [
         ("scheduled", "waiting: it is scheduled for 2027-01-15T08:02:40Z (in 1m)"),
-        ("redis", "waiting: Redis lets nothing run: this Redis is a replica"),
+        ("redis", "waiting: Redis stands in the way: this Redis is a replica"),
         (
             "queue-paused",
             "waiting: the queue emails was paused by ann: SMTP is down 1m ago; `jobsd resume emails` ends that",
@@ -88,7 +90,7 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
     ];
     let removals: [fn(&mut Situation); 9] = [
         |held| held.spot = Spot::Pending { since: at(10) },
-        |held| held.redis = None,
+        |held| held.trouble = None,
         |held| held.pause = None,
         |held| held.task_pause = None,
         |held| held.nodes[0].alive = true,
