@@ -20,7 +20,7 @@ use crate::job::why::{
     Ended, Failed, Last, Message, Run, ServingNode, SharedSlots, Situation, Spot, Verdict, Why, instant, sentence,
     span, why,
 };
-use crate::job::{History, JobId, MishapKind, NodeId, QueueName, State, TaskName, Timestamp};
+use crate::job::{History, JobId, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, Wire};
 use crate::store::{ActiveView, Code, Finding, ForeignList, LineView, LinkError, Place, Severity, Standing};
 
 #[derive(Serialize)]
@@ -138,6 +138,11 @@ async fn of_message(
         let spot = Spot::Message(Message { wire: found.wire, list: found.list, ahead: found.ahead });
         let about = (queue.name.clone(), None);
         return surroundings(broker, nodes, line, about, spot, true).await.map(Some).map_err(of_read);
+    }
+    // Without RQ nobody has said that its keys may be read.
+    let wires = || config.queues.values().flat_map(|queue| &queue.lists).map(|(wire, _)| *wire);
+    if !wires().any(|wire| wire == Wire::Rq) {
+        return Ok(None);
     }
     let Some((list, status)) = broker.store.rq_record(id).await.map_err(of_read)? else { return Ok(None) };
     let Ok(queue) = QueueName::parse(&list) else { return Ok(None) };

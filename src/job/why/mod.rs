@@ -1,7 +1,7 @@
 //! Why a job stands where it stands: one function from a situation, all of it values, to exactly one [`Why`].
 //!
 //! Several things may hold a waiting job back at once. The order of [`LADDER`] says which of them is told: the one that
-//! has to go first before any of the others matters. [`sentence`] puts it into words; nothing here reads or acts.
+//! has to go first before any of the others matters. [`sentence()`] puts it into words; nothing here reads or acts.
 
 mod sentence;
 #[cfg(test)]
