@@ -12,14 +12,15 @@ use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
 use super::limits::{self, ShownBlocked};
+use super::notes::{self, ShownProgress, ShownSection};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
 use crate::clock;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
-    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
-    State, Timestamp, Unique, Until,
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Notes, Origin, QueueName, Request,
+    RetryPolicy, State, Timestamp, Unique, Until,
 };
 use crate::store::{Place, Standing};
 
@@ -68,6 +69,12 @@ struct Shown<'a> {
     /// What makes it the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<ShownUnique>,
+    /// How far it is, or how far the attempt came that spoke last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ShownProgress<'a>>,
+    /// What it has said while it ran, attempt by attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log: Vec<ShownSection<'a>>,
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
@@ -184,9 +191,9 @@ struct ShownEnd {
 const LARGE: u64 = 256 * 1024;
 
 /// What is known of a job beside where it stands.
-struct Around {
-    purged: Option<(String, Timestamp)>,
-    cancel: Option<Request>,
+pub(super) struct Around {
+    pub(super) purged: Option<(String, Timestamp)>,
+    pub(super) cancel: Option<Request>,
     blocked: Option<ShownBlocked>,
     /// Whether the arguments are here.
     has_args: bool,
@@ -206,7 +213,9 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
         let blocked = shared.parts.broker.store.blocked(queue, &view.job, clock::now()).await;
         around.blocked = blocked.map_err(|error| Problem::of_read(&error))?.map(limits::blocked);
     }
-    Ok(json(StatusCode::OK, &shown(config, &view, around)))
+    let said = shared.parts.broker.store.notes(&view.job.queue, &view.job.id).await;
+    let said = said.map_err(|error| Problem::of_read(&error))?;
+    Ok(json(StatusCode::OK, &shown(config, &view, around, &said)))
 }
 
 /// The job of this id, in whatever queue of the configuration.
@@ -223,7 +232,7 @@ pub(super) fn unknown() -> Problem {
 
 /// Reads what stands elsewhere, the large arguments among it: when they are asked for, are not that large, or must be
 /// known because the job's history may repeat their secrets.
-async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
+pub(super) async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
     let of_read = |error| Problem::of_read(&error);
     let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
     let mut around = Around { purged: None, cancel: None, blocked: None, has_args: view.job.args_apart.is_none() };
@@ -244,7 +253,7 @@ async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result
     Ok(around)
 }
 
-fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
+fn shown<'a>(config: &Config, view: &'a Standing, around: Around, said: &'a Notes) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -268,6 +277,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
         unique: job.unique.as_ref().map(|unique| shown_unique(unique, &secrets)),
+        progress: notes::progress(said),
+        log: notes::sections(said),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
     }

@@ -10,6 +10,7 @@ mod pages;
 mod queues;
 mod status;
 mod verbs;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

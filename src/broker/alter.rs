@@ -58,7 +58,7 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 15;
+const FIXED_KEYS: usize = 16;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
@@ -298,6 +298,7 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
         &keys.completed,
         &keys.dead,
         &keys.cancelled,
+        &keys.notes,
     ]
 }
 

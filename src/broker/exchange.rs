@@ -316,6 +316,7 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.cancels,
         &keys.used,
         &keys.lines,
+        &keys.notes,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
     pipeline.arg(keep_completed).arg(keep_dead);

@@ -18,6 +18,7 @@ mod fire;
 mod held;
 mod keep;
 mod nodes;
+mod notes;
 mod outbox;
 mod pause;
 mod place;
@@ -44,6 +45,7 @@ pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
 pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
+pub(crate) use notes::Speaker;
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
@@ -82,6 +84,8 @@ pub(crate) struct Broker {
     walks: Mutex<HashMap<QueueName, String>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
+    /// What all queues of this node together may run at a time, where it has a bound.
+    pub slots: tokio::sync::watch::Sender<Option<usize>>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
     pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
@@ -104,6 +108,7 @@ impl Broker {
             measured: Mutex::default(),
             walks: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
+            slots: tokio::sync::watch::Sender::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
         (broker, receiver)

@@ -18,6 +18,9 @@ pub(crate) struct NodeCard {
     /// Until then its claims are its own.
     pub lease_until: Timestamp,
     pub queues: Vec<NodeQueue>,
+    /// What all of them together may run at a time, where the node has a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     /// It claims nothing more: it was told to drain, or it is stopping.
     pub draining: bool,
 }

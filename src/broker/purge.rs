@@ -120,7 +120,7 @@ impl Broker {
             let manifest = keys.manifest_of(&purge);
             loop {
                 let mut pipeline = Pipeline::new();
-                let records = [&keys.jobs, &keys.history, &keys.large];
+                let records = [&keys.jobs, &keys.history, &keys.large, &keys.notes];
                 let touched = [&[&keys.trash, &manifest], standing(&keys).as_slice(), &records].concat();
                 Script::discard.call(&mut pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
                 pipeline.arg(&purge).arg(STEP);

@@ -27,7 +27,7 @@ macro_rules! scripts {
 
 scripts!(
     admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique, heartbeat,
-    keep, move_jobs with unique, promote, prune, purge, reap, release with unique, restore, resume, retire, settle,
+    keep, move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire, settle,
     shrink, take,
 );
 

@@ -297,7 +297,7 @@ impl Broker {
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
         let ended = [&keys.completed, &keys.dead, &keys.cancelled];
-        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.unique];
+        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.unique, &keys.notes];
         let touched: Vec<&str> = ended.iter().chain(&others).map(|key| key.as_str()).collect();
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched);
@@ -338,7 +338,8 @@ impl Broker {
         let (mut rank, mut left, mut deleted) = (0, i64::try_from(bytes.min(EXACT)).unwrap_or(i64::MAX), 0);
         loop {
             let mut pipeline = Pipeline::new();
-            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox]);
+            Script::shrink
+                .call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.notes]);
             pipeline.arg(rank).arg(SHRINK).arg(left);
             let reply = only(self.store.link.send(&pipeline).await?)?;
             let (stay, room, gone): (u64, i64, u64) = Script::shrink.reply(reply, "three numbers")?;

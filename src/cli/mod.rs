@@ -8,11 +8,13 @@ mod alter;
 mod client;
 mod email;
 mod enqueue;
+mod follow;
 mod jobs;
 mod node;
 mod offline;
 mod output;
 mod queue;
+mod why;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,10 @@ pub(crate) enum Verb {
     Enqueue(enqueue::Enqueue),
     /// Show one job with its attempts and errors.
     Job(jobs::ShowJob),
+    /// Show what a job has said while it ran: the output of its program, and its log.
+    Log(follow::Log),
+    /// Say in one sentence why a job does not run, where it runs, or how it ended.
+    Why(why::Why),
     /// List jobs: those next in line first, or the latest.
     Jobs(jobs::ListJobs),
     /// List the queues with their counts.
@@ -94,6 +100,8 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
     let done = match verb {
         Verb::Enqueue(verb) => verb.run().await,
         Verb::Job(verb) => verb.run().await,
+        Verb::Log(verb) => verb.run().await,
+        Verb::Why(verb) => verb.run().await,
         Verb::Jobs(verb) => verb.run().await,
         Verb::Queues(verb) => verb.run().await,
         Verb::Tasks(verb) => verb.run().await,

@@ -294,7 +294,7 @@ pub(crate) struct ProbeStep {
 pub(crate) enum ProbeOp {
     /// Returns the arguments: `{"args": …}`.
     Echo,
-    /// Sleeps for the argument `seconds`; returns when it started.
+    /// Sleeps for the argument `seconds`, and says as often as `report` asks for how far it is; returns when it started.
     Sleep,
     /// Fails with the argument `message` (and `kind`, `retry` = false for a failure that must not be retried).
     Fail,

@@ -85,6 +85,7 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>
         step: 0,
         context,
         steps: &attempt.steps,
+        notepad: &attempt.notepad,
     };
     attempts.iter().zip(contexts).map(run).collect()
 }

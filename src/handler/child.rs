@@ -19,6 +19,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::process::{Child, ChildStdin};
 
+use super::lines::{Heard, Lines};
+use crate::job::Source;
+
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 /// What a guard needs to end those that it guards, when it is told to do so at once.
@@ -45,6 +48,10 @@ pub(super) enum Keep {
     Last(usize),
 }
 
+/// Is told each line of an output as it comes, with the bytes that it had beyond what is told, and says whether the line
+/// belongs to what is kept.
+pub(super) type Hear<'a> = &'a (dyn Fn(Source, &[u8], u64) -> Heard + Sync);
+
 /// A program that has ended.
 #[derive(Debug)]
 pub(super) struct Finished {
@@ -70,17 +77,17 @@ pub(super) enum ChildError {
 }
 
 /// Runs the program to its end. Dropping the future ends the whole process group.
-pub(super) async fn run(program: Program) -> Result<Finished, ChildError> {
-    follow(program, None).await
+pub(super) async fn run(program: Program, hear: Hear<'_>) -> Result<Finished, ChildError> {
+    follow(program, None, hear).await
 }
 
 /// As [`run`], for a program that guards others: SIGTERM and SIGINT tell it to end them, in peace or at once, and SIGKILL
 /// is for the guard that does not. It alone inherits `report`.
-pub(super) async fn run_guard(program: Program, report: PipeWriter) -> Result<Finished, ChildError> {
-    follow(program, Some(report)).await
+pub(super) async fn run_guard(program: Program, report: PipeWriter, hear: Hear<'_>) -> Result<Finished, ChildError> {
+    follow(program, Some(report), hear).await
 }
 
-async fn follow(program: Program, report: Option<PipeWriter>) -> Result<Finished, ChildError> {
+async fn follow(program: Program, report: Option<PipeWriter>, hear: Hear<'_>) -> Result<Finished, ChildError> {
     let follow = |reason| ChildError::Follow { path: program.path.clone(), reason };
     let mut group = Group::start(&program, report)?;
     let leader = group.leader();
@@ -89,7 +96,9 @@ async fn follow(program: Program, report: Option<PipeWriter>) -> Result<Finished
     {
         // Our ends of the pipes stay with the child: a program that is told to stop may still want to say something.
         let Child { stdin, stdout, stderr, .. } = &mut leader.child;
-        let pipes = async { tokio::join!(feed(stdin.take(), &program.stdin), out.read(stdout), err.read(stderr)) };
+        let reading =
+            async { tokio::join!(out.read(stdout, Source::Stdout, hear), err.read(stderr, Source::Stderr, hear)) };
+        let pipes = async { tokio::join!(feed(stdin.take(), &program.stdin), reading) };
         tokio::pin!(pipes);
         // The program may close its pipes long before it ends, or end while others hold them open.
         let closed = tokio::select! {
@@ -181,7 +190,7 @@ impl Leader {
         let mut nothing = (Output::new(Keep::First(0)), Output::new(Keep::First(0)));
         let Child { stdout, stderr, .. } = &mut self.child;
         tokio::select! {
-            _ = async { tokio::join!(nothing.0.read(stdout), nothing.1.read(stderr), std::future::pending::<()>()) } => {}
+            _ = async { tokio::join!(nothing.0.drain(stdout), nothing.1.drain(stderr), std::future::pending::<()>()) } => {}
             _ = tokio::time::timeout(GRACE, ended(&self.pidfd)) => {}
         }
         if self.guard {
@@ -222,7 +231,18 @@ impl Output {
     }
 
     /// Reads to the end; a broken pipe is an end too.
-    async fn read(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>) {
+    async fn read(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>, source: Source, hear: Hear<'_>) {
+        let Some(pipe) = pipe else { return };
+        let (mut chunk, mut lines) = (vec![0; 16 * 1024], Lines::default());
+        let mut tell = |line: &[u8], beyond| hear(source, line, beyond);
+        while let Ok(len @ 1..) = pipe.read(&mut chunk).await {
+            lines.feed(&chunk[..len], &mut tell, &mut |bytes| self.add(bytes));
+        }
+        lines.finish(&mut tell, &mut |bytes| self.add(bytes));
+    }
+
+    /// Reads to the end, and nobody listens.
+    async fn drain(&mut self, pipe: &mut Option<impl AsyncRead + Unpin>) {
         let Some(pipe) = pipe else { return };
         let mut chunk = vec![0; 16 * 1024];
         while let Ok(len @ 1..) = pipe.read(&mut chunk).await {

@@ -11,6 +11,8 @@ mod context;
 mod email;
 mod exec;
 mod http;
+mod lines;
+mod notepad;
 mod outbox;
 mod probe;
 mod push;
@@ -31,6 +33,7 @@ use crate::job::{Failure, Job, Outcome};
 use context::Context;
 pub(crate) use email::{MailPreview, PreviewError, preview as preview_mails};
 pub(crate) use exec::guard_if_told;
+pub(crate) use notepad::Notepad;
 pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
@@ -69,6 +72,8 @@ pub(crate) struct Attempt<'a> {
     pub attempt: u32,
     /// Results of the finished steps; those of earlier attempts at first.
     pub steps: Steps,
+    /// Where it writes what those who watch it may read.
+    pub notepad: Notepad,
 }
 
 /// What one step sees of its attempt.
@@ -80,6 +85,7 @@ struct Run<'a> {
     context: &'a Context,
     /// Where a step that is done in parts remembers which are done.
     steps: &'a Steps,
+    notepad: &'a Notepad,
 }
 
 /// Why an attempt ends before its last step is done.
@@ -142,7 +148,11 @@ impl Handlers {
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
-            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context, steps: &attempt.steps };
+            if attempt.task.steps.len() > 1 {
+                attempt.notepad.step(number + 1, attempt.task.steps.len());
+            }
+            let Attempt { job, attempt: n, steps, notepad, .. } = attempt;
+            let run = Run { job, attempt: *n, step: number, context, steps, notepad };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);

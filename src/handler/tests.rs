@@ -31,7 +31,10 @@ fn world() -> World {
 
 async fn perform(world: &World, task: &Task, args: Value, steps: &Steps) -> Outcome {
     let job = fixture::job(args);
-    world.handlers.perform(&Attempt { job: &job, task, attempt: 2, steps: steps.clone() }).await
+    world
+        .handlers
+        .perform(&Attempt { job: &job, task, attempt: 2, steps: steps.clone(), notepad: Notepad::default() })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {

@@ -8,15 +8,23 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::scribe::Scribe;
 use super::shared::Live;
-use crate::broker::{Broker, Claim, Running};
+use crate::broker::{Broker, Claim, Running, Speaker};
 use crate::clock;
 use crate::config::{Queue, Task};
-use crate::handler::{Attempt, Done, Handlers, Keep, LeaseLost, Steps};
+use crate::handler::{Attempt, Done, Handlers, Keep, LeaseLost, Notepad, Steps};
 use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Request, Snooze, State, Timestamp};
 
 /// Pause before what is done is stored once more; it doubles up to the second one.
 const KEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// In whose name an attempt speaks, and to whom.
+#[derive(Debug)]
+pub(super) struct Voice {
+    pub(super) broker: Arc<Broker>,
+    pub(super) speaker: Speaker,
+}
 
 /// What ends an attempt from outside.
 #[derive(Debug)]
@@ -37,13 +45,13 @@ pub(super) struct Part {
 }
 
 /// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
-pub(super) async fn run(live: Arc<Live>, queue: Arc<Queue>, part: Part, ends: Ends) -> Vec<Outcome> {
+pub(super) async fn run(live: Arc<Live>, queue: Arc<Queue>, part: Part, voice: Voice, ends: Ends) -> Vec<Outcome> {
     let Part { job, number, .. } = &part;
     let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
-    vec![perform(&live, &queue, &part, ends).instrument(span).await]
+    vec![perform(&live, &queue, &part, voice, ends).instrument(span).await]
 }
 
-async fn perform(live: &Live, queue: &Queue, part: &Part, ends: Ends) -> Outcome {
+async fn perform(live: &Live, queue: &Queue, part: &Part, voice: Voice, ends: Ends) -> Outcome {
     let job = &part.job;
     let Some(task) = live.config.tasks.get(&job.task) else { return unknown(job) };
     if let Some(at) = expired(job) {
@@ -52,13 +60,19 @@ async fn perform(live: &Live, queue: &Queue, part: &Part, ends: Ends) -> Outcome
     let limit = timeout(job, task, queue);
     let handlers: &Handlers = &live.handlers;
     let attempt = attempt(part, task);
-    tokio::select! {
+    let Voice { broker, speaker } = voice;
+    let config = Arc::clone(&live.config);
+    let mut scribe = Scribe::new(broker, config, speaker, Arc::clone(job), part.number, attempt.notepad.clone());
+    let outcome = tokio::select! {
         outcome = tokio::time::timeout(limit, handlers.perform(&attempt)) => {
             outcome.unwrap_or(Outcome::TimedOut(limit))
         }
         Ok(request) = ends.cancelled => Outcome::Cancelled(request),
         () = ends.abort.cancelled() => stopped(),
-    }
+        never = scribe.run() => match never {},
+    };
+    scribe.finish().await;
+    outcome
 }
 
 /// Performs a task for many jobs of it at once, under one timeout.
@@ -95,7 +109,7 @@ async fn perform_batch(live: &Live, parts: &[Part], limit: Duration, abort: Canc
 }
 
 fn attempt<'a>(part: &'a Part, task: &'a Task) -> Attempt<'a> {
-    Attempt { job: &part.job, task, attempt: part.number, steps: part.steps.clone() }
+    Attempt { job: &part.job, task, attempt: part.number, steps: part.steps.clone(), notepad: Notepad::default() }
 }
 
 /// Longest run of an attempt at the job.
@@ -205,7 +219,7 @@ mod tests {
         assert!(size < 2_000, "{size} bytes");
     }
 
-    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Part, Ends) -> F) -> usize {
+    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Part, Voice, Ends) -> F) -> usize {
         std::mem::size_of::<F>()
     }
 }

@@ -20,7 +20,6 @@ impl Pool {
         let batched = claim.history.next_attempt() == 1 && self.gate.allowed() == Allowed::All;
         let task = live.config.tasks.get(&claim.job.task);
         let batch = task.filter(|_| batched).and_then(|task| Some((task.batch_in(&queue)?, task)));
-        let in_parts = task.is_some_and(|task| task.is_done_in_parts());
         if let Some((batch, task)) = batch {
             let timeout = attempt::timeout(&claim.job, task, &queue);
             let Some(claim) = self.gather.add(claim, timeout, batch, free) else { return 1 };
@@ -33,8 +32,7 @@ impl Pool {
             self.hand_back(claim);
         } else {
             self.observed.claimed(&claim);
-            let keep = in_parts.then(|| attempt::keep(Arc::clone(&self.shared.broker), claim.running()));
-            self.work.start(live, queue, claim, keep, &self.stop, self.gate.allowed() == Allowed::Probe);
+            self.work.start(live, queue, claim, &self.shared.broker, &self.stop, self.gate.allowed() == Allowed::Probe);
         }
         0
     }

@@ -157,6 +157,7 @@ impl Keeper {
             seen: now,
             lease_until: now.after(self.broker.lease()),
             queues: queues.iter().map(|kept| self.served(&kept.queue)).collect(),
+            slots: *self.broker.slots.borrow(),
             draining: *self.broker.draining.borrow(),
         };
         match self.broker.present(&card).await {

@@ -12,6 +12,7 @@ mod keeper;
 mod observe;
 mod pressure;
 mod scale;
+mod scribe;
 mod shared;
 mod size;
 mod slots;

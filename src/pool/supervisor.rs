@@ -55,6 +55,7 @@ impl Supervisor {
     pub(crate) fn apply(&mut self, config: &Config) {
         let queues = &config.queues;
         self.slots.configure(config.node.slots);
+        self.shared.broker.slots.send_replace(config.node.slots.bound);
         self.show_slots(config);
         self.leaving.retain(|pool| !pool.task.is_finished());
         let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();

@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::attempt::{self, Part};
 use super::shared::{Live, Stop};
-use crate::broker::Claim;
+use crate::broker::{Broker, Claim, Speaker};
 use crate::config::Queue;
 use crate::handler::{Done, Keep, Steps};
 use crate::job::{JobId, Outcome, Request};
@@ -74,20 +74,23 @@ impl Work {
         self.units.values().any(|unit| unit.probe)
     }
 
-    /// Starts the attempt of a job on its own; `keep` stores what it has finished while it goes on.
+    /// Starts the attempt of a job on its own. What it finishes and says while it goes on is stored by `broker`.
     pub(super) fn start(
         &mut self,
         live: Arc<Live>,
         queue: Arc<Queue>,
         claim: Claim,
-        keep: Option<Keep>,
+        broker: &Arc<Broker>,
         stop: &Stop,
         probe: bool,
     ) {
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: stop.abort.clone(), cancelled };
+        let in_parts = live.config.tasks.get(&claim.job.task).is_some_and(|task| task.is_done_in_parts());
+        let keep = in_parts.then(|| attempt::keep(Arc::clone(broker), claim.running()));
+        let voice = attempt::Voice { broker: Arc::clone(broker), speaker: Speaker::of(&claim) };
         let (member, part) = member(claim, keep);
-        let task = self.running.spawn(attempt::run(live, queue, part, ends));
+        let task = self.running.spawn(attempt::run(live, queue, part, voice, ends));
         self.units.insert(task.id(), Unit { members: vec![member], cancel: Cancel::Attempt(Some(cancel)), probe });
     }
 

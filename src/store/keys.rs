@@ -20,6 +20,8 @@ pub(crate) struct QueueKeys {
     pub history: String,
     /// HASH: job id → its arguments (JSON), of jobs whose arguments are too large to stand in the record.
     pub large: String,
+    /// HASH: job id → what it has said of itself while it ran (JSON, see [`crate::job::Notes`]). Absent until it says something.
+    pub notes: String,
     /// ZSET: job id → its place in line (since when it waits, moved by its priority). Claimed from the front.
     pub pending: String,
     /// ZSET: job id → when it is due, with its priority in the fraction: jobs that were enqueued for later.
@@ -122,6 +124,7 @@ impl Keys {
             jobs: key("jobs"),
             history: key("history"),
             large: key("large"),
+            notes: key("notes"),
             pending: key("pending"),
             scheduled: key("scheduled"),
             retry: key("retry"),
@@ -145,6 +148,11 @@ impl Keys {
             trash: key("trash"),
         }
     }
+}
+
+/// HASH: RQ's own record of a job (rq 2.0, `rq/job.py`).
+pub(crate) fn rq_job(id: &str) -> String {
+    format!("rq:job:{id}")
 }
 
 /// What kombu puts between a list's name and its priority step (kombu 5.4, `transport/redis.py`, `sep`).

@@ -118,7 +118,7 @@ impl Store {
             if let (Some(most), Some(used)) = (limit.concurrency, view.used)
                 && used + points > most
             {
-                let holders = self.holders(&keys, bucket.name()).await?;
+                let holders = self.drawers(&keys, bucket.name()).await?;
                 return Ok(Some(Blocked { holders, ..blocked(Bound::Concurrency(most), used, None) }));
             }
             let mut full =
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// The running jobs that have drawn from a bucket; of the whole queue, all.
-    async fn holders(&self, keys: &QueueKeys, bucket: &str) -> Result<Vec<(JobId, ActiveView)>, LinkError> {
+    async fn drawers(&self, keys: &QueueKeys, bucket: &str) -> Result<Vec<(JobId, ActiveView)>, LinkError> {
         let mut pipeline = Pipeline::new();
         pipeline.hgetall(&keys.active);
         let reply = self.read(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);

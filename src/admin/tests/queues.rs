@@ -140,6 +140,7 @@ async fn nodes_are_listed_and_told_to_drain() {
         seen: now,
         lease_until: now.after(Duration::from_secs(15)),
         queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0, outage: None }],
+        slots: None,
         draining: false,
     };
     assert_eq!(port.broker.present(&card).await.expect("Redis is up"), None);

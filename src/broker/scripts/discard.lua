@@ -2,7 +2,7 @@
 -- has sent it again since stands elsewhere, maybe in the trash of a later purge, and keeps its record.
 --
 -- KEYS  trash (and, beside it, the hashes trash/ID/manifest), the purge's own one (see purge; it names the further keys),
---       active, pending, scheduled, retry, completed, dead, cancelled, held, jobs, history, large
+--       active, pending, scheduled, retry, completed, dead, cancelled, held, jobs, history, large, notes
 -- ARGV  purge, limit for each key (at most 1000)
 -- Returns how many are left.
 local limit, left = tonumber(ARGV[2]), 0
@@ -41,7 +41,7 @@ for i = 1, #held, 2 do
     local ids = redis.call('ZRANGE', held[i], 0, limit - 1)
     for _, id in ipairs(ids) do
       if not stands(id) then
-        for k = 11, 13 do
+        for k = 11, 14 do
           redis.call('HDEL', KEYS[k], id)
         end
       end

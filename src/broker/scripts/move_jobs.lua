@@ -1,7 +1,8 @@
 -- Changes where jobs that do not run stand, if they stand there still: cancels, retries, promotes and deletes by id. The
 -- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
 --
--- KEYS  jobs, history, large, active, outbox, cancels, counters, unique, pending, scheduled, retry, held, completed, dead, cancelled, then the sorted sets that the moves name
+-- KEYS  jobs, history, large, active, outbox, cancels, counters, unique, pending, scheduled, retry, held, completed,
+--       dead, cancelled, notes, then the sorted sets that the moves name
 -- ARGV  now (ms), then for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
@@ -47,6 +48,7 @@ for i = 2, #ARGV, WIDTH do
       for k = 1, 3 do
         redis.call('HDEL', KEYS[k], id)
       end
+      redis.call('HDEL', KEYS[16], id)
       if field ~= '' then
         unique().release(field, id)
       end

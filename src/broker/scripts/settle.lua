@@ -3,7 +3,8 @@
 --
 -- What the attempt drew from the buckets of limits goes back, and whoever waits in line for that is looked at next.
 --
--- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels, used, lines
+-- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels, used, lines,
+--       notes
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
 --       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
 --       'dead' | 'cancelled'), score, history (JSON), outcome's counter ('failed' | 'crashed' | ''), the token if a
@@ -147,6 +148,7 @@ local function trim(set, keep)
       for k = 2, 4 do
         redis.call('HDEL', KEYS[k], unpack(gone))
       end
+      redis.call('HDEL', KEYS[15], unpack(gone))
     end
   end
 end

@@ -3,6 +3,7 @@
 mod foreign;
 mod limits;
 mod model;
+mod notes;
 mod transitions;
 mod unique;
 mod verbs;

@@ -7,7 +7,7 @@ use super::{Email, EmailError, SetupError, attachment};
 use crate::clock;
 use crate::config::{Config, EmailStep, Step, Task};
 use crate::handler::context::Context;
-use crate::handler::{Attempt, Done, Run, Steps};
+use crate::handler::{Attempt, Done, Notepad, Run, Steps};
 use crate::job::{Args, Job, JobId, Origin, Priority};
 
 /// One mail of a task.
@@ -55,9 +55,10 @@ fn one(
     let failed = |error: EmailError| PreviewError::Mail(error.to_string());
     let (vars, now) = (config.vars.clone().into(), clock::now());
     let done = Done { steps: vec![json!({}); number], ..Done::default() };
-    let attempt = Attempt { job, task, attempt: 1, steps: Steps::new(done, None) };
+    let attempt = Attempt { job, task, attempt: 1, steps: Steps::new(done, None), notepad: Notepad::default() };
     let context = Context::new(&attempt, &vars, now);
-    let run = Run { job, attempt: 1, step: number, context: &context, steps: &attempt.steps };
+    let run =
+        Run { job, attempt: 1, step: number, context: &context, steps: &attempt.steps, notepad: &attempt.notepad };
     let mut mail = email.compose(step, &run, now).map_err(failed)?;
     if let Some(attachments) = &step.attachments {
         let wanted = attachments.render(context.values()).map_err(|error| failed(error.into()))?;

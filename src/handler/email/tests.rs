@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::{EmailProvider, Secret, Step, Task};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, JOB_ID, template};
 
@@ -53,7 +53,15 @@ async fn send(config: &config::Config, step: EmailStep, args: Value) -> Outcome 
         params: ["template", "context"].map(|name| config::Param { required: false, ..fixture::param(name) }).to_vec(),
         ..fixture::task(vec![Step::Email(Box::new(step))])
     };
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
+    handlers
+        .perform(&Attempt {
+            job: &fixture::job(args),
+            task: &task,
+            attempt: 1,
+            steps: Steps::default(),
+            notepad: Notepad::default(),
+        })
+        .await
 }
 
 fn success(outcome: Outcome) -> Value {

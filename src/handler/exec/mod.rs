@@ -9,6 +9,10 @@
 //! 75 puts the job off and costs no attempt. The last line of stdout may say for how long and why:
 //! `{"retry_after": 90}` in seconds or `{"retry_after": "1h 30m"}`, and `"reason"`. Without it the wait is that of the
 //! retry policy, and the reason is the program's last words.
+//!
+//! While it runs, whatever it writes can be read as the job's log. A line of stdout that is an object with the one key
+//! `jobsd` is meant for us: `{"jobsd": {"progress": 40, "message": "…"}}`, percent and what it does now, one of them or
+//! both. It is taken out of the output, so it is no part of the result, of which any other line is one.
 
 mod guard;
 
@@ -23,9 +27,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::child::{self, ChildError, Finished, Keep, Program};
-use super::{Halt, Run};
+use super::lines::Heard;
+use super::{Halt, Notepad, Run};
 use crate::config::{ExecStep, RenderError};
-use crate::job::Failure;
+use crate::job::{Failure, Source};
 
 pub(crate) use guard::guard_if_told;
 use guard::{Order, Report};
@@ -76,7 +81,8 @@ pub(super) enum ExecError {
 pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecError> {
     let (reports, report) = std::io::pipe().map_err(|reason| start_error(step, reason))?;
     let order = Order { report: report.as_raw_fd(), ..Order::new(step.user, &step.limits) };
-    let finished = child::run_guard(program(step, run, &order)?, report).await?;
+    let hear = |source, line: &[u8], beyond| hear(run.notepad, source, line, beyond);
+    let finished = child::run_guard(program(step, run, &order)?, report, &hear).await?;
     let (status, peak) = match read(reports) {
         Some(Report::NotStarted { errno }) => {
             return Err(start_error(step, std::io::Error::from_raw_os_error(errno)));
@@ -100,6 +106,41 @@ pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecErr
         return Err(ExecError::TooLong(step.program.clone()));
     }
     Ok(answer(&finished))
+}
+
+/// A line of the program, as it comes: progress, or a line of the log.
+fn hear(notepad: &Notepad, source: Source, line: &[u8], beyond: u64) -> Heard {
+    match (source, progress(line)) {
+        (Source::Stdout, Some((percent, message))) if beyond == 0 => {
+            notepad.progress(percent, message.as_deref());
+            Heard::Taken
+        }
+        _ => {
+            notepad.output(source, line, beyond);
+            Heard::Kept
+        }
+    }
+}
+
+/// What a line that is meant for us says; any other line is the program's own.
+fn progress(line: &[u8]) -> Option<(Option<u8>, Option<String>)> {
+    // The cheap look first: a program may write a lot.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let Value::Object(said) = serde_json::from_slice(line).ok()? else { return None };
+    let ours = said.get("jobsd").filter(|_| said.len() == 1)?.as_object()?;
+    let is_ours = ours.keys().all(|key| matches!(key.as_str(), "progress" | "message"));
+    let message = match ours.get("message") {
+        None | Some(Value::Null) => None,
+        Some(message) => Some(message.as_str()?.to_owned()),
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and 100")]
+    let percent = match ours.get("progress") {
+        None | Some(Value::Null) => None,
+        Some(percent) => Some(percent.as_f64().filter(|percent| (0.0..=100.0).contains(percent))? as u8),
+    };
+    (is_ours && (percent.is_some() || message.is_some())).then_some((percent, message))
 }
 
 fn start_error(step: &ExecStep, reason: std::io::Error) -> ExecError {

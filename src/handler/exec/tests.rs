@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{ExecLimits, ExecUser, Step};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
 use crate::testing::wait::until;
@@ -41,7 +41,15 @@ async fn perform(step: ExecStep, args: Value) -> Outcome {
     let dir = tempfile::tempdir().expect("a temp dir");
     let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
     let task = fixture::task(vec![Step::Exec(step)]);
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 3, steps: Steps::default() }).await
+    handlers
+        .perform(&Attempt {
+            job: &fixture::job(args),
+            task: &task,
+            attempt: 3,
+            steps: Steps::default(),
+            notepad: Notepad::default(),
+        })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {
@@ -59,6 +67,50 @@ async fn the_program_gets_the_job_and_gives_the_result() {
     assert_eq!(outcome, Outcome::Success(job));
     assert_eq!(perform(script(dir.path(), "echo two words"), Value::Null).await, Outcome::Success(json!("two words")));
     assert_eq!(perform(script(dir.path(), ":"), Value::Null).await, Outcome::Success(Value::Null));
+}
+
+#[tokio::test]
+async fn what_it_says_while_it_runs_is_written_down_and_its_progress_is_no_part_of_the_result() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let script_text = r#"
+        echo '{"jobsd": {"progress": 40.7, "message": "half"}}'
+        echo '{'
+        echo 'a warning' >&2
+        echo '{"jobsd": {"progress": 90}}' >&2
+        echo '"n": 1,'
+        echo '{"jobsd": {"progress": 80}}'
+        echo '"progress": 5}'"#;
+    let (task, pad) = (fixture::task(vec![Step::Exec(script(dir.path(), script_text))]), Notepad::default());
+    let (handlers, job) = (Handlers::new(&fixture::config(dir.path())).expect("handlers"), fixture::job(Value::Null));
+    let attempt = Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default(), notepad: pad.clone() };
+    assert_eq!(handlers.perform(&attempt).await, Outcome::Success(json!({"n": 1, "progress": 5})));
+    let page = pad.take(true).expect("it has said something");
+    let said = |source| -> Vec<&str> {
+        page.lines.iter().filter(|line| line.source == source).map(|line| line.text.as_str()).collect()
+    };
+    assert_eq!(said(Source::Stdout), ["{", "\"n\": 1,", "\"progress\": 5}"]);
+    assert_eq!(said(Source::Stderr), ["a warning", r#"{"jobsd": {"progress": 90}}"#], "only stdout is listened to");
+    assert_eq!(page.progress.and_then(|progress| progress.percent), Some(80));
+}
+
+#[test]
+fn only_a_line_that_is_meant_for_us_is_progress() {
+    assert_eq!(progress(br#" {"jobsd": {"message": "x"}} "#), Some((None, Some("x".to_owned()))));
+    assert_eq!(progress(br#"{"jobsd": {"progress": 0, "message": null}}"#), Some((Some(0), None)));
+    for line in [
+        r#"{"progress": 40}"#,
+        r#"{"jobsd": {"progress": 40}, "x": 1}"#,
+        r#"{"jobsd": {"progress": 101}}"#,
+        r#"{"jobsd": {"progress": "40"}}"#,
+        r#"{"jobsd": {"progress": 40, "x": 1}}"#,
+        r#"{"jobsd": {}}"#,
+        r#"{"jobsd": 40}"#,
+        r#"[{"jobsd": {"progress": 40}}]"#,
+        r#"{"jobsd": {"progress": 40}"#,
+        "",
+    ] {
+        assert_eq!(progress(line.as_bytes()), None, "{line}");
+    }
 }
 
 #[tokio::test]

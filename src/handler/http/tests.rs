@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::config::{AllowPrivate, Config, SigningKey, Step};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::certificate;
 use crate::testing::fixture::{self, template};
@@ -32,7 +32,15 @@ async fn call_with(http: config::Http, step: HttpStep, args: Value) -> Outcome {
     let dir = tempfile::tempdir().expect("a temp dir");
     let handlers = Handlers::new(&Config { http, ..fixture::config(dir.path()) }).expect("the handlers are built");
     let task = fixture::task(vec![Step::Http(step)]);
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
+    handlers
+        .perform(&Attempt {
+            job: &fixture::job(args),
+            task: &task,
+            attempt: 1,
+            steps: Steps::default(),
+            notepad: Notepad::default(),
+        })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
 use crate::config::{Config, SqlStep, Step};
-use crate::handler::{Attempt, Done, Handlers, Keep, Steps};
+use crate::handler::{Attempt, Done, Handlers, Keep, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, JOB_ID, template};
 use crate::testing::http::{Answer, Seen, Server};
@@ -42,7 +42,8 @@ pub(super) async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> 
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = serde_json::from_str(ARGS).expect("JSON");
     let (job, task) = (fixture::job(args), fixture::task(steps));
-    handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: done.clone() }).await
+    let notepad = Notepad::default();
+    handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: done.clone(), notepad }).await
 }
 
 pub(super) fn failure(outcome: Outcome) -> Failure {

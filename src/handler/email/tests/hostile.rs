@@ -150,11 +150,19 @@ impl Bench {
 
     fn wire(&self, step: &EmailStep, args: Value) -> Result<(Vec<String>, Vec<u8>), EmailError> {
         let (job, task) = (fixture::job(args), fixture::task(Vec::new()));
-        let attempt = Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default() };
+        let attempt =
+            Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default(), notepad: Notepad::default() };
         let now = Timestamp::from_millis(1_795_430_097_158);
         let vars = json!({"base_url": "https://hireme.test"});
         let context = Context::new(&attempt, &vars, now);
-        let run = Run { job: &job, attempt: 1, step: 0, context: &context, steps: &Steps::default() };
+        let run = Run {
+            job: &job,
+            attempt: 1,
+            step: 0,
+            context: &context,
+            steps: &Steps::default(),
+            notepad: &Notepad::default(),
+        };
         let mut mail = self.email.compose(step, &run, now)?;
         if let Some(attachments) = &step.attachments {
             let wanted = attachments.render(context.values()).map_err(EmailError::from)?;

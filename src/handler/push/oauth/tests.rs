@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Step;
 use crate::handler::push::tests::{ARGS, account, devices, failure, fcm, google, perform, step, to_fcm};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture;
 use crate::testing::http::{Answer, Seen, Server};
@@ -22,7 +22,15 @@ async fn jobs_that_start_at_once_share_one_access_token() {
         running.spawn(async move {
             let (job, task) =
                 (fixture::job(serde_json::from_str(ARGS).expect("JSON")), fixture::task(vec![Step::Push(step())]));
-            handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default() }).await
+            handlers
+                .perform(&Attempt {
+                    job: &job,
+                    task: &task,
+                    attempt: 1,
+                    steps: Steps::default(),
+                    notepad: Notepad::default(),
+                })
+                .await
         });
     }
     for outcome in running.join_all().await {
