@@ -49,7 +49,7 @@ fn ses_takes_what_is_signed_by_a_user_or_a_session_and_nothing_else() {
                 keys.push(result["key"].as_str().expect("a key").to_owned());
             }
             // Nobody's mail is taken: the job waits for the service.
-            Err((kind, words)) if kind == "MailCredentialsError" => {
+            Err(("MailCredentialsError", words)) => {
                 let said = until("the attempt to be over", || {
                     let history = jobs.history(&id)?;
                     assert_eq!(
