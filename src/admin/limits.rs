@@ -102,10 +102,15 @@ fn shown(view: &LimitView<'_>) -> ShownLimit {
 
 pub(super) fn blocked(blocked: Blocked) -> ShownBlocked {
     let Blocked { limit, key, bound, points, used, holders, free_at } = blocked;
-    let bound = match bound {
-        Bound::Concurrency(most) => format!("{most} at once"),
-        Bound::Rate(rate) => format!("{} in {}", rate.points, humantime::format_duration(rate.window)),
-    };
+    let bound = self::bound(bound);
     let holders = holders.into_iter().take(NAMED).map(|(id, _)| id.to_string()).collect();
     ShownBlocked { limit, key, bound, used, points, holders, free_at: free_at.map(|at| at.to_string()) }
+}
+
+/// In words: `2 at once`, `20 in 1m`.
+pub(super) fn bound(bound: Bound) -> String {
+    match bound {
+        Bound::Concurrency(most) => format!("{most} at once"),
+        Bound::Rate(rate) => format!("{} in {}", rate.points, humantime::format_duration(rate.window)),
+    }
 }

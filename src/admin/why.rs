@@ -12,16 +12,17 @@ use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json as json_answer};
 use super::job::{self, Around};
+use super::limits;
 use super::problem::{Problem, ProblemKind};
-use crate::broker::{Broker, NodeCard, Pause, Paused};
+use crate::broker::{Broker, NodeCard, Outage, Pause, Paused};
 use crate::clock;
 use crate::config::{Config, JobSecrets, Queue};
 use crate::job::why::{
-    Ended, Failed, Last, Message, Run, ServingNode, SharedSlots, Situation, Spot, Verdict, Why, instant, sentence,
-    span, why,
+    Down, Ended, Failed, Last, Message, Reached, Run, ServingNode, SharedSlots, Situation, Spot, Verdict, Why, instant,
+    sentence, span, why,
 };
 use crate::job::{History, JobId, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, Wire};
-use crate::store::{ActiveView, Code, Finding, ForeignList, LineView, LinkError, Place, Severity, Standing};
+use crate::store::{ActiveView, Blocked, Code, Finding, ForeignList, LineView, LinkError, Place, Severity, Standing};
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -120,7 +121,33 @@ async fn of_job(
     let secrets = JobSecrets::of(config.tasks.get(&task).map(AsRef::as_ref), &standing.job.args);
     let spot = spot(config, &standing, &line, around, &secrets);
     let waits = !matches!(standing.place, Place::Active) && !standing.state().has_ended();
-    surroundings(broker, nodes, line, (queue, Some(task)), spot, waits).await.map_err(|error| Problem::of_read(&error))
+    let limit = match config.queues.get(&queue).filter(|_| standing.state() == State::Pending) {
+        Some(served) => broker.store.blocked(served, &standing.job, clock::now()).await,
+        None => Ok(None),
+    };
+    let limit = limit.map_err(|error| Problem::of_read(&error))?.map(reached);
+    let situation = surroundings(broker, nodes, line, (queue, Some(task)), spot, waits).await;
+    Ok(Situation { limit, ..situation.map_err(|error| Problem::of_read(&error))? })
+}
+
+/// Holders that are named.
+const HOLDERS: usize = 10;
+
+fn reached(blocked: Blocked) -> Reached {
+    let (task, by) = blocked.limit.split_once('/').unwrap_or((&blocked.limit, ""));
+    Reached {
+        task: (task != "*").then(|| task.to_owned()),
+        key: blocked.key.map(|value| (by.to_owned(), value)),
+        bound: limits::bound(blocked.bound),
+        used: blocked.used,
+        points: blocked.points,
+        holders: blocked.holders.into_iter().take(HOLDERS).map(|(id, active)| (id, active.started)).collect(),
+        free_at: blocked.free_at,
+    }
+}
+
+fn down(outage: Option<Outage>) -> Option<Down> {
+    outage.map(|Outage { since, until, reason }| Down { since, until, reason })
 }
 
 /// What no queue of ours holds, but a producer's list.
@@ -183,7 +210,8 @@ async fn surroundings(
     };
     let stops = report.iter().flat_map(|report| &report.findings).find(in_the_way);
     let trouble = stops.map(|finding| format!("{}; {}", finding.sentence, finding.remedy));
-    Ok(Situation { now, spot, queue, task, trouble, pause, task_pause, nodes: serving, ahead: line.ahead, pace })
+    let (nodes, ahead) = (serving, line.ahead);
+    Ok(Situation { now, spot, queue, task, trouble, pause, task_pause, limit: None, nodes, ahead, pace })
 }
 
 impl Fleet {
@@ -211,6 +239,7 @@ impl Fleet {
                 node: id.clone(),
                 alive: this || card.lease_until > now,
                 draining,
+                down: down(if this { broker.stances.of(queue).outage } else { served.outage.clone() }),
                 concurrency: served.concurrency,
                 running: self.on(id, queue).map(|active| active.started).collect(),
                 shared: bound.map(|bound| SharedSlots { bound, used: self.used(id, card) }),
@@ -313,6 +342,16 @@ fn details(situation: &Situation, why: &Why) -> Value {
         }
         Why::NoNode { dead } => json!({"dead": names(dead)}),
         Why::Draining { nodes } => json!({"nodes": names(nodes)}),
+        Why::ServiceDown { nodes, down } => json!({"nodes": names(nodes), "reason": down.reason}),
+        Why::Limited(reached) => json!({
+            "task": reached.task,
+            "key": reached.key.as_ref().map(|(key, _)| key),
+            "value": reached.key.as_ref().map(|(_, value)| value),
+            "bound": reached.bound,
+            "used": reached.used,
+            "points": reached.points,
+            "holders": reached.holders.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
+        }),
         Why::SlotsBusy { busy, slots, nodes, ahead, next_slot } => json!({
             "busy": busy,
             "slots": slots,

@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use super::{Cause, NodeId, QueueName, Request, TaskName, Timestamp, Wire};
+use super::{Cause, JobId, NodeId, QueueName, Request, TaskName, Timestamp, Wire};
 
 pub(crate) use sentence::{instant, sentence, span};
 
@@ -27,6 +27,8 @@ pub(crate) struct Situation {
     pub pause: Option<Request>,
     /// Who has paused the job's task in it.
     pub task_pause: Option<Request>,
+    /// The limit that keeps it from starting.
+    pub limit: Option<Reached>,
     /// The nodes that serve the queue, living or not.
     pub nodes: Vec<ServingNode>,
     /// Jobs that stand before it in line, where it stands in one.
@@ -115,6 +117,33 @@ pub(crate) struct Ended {
     pub node: Option<NodeId>,
 }
 
+/// A limit that has no room for the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// Whose jobs it bounds. `None`: all of the queue.
+    pub task: Option<String>,
+    /// What tells them apart, and its value for this job: `user_id`, `41`.
+    pub key: Option<(String, String)>,
+    /// In words: `2 at once`, `20 in 1m`.
+    pub bound: String,
+    pub used: u64,
+    /// What the job takes of it.
+    pub points: u64,
+    /// Running jobs that hold it, longest running first; nobody holds what a window counts.
+    pub holders: Vec<(JobId, Timestamp)>,
+    /// When its window has room again.
+    pub free_at: Option<Timestamp>,
+}
+
+/// The service behind a queue's jobs, as a node has found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Down {
+    pub since: Timestamp,
+    /// When one job tries it again. `None`: one does so now.
+    pub until: Option<Timestamp>,
+    pub reason: String,
+}
+
 /// One node that has the queue in its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServingNode {
@@ -122,6 +151,8 @@ pub(crate) struct ServingNode {
     pub alive: bool,
     /// It claims nothing more.
     pub draining: bool,
+    /// It claims nothing of this queue for now.
+    pub down: Option<Down>,
     /// Slots that the queue has there.
     pub concurrency: usize,
     /// Since when each of the queue's jobs runs there.
@@ -168,6 +199,13 @@ pub(crate) enum Why {
     Draining {
         nodes: Vec<NodeId>,
     },
+    /// Every node that serves the queue waits for the service behind its jobs.
+    ServiceDown {
+        nodes: Vec<NodeId>,
+        down: Down,
+    },
+    /// A limit has no room for it.
+    Limited(Reached),
     /// The queue's own slots are taken on every node that serves it.
     SlotsBusy {
         busy: usize,
@@ -233,8 +271,17 @@ pub(crate) struct Verdict {
 
 /// What can hold back a job whose time has come, in the order in which it has to go. Whatever else can hold one back is
 /// a rung of its own here: before the slots, if a slot would not help.
-const LADDER: &[fn(&Situation) -> Option<Why>] =
-    &[redis_trouble, queue_paused, task_paused, no_node, draining, shared_slots_busy, slots_busy];
+const LADDER: &[fn(&Situation) -> Option<Why>] = &[
+    redis_trouble,
+    queue_paused,
+    task_paused,
+    no_node,
+    draining,
+    service_down,
+    limited,
+    shared_slots_busy,
+    slots_busy,
+];
 
 /// Why the job stands where it stands.
 pub(crate) fn why(situation: &Situation) -> Verdict {
@@ -284,13 +331,15 @@ fn waiting(situation: &Situation, since: Option<Timestamp>) -> Verdict {
         ahead: ahead(situation),
         free: open(situation).map(|node| node.concurrency.saturating_sub(node.running.len())).sum(),
     });
-    let expected = match why {
+    let expected = match &why {
         Why::SlotsBusy { .. } => starts(situation),
+        Why::Limited(reached) => reached.free_at.or_else(|| first_end(situation, reached)),
         _ => None,
     };
     // A pause began when somebody said so; everything else is told from when the job has been waiting.
     let since = match &why {
         Why::QueuePaused(request) | Why::TaskPaused { request, .. } => Some(request.at),
+        Why::ServiceDown { down, .. } => Some(down.since),
         _ => since,
     };
     Verdict { why, since, until: None, expected }
@@ -325,6 +374,25 @@ fn draining(situation: &Situation) -> Option<Why> {
     let living = || situation.nodes.iter().filter(|node| node.alive);
     let all = living().all(|node| node.draining);
     all.then(|| Why::Draining { nodes: living().map(|node| node.node.clone()).collect() })
+}
+
+/// On all nodes that would claim; the one that tries again first is told.
+fn service_down(situation: &Situation) -> Option<Why> {
+    let downs: Vec<&Down> = open(situation).filter_map(|node| node.down.as_ref()).collect();
+    let first = downs.iter().min_by_key(|down| down.until)?;
+    let all = downs.len() == open(situation).count();
+    let nodes = || open(situation).map(|node| node.node.clone()).collect();
+    all.then(|| Why::ServiceDown { nodes: nodes(), down: (*first).clone() })
+}
+
+fn limited(situation: &Situation) -> Option<Why> {
+    situation.limit.clone().map(Why::Limited)
+}
+
+/// When the first of those who hold the limit will have ended, if it takes as long as others did.
+fn first_end(situation: &Situation, reached: &Reached) -> Option<Timestamp> {
+    let pace = situation.pace?;
+    reached.holders.iter().map(|(_, started)| started.after(pace)).filter(|end| *end > situation.now).min()
 }
 
 /// Some node has slots of the queue left and none of its own.
@@ -401,6 +469,8 @@ impl Why {
             Self::TaskPaused { .. } => "task-paused",
             Self::NoNode { .. } => "no-node",
             Self::Draining { .. } => "draining",
+            Self::ServiceDown { .. } => "service-down",
+            Self::Limited(_) => "limited",
             Self::SlotsBusy { .. } => "slots-busy",
             Self::SharedSlotsBusy { .. } => "shared-slots-busy",
             Self::InLine { .. } => "in-line",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 
-use super::{Failed, Situation, Spot, Verdict, Why};
+use super::{Down, Failed, Reached, Situation, Spot, Verdict, Why};
 use crate::job::{Cause, NodeId, Timestamp};
 
 /// Characters of an error that a sentence repeats; `jobsd job ID` shows the rest.
@@ -38,6 +38,8 @@ pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> St
         ),
         Why::NoNode { dead } => no_node(situation, dead),
         Why::Draining { nodes } => draining(situation, nodes),
+        Why::ServiceDown { nodes, down } => service_down(situation, nodes, down),
+        Why::Limited(reached) => limited(situation, reached, verdict.expected),
         Why::SlotsBusy { .. } | Why::SharedSlotsBusy { .. } | Why::InLine { .. } => in_line(situation, verdict),
         Why::Running { .. } | Why::Recovering { .. } => running(now, verdict),
         Why::Completed(ended) => {
@@ -89,6 +91,8 @@ fn subject(situation: &Situation, why: &Why) -> String {
             | Why::TaskPaused { .. }
             | Why::NoNode { .. }
             | Why::Draining { .. }
+            | Why::ServiceDown { .. }
+            | Why::Limited(_)
             | Why::SlotsBusy { .. }
             | Why::SharedSlotsBusy { .. }
             | Why::InLine { .. }
@@ -116,6 +120,40 @@ fn draining(situation: &Situation, nodes: &[NodeId]) -> String {
         if nodes.len() == 1 { "alone serves" } else { "serve" },
         situation.queue
     )
+}
+
+fn service_down(situation: &Situation, nodes: &[NodeId], down: &Down) -> String {
+    let now = situation.now;
+    let next = match down.until {
+        Some(until) => format!("one job tries it again {}", when_with_preposition(until, now)),
+        None => "one job tries it just now".to_owned(),
+    };
+    format!(
+        "the service behind the queue {} is down for {} ({}), since {}; {next}",
+        situation.queue,
+        names(nodes),
+        cut(&down.reason),
+        when(down.since, now)
+    )
+}
+
+/// Who has used up the limit, and when there is room again.
+fn limited(situation: &Situation, reached: &Reached, expected: Option<Timestamp>) -> String {
+    let now = situation.now;
+    let whose = match &reached.task {
+        Some(task) => format!("the task {task}"),
+        None => format!("the queue {}", situation.queue),
+    };
+    let value = reached.key.as_ref().map_or(String::new(), |(key, value)| format!(" for {key} {value}"));
+    let holders: Vec<String> = reached.holders.iter().map(|(id, _)| id.to_string()).collect();
+    let by = if holders.is_empty() { String::new() } else { format!(" by {}", list(&holders)) };
+    let needs = if reached.points == 1 { String::new() } else { format!(", it takes {}", reached.points) };
+    let next = match (reached.free_at, expected) {
+        (Some(at), _) => format!("; there is room again {}", when_with_preposition(at, now)),
+        (None, Some(at)) => format!("; the next of them is expected to end {}", soon(at, now)),
+        (None, None) => "; it may start when one of them ends".to_owned(),
+    };
+    format!("{whose} may run {}{value}: {} are taken{by}{needs}{next}", reached.bound, reached.used)
 }
 
 /// What waits for a slot: who has them, and how many stand before it.

@@ -19,9 +19,27 @@ fn node(id: &str, running: usize) -> ServingNode {
         node: NodeId::parse(id).expect("a valid name"),
         alive: true,
         draining: false,
+        down: None,
         concurrency: 2,
         running: (0..running as u64).map(|n| at(70 + n * 10)).collect(),
         shared: None,
+    }
+}
+
+fn down() -> Down {
+    Down { since: at(60), until: Some(at(105)), reason: "SmtpConnectError: refused".to_owned() }
+}
+
+fn reached() -> Reached {
+    let holder = |id: &str, since| (JobId::parse(id).expect("a valid id"), at(since));
+    Reached {
+        task: None,
+        key: Some(("user_id".to_owned(), "41".to_owned())),
+        bound: "2 at once".to_owned(),
+        used: 2,
+        points: 1,
+        holders: vec![holder("a", 70), holder("b", 80)],
+        free_at: None,
     }
 }
 
@@ -35,6 +53,7 @@ fn situation() -> Situation {
         trouble: None,
         pause: None,
         task_pause: None,
+        limit: None,
         nodes: vec![node("vps-1", 1)],
         ahead: Some(0),
         pace: None,
@@ -54,7 +73,8 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
         trouble: Some("this Redis is a replica".to_owned()),
         pause: Some(request("ann")),
         task_pause: Some(request("bob")),
-        nodes: vec![ServingNode { alive: false, draining: true, ..node("vps-1", 2) }],
+        limit: Some(reached()),
+        nodes: vec![ServingNode { alive: false, draining: true, down: Some(down()), ..node("vps-1", 2) }],
         ahead: Some(3),
         pace: Some(Duration::from_secs(60)),
         ..situation()
@@ -77,6 +97,16 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
              --node NODE` ends that",
         ),
         (
+            "service-down",
+            "waiting: the service behind the queue emails is down for vps-1 (SmtpConnectError: refused), since \
+             2027-01-15T08:01:00Z (40s ago); one job tries it again at 2027-01-15T08:01:45Z (in 5s)",
+        ),
+        (
+            "limited",
+            "waiting: the queue emails may run 2 at once for user_id 41: 2 are taken by a and b; the next of them is \
+             expected to end at 2027-01-15T08:02:10Z (in about 30s)",
+        ),
+        (
             "slots-busy",
             "waiting: 2 of 2 slots of the queue emails are taken on vps-1; 3 jobs are before it; next slot expected at \
              2027-01-15T08:02:10Z (in about 30s), its turn at 2027-01-15T08:03:20Z (in about 1m 40s)",
@@ -88,13 +118,15 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
         ),
         ("in-line", "waiting: nothing holds it back, 1 slot is free, it starts within moments; 3 jobs are before it"),
     ];
-    let removals: [fn(&mut Situation); 9] = [
+    let removals: [fn(&mut Situation); 11] = [
         |held| held.spot = Spot::Pending { since: at(10) },
         |held| held.trouble = None,
         |held| held.pause = None,
         |held| held.task_pause = None,
         |held| held.nodes[0].alive = true,
         |held| held.nodes[0].draining = false,
+        |held| held.nodes[0].down = None,
+        |held| held.limit = None,
         |held| {
             held.nodes[0].running.pop();
             held.nodes[0].shared = Some(SharedSlots { bound: 4, used: vec![(name("emails"), 1), (name("video"), 3)] });
@@ -231,4 +263,25 @@ fn the_turn_of_a_long_line_is_reckoned_without_walking_it() {
         let verdict = why(&Situation { pace, ..held.clone() });
         assert_eq!(verdict.expected, None, "what is not known is not said");
     }
+}
+
+#[test]
+fn a_service_that_one_node_still_reaches_is_no_cause() {
+    let broken = ServingNode { down: Some(down()), ..node("vps-1", 0) };
+    let two = Situation { nodes: vec![broken, node("vps-2", 0)], ..situation() };
+    assert_eq!(told(&two).0, "in-line");
+}
+
+#[test]
+fn a_window_says_when_it_has_room_again() {
+    let rate =
+        Reached { bound: "20 in 1m".to_owned(), used: 20, holders: Vec::new(), free_at: Some(at(112)), ..reached() };
+    let task = Reached { task: Some("greet".to_owned()), key: None, points: 3, ..rate };
+    let (word, sentence) = told(&Situation { limit: Some(task), ..situation() });
+    assert_eq!(word, "limited");
+    assert_eq!(
+        sentence,
+        "waiting: the task greet may run 20 in 1m: 20 are taken, it takes 3; there is room again at \
+         2027-01-15T08:01:52Z (in 12s)"
+    );
 }
