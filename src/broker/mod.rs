@@ -10,6 +10,7 @@
 
 mod admit;
 mod alter;
+mod began;
 mod cancel;
 mod demand;
 mod enqueue;
@@ -21,6 +22,7 @@ mod outbox;
 mod pause;
 mod place;
 mod purge;
+mod rq;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod script;
@@ -33,19 +35,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
+pub(crate) use admit::{Admission, Admitted, Taken, Verdict, Withdrawn};
 pub(crate) use alter::{Altered, Change};
+pub(crate) use began::{Beginnings, Begun};
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
-pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
+pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
+pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidying, RqWorkerTally};
 pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
-pub(crate) use watch::{Armed, Watch};
+pub(crate) use watch::{Armed, Published, Watch};
 
 use crate::config::Queue;
 use crate::job::{NodeId, QueueName, Timestamp};
@@ -60,6 +64,8 @@ pub(crate) struct Broker {
     pub watch: Watch,
     /// Answers owed to foreign producers, as they arise; who cannot keep up finds them in the outbox.
     pub owed: outbox::OwedSender,
+    /// Attempts of foreign jobs as they begin.
+    pub beginnings: Beginnings,
     lease: Duration,
     held: Held,
     /// Free slots of each pool, for the intake.
@@ -83,6 +89,7 @@ impl Broker {
             node,
             watch,
             owed,
+            beginnings: Beginnings::default(),
             lease,
             held: Held::default(),
             demands: Mutex::default(),

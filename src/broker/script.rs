@@ -8,14 +8,17 @@ use super::BrokerError;
 use crate::store::{LinkError, accepted};
 
 macro_rules! scripts {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(after $prelude:ident)?),* $(,)?) => {
         /// One transition each; see the header of the file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(non_camel_case_types, reason = "the variants are the names of the files")]
         pub(super) enum Script { $($name),* }
 
         /// The source of every script.
-        pub(super) const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+        pub(super) const SCRIPTS: &[&str] = &[$(concat!(
+            $(include_str!(concat!("scripts/", stringify!($prelude), ".lua")),)?
+            include_str!(concat!("scripts/", stringify!($name), ".lua"))
+        )),*];
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
@@ -23,7 +26,8 @@ macro_rules! scripts {
 
 scripts!(
     admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
-    retire, settle, shrink, take,
+    retire, rq_answer after rq_waiting, rq_beat, rq_begin, rq_due after rq_waiting, rq_tidy after rq_waiting, settle,
+    shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

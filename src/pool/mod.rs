@@ -383,6 +383,7 @@ impl Pool {
         let live = self.shared.live.load_full();
         let queue = Arc::clone(&self.queue.borrow());
         self.observed.claimed(&claim);
+        self.shared.broker.beginnings.tell(&claim);
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: self.stop.abort.clone(), cancelled };
         let steps = Steps::new(claim.history.steps.clone());

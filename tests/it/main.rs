@@ -10,6 +10,7 @@ mod cancel;
 mod celery;
 mod check;
 mod command_line;
+mod conformance;
 mod crash;
 mod demand;
 mod embedded;

@@ -4,9 +4,8 @@
 --
 -- KEYS  inflight, jobs, history, pending, scheduled, retry, active, completed, dead, cancelled, outbox, counters, large,
 --       parked (and, beside it, its sorted sets parked/TASK)
--- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn, how many of the next
---       arguments are fields and values to set there, so that its clients see the job as taken, and those; then for each
---       message (at most 1000): its field in the in-flight record, id, record (JSON), set ('pending' | 'scheduled' |
+-- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn; then for each message (at
+--       most 1000): its field in the in-flight record, id, record (JSON), set ('pending' | 'scheduled' |
 --       'dead' | 'drop'), score, history (JSON, or '' for none), its arguments if they are too large for the record
 --       (JSON, else ''), the key of its producer's own hash (or '' for none; it is left alone if it does not exist)
 -- Returns for each message: 1 admitted, 2 its job lives already, 0 was not in flight, 3 was withdrawn.
@@ -15,8 +14,7 @@ local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9] }
 redis.call('HDEL', KEYS[1], '')
 
 local WIDTH, withdrawn, gone = 8, ARGV[1], ARGV[2]
-local first = 4 + tonumber(ARGV[3])
-local mark = { '', unpack(ARGV, 4, first - 1) }
+local first = 3
 local fields, ids = {}, {}
 for at = first, #ARGV, WIDTH do
   local n = #fields + 1
@@ -118,10 +116,8 @@ for n = 1, #fields do
       out[n] = 3
     else
       start_over(id, at, known[n])
-      if hash ~= '' and (status or redis.call('EXISTS', hash) == 1) then
-        mark[1] = hash
-        redis.call('HSET', unpack(mark))
-        -- It may have been given a time to wait; while it runs it must not vanish.
+      if hash ~= '' then
+        -- It may have been given a time to wait; while it is ours it must not vanish.
         redis.call('PERSIST', hash)
       end
       out[n] = 1

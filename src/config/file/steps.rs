@@ -268,8 +268,11 @@ fn statuses(item: &Item<'_>) -> Vec<u16> {
 fn probe(item: &Item<'_>) -> Option<Step> {
     let ops = [
         ("echo", ProbeOp::Echo),
+        ("add", ProbeOp::Add),
+        ("sum", ProbeOp::Sum),
         ("sleep", ProbeOp::Sleep),
         ("fail", ProbeOp::Fail),
+        ("flaky", ProbeOp::Flaky),
         ("crash", ProbeOp::Crash),
         ("snooze", ProbeOp::Snooze),
         ("noop", ProbeOp::Noop),
