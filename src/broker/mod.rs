@@ -46,7 +46,7 @@ pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
-pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidying, RqWorkerTally};
+pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidied, RqTidying, RqWorkerTally};
 pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Published, Watch};

@@ -104,6 +104,8 @@ pub(crate) struct RqTidying<'a> {
 pub(crate) struct RqTidied {
     pub given_back: u64,
     pub failed: u64,
+    /// In the hands of RQ's own workers.
+    pub theirs: u64,
 }
 
 /// How long a sign of life of a running job counts, in seconds. A client that cleans up fails what is silent for longer.
@@ -259,8 +261,8 @@ impl Broker {
         pipeline.arg(RQ_BASE).arg(RQ_EXECUTION).arg(iso(now)).arg(seconds(now)).arg(what.queue).arg(STUCK).arg(TIDIED);
         pipeline.arg(what.abandoned).arg(what.never_enqueued).arg(flag(what.groups));
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let (given_back, failed) = Script::rq_tidy.reply(reply, "two counts")?;
-        Ok(RqTidied { given_back, failed })
+        let (given_back, failed, theirs) = Script::rq_tidy.reply(reply, "three counts")?;
+        Ok(RqTidied { given_back, failed, theirs })
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) mod pyrepr;
 pub(crate) mod tagged;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod python;
 
 use std::collections::{BTreeMap, HashMap};

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bench;
+mod beside;
 mod cancel;
 mod celery;
 mod check;
@@ -22,6 +23,7 @@ mod redis_refuses;
 mod reload;
 mod retries;
 mod rq;
+mod rq_dashboard;
 mod schedule;
 mod secrets;
 mod sentinel;

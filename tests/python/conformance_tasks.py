@@ -44,3 +44,9 @@ def flaky(failures):
 
 def on_end(job, connection, *rest):
     connection.rpush("conformance:callbacks", job.id)
+
+
+def mark(n, path):
+    with open(path, "a") as effects:
+        effects.write(f"rq {n}\n")
+    time.sleep(0.02)

@@ -6,14 +6,14 @@
 -- ARGV  what RQ's keys begin with, the name of our executions, now (ISO), now (s), RQ's queue, how long a job may stand
 --       between its queue and its start (s), how many of each kind at most, then two texts (deflated): why a job was
 --       abandoned, why it was never enqueued; and '1' to clean the groups too (else '')
--- Returns { how many jobs were given back, how many failed }.
+-- Returns { how many jobs were given back, how many failed, how many are in the hands of RQ's own workers }.
 local base, ours, iso, now, queue = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local stuck_after, most = tonumber(ARGV[6]), ARGV[7]
 local KEPT = 31536000
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('ZREM', base .. 'finished:' .. queue, '')
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  return { 0, 0 }
+  return { 0, 0, 1 }
 end
 local enqueue, release = waiting(base, iso)
 local list = base .. 'queue:' .. queue
@@ -117,4 +117,10 @@ if ARGV[10] == '1' then
     end
   end
 end
-return { back, failed }
+local theirs = redis.call('LLEN', between)
+for _, member in ipairs(redis.call('ZRANGE', wip, 0, 99)) do
+  if string.match(member, '[^:]*$') ~= ours then
+    theirs = theirs + 1
+  end
+end
+return { back, failed, theirs }

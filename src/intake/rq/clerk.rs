@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::front::Front;
 use super::roster::Badge;
 use super::{command, keys};
-use crate::broker::{BrokerError, Change, Published, RqShown, RqTidying};
+use crate::broker::{BrokerError, Change, Published, RqShown, RqTidied, RqTidying};
 use crate::clock;
 use crate::intake::{inflate::deflate, iso};
 use crate::job::{JobId, QueueName, Request, Timestamp};
@@ -31,8 +31,9 @@ const WORKERS_BEAT: Duration = Duration::from_secs(240);
 const BETWEEN_WORKERS: Duration = Duration::from_secs(2);
 /// How often a scheduler renews its lock, which lasts for 61 s.
 const SCHEDULER_BEAT: Duration = Duration::from_secs(40);
-/// How often registries are cleaned; RQ's own time.
+/// How often registries are cleaned: RQ's own time, and while RQ's own workers have jobs, which may be dead.
 const TIDY: Duration = Duration::from_secs(600);
+const TIDY_BESIDE: Duration = Duration::from_secs(30);
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// A dead worker stays readable for a minute, as RQ's own.
@@ -129,8 +130,7 @@ impl Clerk {
             self.look().await;
         }
         if now >= self.tidy_at {
-            self.tidy_at = now + TIDY;
-            self.tidy().await;
+            self.tidy_at = now + self.tidy().await;
         }
     }
 
@@ -334,7 +334,9 @@ impl Clerk {
         self.front.roster.shown().into_iter().flat_map(|(_, attempts)| attempts).map(|attempt| attempt.worker).collect()
     }
 
-    async fn tidy(&self) {
+    /// Returns after what time to clean again.
+    async fn tidy(&self) -> Duration {
+        let mut theirs = 0;
         let (abandoned, never_enqueued) = (deflate(ABANDONED.as_bytes()), deflate(NEVER_ENQUEUED.as_bytes()));
         for (nth, (rq, _)) in self.front.roster.queues().into_iter().enumerate() {
             let lock = keys::cleaning_lock(&rq);
@@ -346,19 +348,19 @@ impl Clerk {
                 groups: nth == 0,
             };
             match self.front.broker.rq_tidy(what, clock::now()).await {
-                Ok(tidied) if tidied.given_back + tidied.failed > 0 => tracing::warn!(
-                    queue = rq,
-                    given_back = tidied.given_back,
-                    failed = tidied.failed,
-                    "jobs that dead workers of RQ have left were given back or have failed"
-                ),
-                Ok(_) => {}
+                Ok(RqTidied { given_back, failed, theirs: now }) => {
+                    theirs += now;
+                    if given_back + failed > 0 {
+                        tracing::warn!(queue = rq, given_back, failed, "dead workers of RQ have left jobs behind");
+                    }
+                }
                 Err(error) => tracing::debug!(queue = rq, "RQ's registries are cleaned later: {error}"),
             }
         }
         if let Err(error) = self.dismiss_the_dead().await {
             tracing::debug!("workers of dead nodes stay on RQ's list until they expire: {error}");
         }
+        if theirs > 0 { TIDY_BESIDE } else { TIDY }
     }
 
     /// Takes the workers of nodes that are gone off RQ's lists.

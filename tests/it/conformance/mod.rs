@@ -7,4 +7,5 @@
 mod rq;
 mod table;
 
+pub(crate) use rq::worker;
 use table::{Row, compare};
