@@ -90,11 +90,11 @@ fn rq_dashboard_shows_workers_and_jobs_and_its_buttons_work() {
     let states: Vec<&str> = workers.iter().filter_map(|worker| worker["state"].as_str()).collect();
     assert_eq!(states.iter().filter(|state| **state == "idle").count(), 2, "{workers:#?}");
     let busy = workers.iter().find(|worker| worker["state"] == "busy").expect("one is busy");
-    assert!(busy["current_job"].as_str().is_some_and(|job| job.contains("sleep")), "{busy:#}");
+    assert!(busy["current_job"]["call_string"].as_str().is_some_and(|call| call.contains("sleep")), "{busy:#}");
     assert!(busy["name"].as_str().is_some_and(|name| name.contains(".mails.")), "{busy:#}");
 
     let job = dashboard.data(&format!("job/{good}.json"));
-    assert_eq!((&job["status"], &job["result"]), (&"finished".into(), &"5".into()), "{job:#}");
+    assert_eq!((&job["status"], &job["result"]), (&"finished".into(), &5.into()), "{job:#}");
     let failed = dashboard.data(&format!("job/{bad}.json"));
     assert!(failed["exc_info"].as_str().is_some_and(|text| text.contains("ValueError: no such thing")), "{failed:#}");
     let listed = dashboard.data("jobs/mails/failed/10/asc/1.json");
@@ -102,9 +102,11 @@ fn rq_dashboard_shows_workers_and_jobs_and_its_buttons_work() {
     let started = dashboard.data("jobs/mails/started/10/asc/1.json");
     assert!(started["jobs"][0]["id"].as_str().is_some_and(|id| id.starts_with(&running)), "{started:#}");
 
-    let requeued = post(dashboard.address, &format!("/job/{bad}/requeue"), "");
+    let requeued = post(dashboard.address, &format!("/job/{bad}/requeue"), &Value::Null);
     assert_eq!(requeued.status, 200, "{}", requeued.body);
-    until("it to fail once more", || (client.xlen::<_, usize>(format!("rq:results:{bad}")).ok() == Some(2)).then_some(()));
+    until("it to fail once more", || {
+        (client.xlen::<_, usize>(format!("rq:results:{bad}")).ok() == Some(2)).then_some(())
+    });
     screenshot(&dashboard);
 }
 
@@ -114,7 +116,13 @@ fn screenshot(dashboard: &Dashboard) {
     for page in ["queues", "workers"] {
         let file = std::path::Path::new(&folder).join(format!("rq-dashboard-{page}.png"));
         let status = std::process::Command::new("chromium")
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900", "--virtual-time-budget=5000"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--window-size=1400,900",
+                "--virtual-time-budget=5000",
+            ])
             .arg(format!("--screenshot={}", file.display()))
             .arg(format!("http://{}/0/view/{page}", dashboard.address))
             .stderr(Stdio::null())

@@ -81,6 +81,10 @@ local function answer(at)
   if not known[1] or (known[2] == 'canceled' and say ~= 'canceled') then
     return
   end
+  if known[2] == 'scheduled' then
+    -- It waited there for this attempt, which was too short to be shown.
+    redis.call('ZREM', base .. 'scheduled:' .. queue, id)
+  end
   if say == 'retry' then
     local left = tonumber(known[4] or 0)
     if spent and left > 0 then

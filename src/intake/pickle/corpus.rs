@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{DecodeError, decode, encode};
+use super::{DecodeError, decode};
 use crate::intake::fuzz::pickles as seeds;
 use crate::intake::limits::{Exceeded, Limits};
+use crate::intake::python::{run, unhex};
 
 fn refused(pickle: &[u8]) -> DecodeError {
     decode(pickle, &Limits::default()).expect_err("it is refused")

@@ -290,6 +290,7 @@ impl Clerk {
             Ok(armed) => self.suspend(armed.ready).await,
             Err(_) => self.look_at = now + RETRY,
         }
+        self.say_who_schedules().await;
         for (rq, ours) in queues {
             match self.schedule(&rq, &ours).await {
                 Ok(Some(wait)) => self.look_at = self.look_at.min(Instant::now() + wait),
@@ -299,6 +300,16 @@ impl Clerk {
                     self.look_at = now + RETRY;
                 }
             }
+        }
+    }
+
+    async fn say_who_schedules(&self) {
+        let me = std::process::id();
+        let (key, ttl) = (keys::scheduler(me), i64::try_from(SCHEDULER_BEAT.as_secs() * 2).unwrap_or(i64::MAX));
+        let mut pipeline = Pipeline::new();
+        pipeline.hset(&key, "pid", me).expire(&key, ttl);
+        if let Err(error) = self.front.broker.store.link.send(&pipeline).await {
+            tracing::debug!("RQ's clients do not see who schedules: {error}");
         }
     }
 

@@ -34,6 +34,11 @@ pub(crate) fn scheduler_lock(queue: &str) -> String {
     format!("rq:scheduler-lock:{queue}")
 }
 
+/// HASH: what a scheduler says of itself, by what stands in its lock (RQ from 3.0 on looks for its pid here).
+pub(crate) fn scheduler(holder: u32) -> String {
+    format!("rq:scheduler:{holder}")
+}
+
 /// STRING: who cleans the registries of the queue has it.
 pub(crate) fn cleaning_lock(queue: &str) -> String {
     format!("rq:clean_registries:{queue}")
