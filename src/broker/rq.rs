@@ -9,7 +9,7 @@ use super::outbox::{Answered, BATCH, OwedJob, by_queue};
 use super::script::{Script, only};
 use super::{Broker, BrokerError};
 use crate::job::{JobId, QueueName, Timestamp};
-use crate::store::{RQ_BASE, RQ_EXECUTION};
+use crate::store::{RQ_BASE, RQ_EXECUTION, accepted};
 
 /// An attempt as RQ's clients see it.
 #[derive(Debug, Clone)]
@@ -228,6 +228,24 @@ impl Broker {
         Ok(answered)
     }
 
+    /// Tells what workers have done. `queue` is any of ours.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: whether it was counted is unknown.
+    pub(crate) async fn rq_count(
+        &self,
+        queue: &QueueName,
+        tallies: &[RqWorkerTally],
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        let mut pipeline = Pipeline::new();
+        Script::rq_answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
+        pipeline.arg(RQ_BASE).arg(RQ_EXECUTION).arg(iso(now)).arg(seconds(now));
+        add_tallies(&mut pipeline, tallies);
+        accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        Ok(())
+    }
+
     /// Enqueues RQ's scheduled jobs that are due, if we are or can become the scheduler of RQ's queue; `queue` is the one
     /// of ours that reads it.
     ///
@@ -249,6 +267,22 @@ impl Broker {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of this age")]
         let next = next.parse::<f64>().ok().map(|next| next.max(0.0) as u64);
         Ok(Due { ours: ours == 1, next, moved })
+    }
+
+    /// Stays or becomes the scheduler of those of RQ's queues that have no other; says of each lock whether it is ours.
+    /// `queue` is any of ours.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when Redis does not answer.
+    pub(crate) async fn rq_hold(&self, queue: &QueueName, locks: &[String], me: u32) -> Result<Vec<bool>, BrokerError> {
+        let pending = self.keys(queue).pending;
+        let keys: Vec<&str> = locks.iter().map(String::as_str).chain([pending.as_str()]).collect();
+        let mut pipeline = Pipeline::new();
+        Script::rq_hold.call(&mut pipeline, &keys);
+        pipeline.arg(me).arg(SCHEDULER);
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let ours: Vec<u8> = Script::rq_hold.reply(reply, "a number for each lock")?;
+        Ok(ours.into_iter().map(|ours| ours == 1).collect())
     }
 
     /// Cleans the registries of one of RQ's queues, as its workers do now and then.

@@ -26,7 +26,7 @@ macro_rules! scripts {
 
 scripts!(
     admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
-    retire, rq_answer after rq_waiting, rq_beat, rq_begin, rq_due after rq_waiting, rq_tidy after rq_waiting, settle,
+    retire, rq_answer after rq_waiting, rq_beat, rq_begin, rq_due after rq_waiting, rq_hold, rq_tidy after rq_waiting, settle,
     shrink, take,
 );
 

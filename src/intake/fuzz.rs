@@ -74,7 +74,7 @@ fn noise_in_the_jobs_of_rq_stays_within_the_limits() {
     let mut nth = 0_u64;
     fuzz("RQ job", 100_000, &seeds, |payload| {
         nth += 1;
-        let data = if nth % 2 == 0 { deflate(payload) } else { payload.to_vec() };
+        let data = if nth.is_multiple_of(2) { deflate(payload) } else { payload.to_vec() };
         let hash = HashMap::from([("data".to_owned(), data), ("timeout".to_owned(), b"180".to_vec())]);
         RqJob::decode("id", &hash, &limits).is_ok()
     });

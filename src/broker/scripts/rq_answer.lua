@@ -22,7 +22,7 @@ local ids = {}
 for at = first, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[at]
 end
-local owed = redis.call('HMGET', KEYS[1], unpack(ids))
+local owed = #ids > 0 and redis.call('HMGET', KEYS[1], unpack(ids)) or {}
 -- Places in sorted sets, written for all answers at once; and those of them that were swept.
 local places, swept = {}, {}
 
@@ -78,7 +78,7 @@ local function answer(at)
   local known = redis.call('HMGET', job, 'data', 'status', 'dependency_ids', 'retries_left', 'repeats_left',
     'repeat_intervals', 'ttl')
   -- What its producer has deleted or cancelled meanwhile stays so.
-  if not known[1] or (known[2] == 'canceled' and say ~= 'canceled') then
+  if not known[1] and not known[2] or (known[2] == 'canceled' and say ~= 'canceled') then
     return
   end
   if known[2] == 'scheduled' then

@@ -19,7 +19,7 @@ local until_then = string.format('%.3f', tonumber(now) + ttl)
 local function begin(id, queue, worker)
   local job = base .. 'job:' .. id
   local known = redis.call('HMGET', job, 'status', 'data')
-  if known[1] == 'canceled' or not known[2] then
+  if known[1] == 'canceled' or not known[1] and not known[2] then
     return 2
   end
   local member = id .. ':' .. ours

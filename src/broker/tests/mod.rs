@@ -2,6 +2,7 @@
 
 mod foreign;
 mod model;
+mod rq;
 mod transitions;
 mod verbs;
 

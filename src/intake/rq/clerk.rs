@@ -1,5 +1,5 @@
 //! Shows this node to RQ's clients and does what RQ's workers do beside running jobs: registers workers, shows what they
-//! run and that they live, hears commands, schedules, cleans registries.
+//! run and that they live, hears commands, cleans registries, and keeps the scheduler's times ([`super::scheduler`]).
 //!
 //! Nothing here moves a job of ours. What is written has a time to live, so it goes with us if we die; and a node that
 //! does not read lists of RQ writes nothing at all.
@@ -14,26 +14,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
 use super::roster::Badge;
+use super::scheduler::{self, Looked};
+use super::tallies::LATE;
 use super::{command, keys};
 use crate::broker::{BrokerError, Change, Published, RqShown, RqTidied, RqTidying};
 use crate::clock;
 use crate::intake::{inflate::deflate, iso};
-use crate::job::{JobId, QueueName, Request, Timestamp};
-use crate::store::{RQ_SUSPENDED, accepted};
+use crate::job::{JobId, QueueName, Request};
+use crate::store::accepted;
 
-/// Attempts that have just begun are gathered for so long; what ends meanwhile is never shown as running.
-const GATHER: Duration = Duration::from_millis(3);
+/// Attempts that have just begun are gathered for so long; what ends meanwhile is never shown as running, which keeps the
+/// short jobs of a busy queue cheap.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often what runs gives a sign of life; RQ's own time.
 const BEAT: Duration = Duration::from_secs(30);
 /// How often idle workers give one, at least.
 const WORKERS_BEAT: Duration = Duration::from_secs(240);
 /// The signs of life of all workers together come no faster than this.
-const BETWEEN_WORKERS: Duration = Duration::from_secs(2);
-/// How often a scheduler renews its lock, which lasts for 61 s.
-const SCHEDULER_BEAT: Duration = Duration::from_secs(40);
+const BETWEEN_WORKERS: Duration = Duration::from_secs(3);
 /// How often registries are cleaned: RQ's own time, and while RQ's own workers have jobs, which may be dead.
 const TIDY: Duration = Duration::from_secs(600);
 const TIDY_BESIDE: Duration = Duration::from_secs(30);
+/// Further away than any daemon lives.
+const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// A dead worker stays readable for a minute, as RQ's own.
@@ -58,6 +61,7 @@ pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
                 tokio::time::sleep(GATHER).await;
                 clerk.show().await;
             }
+            () = front.tallies.counted.notified() => clerk.count_at = Instant::now() + LATE,
             Some(published) = clerk.heard.recv() => clerk.obey(&published).await,
             () = front.changed.notified() => clerk.staff().await,
             () = notice.notified() => clerk.look_at = Instant::now(),
@@ -77,8 +81,9 @@ struct Clerk {
     /// When each duty is due next.
     beat_at: Instant,
     workers_at: Instant,
+    count_at: Instant,
     look_at: Instant,
-    locks_at: Instant,
+    hold_at: Instant,
     tidy_at: Instant,
     suspended: bool,
     /// Workers that are to be registered, until Redis has taken them.
@@ -96,8 +101,9 @@ impl Clerk {
             notice: Arc::default(),
             beat_at: now + BEAT,
             workers_at: now + WORKERS_BEAT,
+            count_at: now + BEAT,
             look_at: now,
-            locks_at: now,
+            hold_at: now,
             // After the nodes on this Redis have said that they live.
             tidy_at: now + RETRY * 5,
             suspended: false,
@@ -109,7 +115,7 @@ impl Clerk {
         if !self.unregistered.is_empty() {
             return Instant::now() + RETRY;
         }
-        let times = [self.beat_at, self.workers_at, self.look_at, self.locks_at, self.tidy_at];
+        let times = [self.beat_at, self.workers_at, self.count_at, self.look_at, self.hold_at, self.tidy_at];
         times.into_iter().min().expect("there are some")
     }
 
@@ -126,7 +132,15 @@ impl Clerk {
         if now >= self.workers_at {
             self.workers_at = now + self.workers_beat().await;
         }
-        if now >= self.look_at || now >= self.locks_at {
+        if now >= self.count_at {
+            self.count_at = now + BEAT;
+            self.count().await;
+        }
+        if now >= self.hold_at {
+            self.hold_at = now + scheduler::BEAT;
+            self.hold().await;
+        }
+        if now >= self.look_at {
             self.look().await;
         }
         if now >= self.tidy_at {
@@ -143,7 +157,7 @@ impl Clerk {
         self.unregistered.retain(|badge| !staffing.gone.contains(badge));
         self.unregistered.extend(staffing.come);
         self.register().await;
-        self.look_at = Instant::now();
+        (self.hold_at, self.look_at) = (Instant::now(), Instant::now());
     }
 
     async fn register(&mut self) {
@@ -229,6 +243,16 @@ impl Clerk {
         }
     }
 
+    /// Tells what workers have done and no answer has told.
+    async fn count(&self) {
+        let (tallies, queues) = (self.front.tallies.due(&[]), self.front.roster.queues());
+        if let (false, Some((_, queue))) = (tallies.is_empty(), queues.first())
+            && let Err(error) = self.front.broker.rq_count(queue, &tallies, clock::now()).await
+        {
+            tracing::debug!("what RQ's workers have done is not counted: {error}");
+        }
+    }
+
     /// Shows the attempts that have begun. One whose producer has cancelled or deleted the job is ended.
     async fn show(&self) {
         self.front.hear_beginnings();
@@ -278,51 +302,25 @@ impl Clerk {
 
     /// Looks for scheduled jobs that are due and for a suspension, and asks to be told of the next ones.
     async fn look(&mut self) {
-        let now = Instant::now();
-        (self.look_at, self.locks_at) = (now + SCHEDULER_BEAT, now + SCHEDULER_BEAT);
-        let queues = self.front.roster.queues();
-        if queues.is_empty() {
-            return;
-        }
-        // Armed before it is looked: what comes in between is told.
-        let scheduled: Vec<String> = queues.iter().map(|(rq, _)| keys::scheduled(rq)).collect();
-        match self.front.broker.watch.arm(&self.notice, &[RQ_SUSPENDED.to_owned()], &scheduled, RQ_SUSPENDED).await {
-            Ok(armed) => self.suspend(armed.ready).await,
-            Err(_) => self.look_at = now + RETRY,
-        }
-        self.say_who_schedules().await;
-        for (rq, ours) in queues {
-            match self.schedule(&rq, &ours).await {
-                Ok(Some(wait)) => self.look_at = self.look_at.min(Instant::now() + wait),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(queue = rq, "RQ's scheduled jobs wait until Redis answers: {error}");
-                    self.look_at = now + RETRY;
-                }
+        match scheduler::look(&self.front, &self.notice).await {
+            Ok(Looked { suspended, next }) => {
+                self.look_at = Instant::now() + next.map_or(FAR, |wait| wait.min(scheduler::BEAT));
+                self.suspend(suspended).await;
+            }
+            Err(error) => {
+                tracing::debug!("RQ's scheduled jobs wait until Redis answers: {error}");
+                self.look_at = Instant::now() + RETRY;
             }
         }
     }
 
-    async fn say_who_schedules(&self) {
-        let me = std::process::id();
-        let (key, ttl) = (keys::scheduler(me), i64::try_from(SCHEDULER_BEAT.as_secs() * 2).unwrap_or(i64::MAX));
-        let mut pipeline = Pipeline::new();
-        pipeline.hset(&key, "pid", me).expire(&key, ttl);
-        if let Err(error) = self.front.broker.store.link.send(&pipeline).await {
-            tracing::debug!("RQ's clients do not see who schedules: {error}");
+    /// Stays the scheduler, or becomes it: what is due then has nobody else.
+    async fn hold(&mut self) {
+        match scheduler::hold(&self.front).await {
+            Ok(more) if more => self.look_at = Instant::now(),
+            Ok(_) => {}
+            Err(error) => tracing::debug!("RQ's scheduler is somebody else until Redis answers: {error}"),
         }
-    }
-
-    /// Enqueues what is due in one of RQ's queues; says when there is more.
-    async fn schedule(&self, rq: &str, ours: &QueueName) -> Result<Option<Duration>, BrokerError> {
-        let (scheduled, list, lock) = (keys::scheduled(rq), keys::queue(rq), keys::scheduler_lock(rq));
-        let now = clock::now();
-        let due = self.front.broker.rq_due(ours, [&scheduled, &list, &lock], std::process::id(), now).await?;
-        self.front.roster.schedule(rq, due.ours);
-        if due.moved > 0 {
-            tracing::debug!(queue = rq, jobs = due.moved, "scheduled jobs are due");
-        }
-        Ok(due.next.filter(|_| due.ours).map(|next| Timestamp::from_millis(next * 1000).since(now)))
     }
 
     /// Shows whether workers take jobs; that they do not is seen to where they are taken.
@@ -418,19 +416,12 @@ impl Clerk {
     /// What was handed back is shown as waiting; the workers are dead, and the scheduler is somebody else.
     async fn leave(&mut self) {
         self.front.hear_beginnings();
+        self.count().await;
         self.beat().await;
         if let Err(error) = say_goodbye(&self.front, &self.front.roster.badges()).await {
             tracing::debug!("this node's workers stay on RQ's list until they expire: {error}");
         }
-        let mut pipeline = Pipeline::new();
-        for (rq, _) in self.front.roster.queues() {
-            if self.front.roster.schedules(&rq) {
-                pipeline.del(keys::scheduler_lock(&rq));
-            }
-        }
-        if !pipeline.is_empty()
-            && let Err(error) = self.front.broker.store.link.send(&pipeline).await
-        {
+        if let Err(error) = scheduler::resign(&self.front).await {
             tracing::debug!("RQ's next scheduler has to wait for the end of the lock: {error}");
         }
     }

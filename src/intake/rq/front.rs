@@ -6,17 +6,19 @@ use arc_swap::ArcSwap;
 
 use super::answer::ending;
 use super::callback;
-use super::roster::{Roster, Tallies};
-use crate::broker::{Answered, Broker, BrokerError, OwedJob, RqEnding, RqSay};
+use super::roster::Roster;
+use super::tallies::Tallies;
+use crate::broker::{Answered, Broker, BrokerError, OwedJob, RqEnding, RqSay, RqWorkerTally};
 use crate::clock;
 use crate::config::Config;
-use crate::job::{Job, Origin, QueueName, Wire};
+use crate::job::{Job, Origin, QueueName, Timestamp, Wire};
 
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(super) broker: Arc<Broker>,
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) roster: Roster,
+    pub(super) tallies: Tallies,
     /// The configuration has changed.
     pub(crate) changed: tokio::sync::Notify,
 }
@@ -24,7 +26,7 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
         let roster = Roster::new(broker.node.clone());
-        Self { broker, config, roster, changed: tokio::sync::Notify::new() }
+        Self { broker, config, roster, tallies: Tallies::new(), changed: tokio::sync::Notify::new() }
     }
 
     /// How many more messages of RQ a queue may take; `None`: as many as it can.
@@ -43,23 +45,35 @@ impl Front {
         self.hear_beginnings();
         let now = clock::now();
         let config = self.config.load();
-        let (mut answers, mut callbacks, mut tallies) = (Vec::new(), Vec::new(), Tallies::default());
+        let (mut answers, mut callbacks, mut watched) = (Vec::new(), Vec::new(), Vec::new());
         for &owed in batch {
             let Origin::Wire { wire: Wire::Rq, reply: note, .. } = &owed.job.origin else { continue };
             let queue = note.get("origin").and_then(serde_json::Value::as_str).unwrap_or_default();
             let ended = self.roster.end(&owed.job.id, owed.token);
             let ending = ending(owed, note, ended.as_ref(), self.roster.schedules(queue), now);
             let ending = ending.unwrap_or_else(|| unreadable(owed));
-            if ended.is_some() {
-                let began = owed.history.end.as_ref().and_then(|end| end.started);
-                tallies.add(&ending.worker, ending.say == RqSay::Finished, began, now);
+            if let Some(ended) = ended {
+                self.tally(&ended.worker, &ending, ended.began, now);
+                if ended.shown {
+                    watched.push(ended.worker);
+                }
             }
             callbacks.extend(callback::due(owed, note, &ending, &config, now));
             answers.push((owed, ending));
         }
         // Before the debt is paid: if we die in between, both are done again, and the job of the callback is the same.
         self.enqueue(&callbacks).await?;
-        self.broker.rq_answer(&answers, tallies.as_slice(), now).await
+        self.broker.rq_answer(&answers, &self.tallies.due(&watched), now).await
+    }
+
+    fn tally(&self, worker: &str, ending: &RqEnding, began: Timestamp, now: Timestamp) {
+        let succeeded = ending.say == RqSay::Finished;
+        self.tallies.add(RqWorkerTally {
+            worker: worker.to_owned(),
+            succeeded: u32::from(succeeded),
+            failed: u32::from(!succeeded),
+            seconds: now.since(began).as_secs_f64(),
+        });
     }
 
     async fn enqueue(&self, jobs: &[Job]) -> Result<(), BrokerError> {

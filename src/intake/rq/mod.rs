@@ -2,7 +2,7 @@
 //!
 //! `job`, `payload`, `produce` and `result` turn bytes into values and back; `admission` and `answer` say what becomes of a
 //! message and what its producer is told. `front` is this node towards RQ's clients: `roster` knows who runs what, `clerk`
-//! shows it, hears commands, schedules and cleans up.
+//! shows it, hears commands and cleans up, and `scheduler` does what RQ's own does.
 
 pub(crate) mod admission;
 pub(crate) mod answer;
@@ -16,6 +16,8 @@ mod payload;
 pub(crate) mod produce;
 pub(crate) mod result;
 mod roster;
+mod scheduler;
+mod tallies;
 
 pub(crate) use clerk::run;
 pub(crate) use front::Front;

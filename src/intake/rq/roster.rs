@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use super::keys;
-use crate::broker::{Begun, RqAttempt, RqWorkerTally};
+use crate::broker::{Begun, RqAttempt};
 use crate::config::Queue;
 use crate::job::{JobId, NodeId, Origin, QueueName, Timestamp, Wire};
 
@@ -74,6 +74,7 @@ pub(crate) struct Staffing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) worker: String,
+    pub(crate) began: Timestamp,
     pub(crate) shown: bool,
 }
 
@@ -165,7 +166,7 @@ impl Roster {
     pub(crate) fn end(&self, id: &JobId, token: u64) -> Option<Ended> {
         let mut table = self.table();
         let run = table.runs.get(id).filter(|run| run.attempt.token == token)?;
-        let ended = Ended { worker: run.attempt.worker.clone(), shown: run.shown };
+        let ended = Ended { worker: run.attempt.worker.clone(), began: run.attempt.began, shown: run.shown };
         table.forget(id);
         Some(ended)
     }
@@ -254,30 +255,6 @@ fn rq_queues(queue: &Queue) -> Vec<String> {
     rq.map(|(_, name)| name.clone()).collect()
 }
 
-/// What workers have done, added up by worker.
-#[derive(Debug, Default)]
-pub(crate) struct Tallies(Vec<RqWorkerTally>);
-
-impl Tallies {
-    pub(crate) fn add(&mut self, worker: &str, succeeded: bool, began: Option<Timestamp>, ended: Timestamp) {
-        let index = self.0.iter().position(|tally| tally.worker == worker).unwrap_or_else(|| {
-            self.0.push(RqWorkerTally { worker: worker.to_owned(), ..RqWorkerTally::default() });
-            self.0.len() - 1
-        });
-        let tally = &mut self.0[index];
-        if succeeded {
-            tally.succeeded += 1;
-        } else {
-            tally.failed += 1;
-        }
-        tally.seconds += began.map_or(0.0, |began| ended.since(began).as_secs_f64());
-    }
-
-    pub(crate) fn as_slice(&self) -> &[RqWorkerTally] {
-        &self.0
-    }
-}
-
 impl Badge {
     /// The keys of the sets that it stands in.
     pub(crate) fn sets(&self) -> Vec<String> {
@@ -333,7 +310,7 @@ mod tests {
         assert!(roster.to_show().is_empty(), "each is shown once");
         assert_eq!(workers(&roster), [first.as_str(), &second, &first], "a third one shares");
         assert_eq!(roster.end(&JobId::parse("b").expect("an id"), 9), None, "another attempt");
-        let ended = Ended { worker: second.clone(), shown: true };
+        let ended = Ended { worker: second.clone(), began: Timestamp::from_millis(1000), shown: true };
         assert_eq!(roster.end(&JobId::parse("b").expect("an id"), 2), Some(ended));
         roster.begin(vec![begun(&queue, "d", 4)]);
         assert_eq!(roster.jobs_of(&second).len(), 1, "the free one gets it");
