@@ -157,7 +157,8 @@ impl Clerk {
         self.unregistered.retain(|badge| !staffing.gone.contains(badge));
         self.unregistered.extend(staffing.come);
         self.register().await;
-        (self.hold_at, self.look_at) = (Instant::now(), Instant::now());
+        let now = Instant::now();
+        (self.hold_at, self.look_at, self.workers_at) = (now, now, now + self.workers_interval());
     }
 
     async fn register(&mut self) {
