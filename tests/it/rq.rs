@@ -261,15 +261,24 @@ fn workers_come_and_go_with_their_node() {
     };
     let first = until("the first node's workers", || Some(workers()).filter(|names| names.len() > 2));
     assert!(first.iter().any(|name| name.ends_with(".more.2")), "{first:?}");
+    let mut other = redis.client();
+    let locks = until("the first node to schedule two queues", || {
+        let locks: Vec<String> = other.keys("rq:scheduler*").expect("Redis answers");
+        (locks.len() == 3).then_some(locks)
+    });
     daemon.kill();
+    // Its locks last for up to a minute; nobody needs to wait for that here.
+    other.del::<_, ()>(locks).expect("Redis answers");
     let second = home.start();
+    until("the second node to schedule", || {
+        other.exists::<_, bool>("rq:scheduler-lock:quick").expect("Redis answers").then_some(())
+    });
     until("the dead node's workers to be gone", || {
         let now = workers();
         (now.len() == first.len() && !now.iter().any(|name| first.contains(name))).then_some(())
     });
     assert!(second.stop().success());
     assert_eq!(workers(), [""; 0]);
-    let mut client = redis.client();
-    let locks: Vec<String> = client.keys("rq:scheduler*").expect("Redis answers");
+    let locks: Vec<String> = other.keys("rq:scheduler*").expect("Redis answers");
     assert!(locks.is_empty(), "another scheduler may begin at once: {locks:?}");
 }
