@@ -31,7 +31,7 @@ pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> 
 
 /// The numbers, added: whole as long as all of them are.
 fn add(numbers: Vec<Value>) -> Result<Value, Failure> {
-    let wrong = || Failure::never("TypeError", "the probe adds numbers, and what it was given is no number");
+    let wrong = || Failure::never("BadArguments", "the probe adds numbers, and what it was given is no number");
     let whole: Option<i64> = numbers.iter().try_fold(0_i64, |sum, number| sum.checked_add(number.as_i64()?));
     match whole {
         Some(sum) => Ok(json!(sum)),
@@ -61,7 +61,7 @@ fn flaky(run: &Run<'_>) -> Result<Value, Failure> {
     let runs = all.entry(job).or_default();
     *runs += 1;
     if *runs <= failures {
-        return Err(Failure::new("RuntimeError", format!("run {runs} of {failures} that fail")));
+        return Err(Failure::new("ProbeFailure", format!("run {runs} of {failures} that fail")));
     }
     Ok(json!(*runs))
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
 use super::roster::Badge;
-use super::scheduler::{self, Looked};
+use super::scheduler::{self, Held, Looked};
 use super::tallies::LATE;
 use super::{command, keys};
 use crate::broker::{BrokerError, Change, Published, RqShown, RqTidied, RqTidying};
@@ -79,6 +79,7 @@ struct Clerk {
     /// RQ's scheduled jobs, or its suspension, have changed.
     notice: Arc<Notify>,
     /// When each duty is due next.
+    register_at: Instant,
     beat_at: Instant,
     workers_at: Instant,
     count_at: Instant,
@@ -99,6 +100,7 @@ impl Clerk {
             heard,
             said,
             notice: Arc::default(),
+            register_at: now + FAR,
             beat_at: now + BEAT,
             workers_at: now + WORKERS_BEAT,
             count_at: now + BEAT,
@@ -112,21 +114,19 @@ impl Clerk {
     }
 
     fn next(&self) -> Instant {
-        if !self.unregistered.is_empty() {
-            return Instant::now() + RETRY;
-        }
-        let times = [self.beat_at, self.workers_at, self.count_at, self.look_at, self.hold_at, self.tidy_at];
-        times.into_iter().min().expect("there are some")
+        let signs = [self.register_at, self.beat_at, self.workers_at, self.count_at];
+        signs.into_iter().chain([self.look_at, self.hold_at, self.tidy_at]).min().expect("there are some")
     }
 
     /// Does what is due.
     async fn duties(&mut self) {
         let now = Instant::now();
-        if !self.unregistered.is_empty() {
+        if now >= self.register_at {
             self.register().await;
         }
         if now >= self.beat_at {
             self.beat_at = now + BEAT;
+            self.show().await;
             self.beat().await;
         }
         if now >= self.workers_at {
@@ -162,6 +162,7 @@ impl Clerk {
     }
 
     async fn register(&mut self) {
+        self.register_at = Instant::now() + FAR;
         if self.unregistered.is_empty() {
             return;
         }
@@ -193,7 +194,10 @@ impl Clerk {
                     tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
                 }
             }
-            Err(error) => tracing::debug!("RQ's workers are registered when Redis answers: {error}"),
+            Err(error) => {
+                tracing::debug!("RQ's workers are registered when Redis answers: {error}");
+                self.register_at = Instant::now() + RETRY;
+            }
         }
     }
 
@@ -238,6 +242,7 @@ impl Clerk {
                 let lost =
                     badges.iter().zip(replies.chunks(2)).filter(|(_, replies)| replies[0] == redis::Value::Int(0));
                 self.unregistered.extend(lost.map(|(badge, _)| badge.clone()));
+                self.register_at = Instant::now();
                 self.workers_interval()
             }
             Err(_) => RETRY,
@@ -262,6 +267,7 @@ impl Clerk {
                 Ok(shown) => shown,
                 Err(error) => {
                     tracing::debug!(%queue, "jobs are shown as running with the next sign of life: {error}");
+                    self.front.roster.show_later(&attempts);
                     continue;
                 }
             };
@@ -318,8 +324,15 @@ impl Clerk {
     /// Stays the scheduler, or becomes it: what is due then has nobody else.
     async fn hold(&mut self) {
         match scheduler::hold(&self.front).await {
-            Ok(more) if more => self.look_at = Instant::now(),
-            Ok(_) => {}
+            Ok(Held { more, others }) => {
+                let now = Instant::now();
+                if more {
+                    self.look_at = now;
+                }
+                if others {
+                    self.hold_at = now + scheduler::AGAIN;
+                }
+            }
             Err(error) => tracing::debug!("RQ's scheduler is somebody else until Redis answers: {error}"),
         }
     }

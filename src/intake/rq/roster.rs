@@ -145,12 +145,22 @@ impl Roster {
         let mut table = self.table();
         let mut found: BTreeMap<QueueName, Vec<RqAttempt>> = BTreeMap::new();
         for id in std::mem::take(&mut table.fresh) {
-            if let Some(run) = table.runs.get_mut(&id).filter(|run| !run.shown) {
+            if let Some(run) = table.runs.get_mut(&id) {
                 run.shown = true;
                 found.entry(run.ours.clone()).or_default().push(run.attempt.clone());
             }
         }
         found.into_iter().collect()
+    }
+
+    /// It is not known whether these were shown.
+    pub(crate) fn show_later(&self, attempts: &[RqAttempt]) {
+        let mut table = self.table();
+        for attempt in attempts {
+            if table.runs.get(&attempt.id).is_some_and(|run| run.attempt.token == attempt.token) {
+                table.fresh.push(attempt.id.clone());
+            }
+        }
     }
 
     /// Attempts that are shown, by our queues.

@@ -16,6 +16,8 @@ use crate::store::RQ_SUSPENDED;
 
 /// How often the locks are renewed, which last for 61 s.
 pub(super) const BEAT: Duration = Duration::from_secs(45);
+/// How often those of others are looked at: whoever had them may be dead.
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
 /// What a look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,15 @@ pub(super) struct Looked {
     pub(super) suspended: bool,
     /// When the next job is due.
     pub(super) next: Option<Duration>,
+}
+
+/// What renewing the locks brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// There is one that was not ours before.
+    pub(super) more: bool,
+    /// Others have some.
+    pub(super) others: bool,
 }
 
 /// Enqueues what is due; `notice` is told when a scheduled job, or a suspension, comes or goes.
@@ -52,23 +63,24 @@ pub(super) async fn look(front: &Front, notice: &Arc<Notify>) -> Result<Looked, 
     Ok(looked)
 }
 
-/// Renews the locks; says whether there is one that was not ours before.
-pub(super) async fn hold(front: &Front) -> Result<bool, BrokerError> {
+/// Renews the locks and takes those that nobody has.
+pub(super) async fn hold(front: &Front) -> Result<Held, BrokerError> {
+    let mut found = Held { more: false, others: false };
     let queues = front.roster.queues();
-    let Some((_, any)) = queues.first() else { return Ok(false) };
+    let Some((_, any)) = queues.first() else { return Ok(found) };
     let me = std::process::id();
     let locks: Vec<String> = queues.iter().map(|(rq, _)| keys::scheduler_lock(rq)).collect();
     let held = front.broker.rq_hold(any, &locks, me).await?;
-    let mut more = false;
     for ((rq, _), ours) in queues.iter().zip(held) {
-        more |= ours && !front.roster.schedules(rq);
+        found.more |= ours && !front.roster.schedules(rq);
+        found.others |= !ours;
         front.roster.schedule(rq, ours);
     }
     let (key, ttl) = (keys::scheduler(me), i64::try_from(BEAT.as_secs() * 2).unwrap_or(i64::MAX));
     let mut pipeline = Pipeline::new();
     pipeline.hset(&key, "pid", me).expire(&key, ttl);
     front.broker.store.link.send(&pipeline).await?;
-    Ok(more)
+    Ok(found)
 }
 
 /// Gives the locks up.
