@@ -48,6 +48,9 @@ pub(crate) struct RqEnding {
     pub keep: i64,
     /// What it returned, or the exception, encoded.
     pub value: Option<String>,
+    /// How many of its retries are left, once it has used one. Not a step but the number: the answers to quick attempts
+    /// overtake each other, and only the last one is written.
+    pub retries_left: Option<u32>,
     /// Its execution may have been shown.
     pub shown: bool,
 }
@@ -59,11 +62,10 @@ pub(crate) enum RqSay {
     Stopped,
     /// At this second.
     Canceled(u64),
-    /// It runs again by itself, not before this second; `spent` when it costs one of its retries, `listed` when it is to
-    /// stand among RQ's scheduled jobs: only where no other scheduler would put it into its queue.
+    /// It runs again by itself, not before this second; `listed` when it is to stand among RQ's scheduled jobs: only where
+    /// no other scheduler would put it into its queue.
     Retry {
         at: Option<u64>,
-        spent: bool,
         listed: bool,
     },
 }
@@ -308,16 +310,17 @@ fn add_tallies(pipeline: &mut Pipeline, tallies: &[RqWorkerTally]) {
 }
 
 fn add_ending(pipeline: &mut Pipeline, owed: &OwedJob, ending: &RqEnding) {
-    let (say, at, spent, listed) = match ending.say {
-        RqSay::Finished => ("finished", 0, false, false),
-        RqSay::Failed => ("failed", 0, false, false),
-        RqSay::Stopped => ("stopped", 0, false, false),
-        RqSay::Canceled(at) => ("canceled", at, false, false),
-        RqSay::Retry { at, spent, listed } => ("retry", at.unwrap_or(0), spent, listed),
+    let (say, at, listed) = match ending.say {
+        RqSay::Finished => ("finished", 0, false),
+        RqSay::Failed => ("failed", 0, false),
+        RqSay::Stopped => ("stopped", 0, false),
+        RqSay::Canceled(at) => ("canceled", at, false),
+        RqSay::Retry { at, listed } => ("retry", at.unwrap_or(0), listed),
     };
+    let left = ending.retries_left.map(|left| left.to_string()).unwrap_or_default();
     pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(say).arg(&ending.queue).arg(&ending.began);
     pipeline.arg(&ending.ended).arg(&ending.worker).arg(ending.keep).arg(ending.value.as_deref().unwrap_or_default());
-    pipeline.arg(at).arg(flag(spent)).arg(flag(listed)).arg(flag(ending.shown));
+    pipeline.arg(at).arg(left).arg(flag(listed)).arg(flag(ending.shown));
 }
 
 fn flag(yes: bool) -> &'static str {

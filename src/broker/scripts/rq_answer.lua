@@ -6,8 +6,8 @@
 --       name, jobs that ended well, jobs that failed, seconds spent; then for each answer (at most 1000): id, token of the
 --       settle that owes it, what to say ('finished' | 'failed' | 'stopped' | 'canceled' | 'retry'), RQ's queue, when it
 --       began (ISO or ''), when it ended (ISO), RQ's worker, how long to keep the job (s, -1 for ever, 0 not at all), what
---       it returned or the exception (encoded, or ''), when it runs again (s, or '0' for at once) or was cancelled, '1' if
---       that uses up one of its retries, '1' if it is to stand among RQ's scheduled jobs, '1' if its execution may have
+--       it returned or the exception (encoded, or ''), when it runs again (s, or '0' for at once) or was cancelled, how
+--       many of its retries are left ('' if it has used none), '1' if it is to stand among RQ's scheduled jobs, '1' if its execution may have
 --       been shown
 -- Returns for each answer: 1 when the debt is paid, 0 when there was none or a newer one, else Redis's refusal.
 local base, ours, iso, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -68,7 +68,7 @@ end
 local function answer(at)
   local id, say, queue = ARGV[at], ARGV[at + 2], ARGV[at + 3]
   local began, ended, worker, ttl = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7])
-  local value, again, spent = ARGV[at + 8], tonumber(ARGV[at + 9]), ARGV[at + 10] == '1'
+  local value, again, left = ARGV[at + 8], tonumber(ARGV[at + 9]), ARGV[at + 10]
   local job, results = base .. 'job:' .. id, base .. 'results:' .. id
   if ARGV[at + 12] == '1' then
     local member = id .. ':' .. ours
@@ -81,15 +81,14 @@ local function answer(at)
   if not known[1] and not known[2] or (known[2] == 'canceled' and say ~= 'canceled') then
     return
   end
+  if left ~= '' and known[4] then
+    redis.call('HSET', job, 'retries_left', left)
+  end
   if known[2] == 'scheduled' then
     -- It waited there for this attempt, which was too short to be shown.
     redis.call('ZREM', base .. 'scheduled:' .. queue, id)
   end
   if say == 'retry' then
-    local left = tonumber(known[4] or 0)
-    if spent and left > 0 then
-      redis.call('HSET', job, 'retries_left', left - 1)
-    end
     redis.call('HSET', job, 'status', again > 0 and 'scheduled' or 'queued', 'ended_at', ended, 'last_heartbeat', ended)
     if again > 0 and ARGV[at + 11] == '1' then
       redis.call('ZADD', base .. 'scheduled:' .. queue, ARGV[at + 9], id)
@@ -129,9 +128,9 @@ local function answer(at)
     place('failed', queue, ttl < 0 and '-1' or string.format('%.0f', now + ttl), id)
   end
   release(id, say)
-  local left = tonumber(known[5] or 0)
-  if say == 'finished' and left > 0 then
-    repeat_it(id, job, queue, left, known[6], known[7])
+  local repeats = tonumber(known[5] or 0)
+  if say == 'finished' and repeats > 0 then
+    repeat_it(id, job, queue, repeats, known[6], known[7])
   end
 end
 

@@ -81,6 +81,7 @@ async fn the_end_of_a_job_lets_those_go_that_waited_for_it_alone() {
         worker: "w".to_owned(),
         keep: 500,
         value: None,
+        retries_left: None,
         shown: true,
     };
     for paid in [Answered::Paid, Answered::NotOwed] {

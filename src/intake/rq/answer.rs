@@ -81,6 +81,7 @@ pub(crate) fn ending(
         worker: ended.map(|ended| ended.worker.clone()).or(node.map(ToString::to_string)).unwrap_or_default(),
         keep,
         value,
+        retries_left: retries_left(owed),
         shown: ended.is_none_or(|ended| ended.shown),
     })
 }
@@ -88,10 +89,9 @@ pub(crate) fn ending(
 fn say(owed: &OwedJob, now: Timestamp, listed: bool) -> RqSay {
     match &owed.history.end {
         None => {
-            let spent = owed.history.snoozed_last().is_none();
             // RQ counts whole seconds, and nothing of ours begins before its time.
             let at = owed.again.filter(|again| *again > now).map(|again| again.as_millis().div_ceil(1000));
-            RqSay::Retry { at, spent, listed }
+            RqSay::Retry { at, listed }
         }
         Some(end) if end.state == State::Completed => RqSay::Finished,
         Some(end) if end.state == State::Cancelled => match Ask::of(end) {
@@ -101,6 +101,11 @@ fn say(owed: &OwedJob, now: Timestamp, listed: bool) -> RqSay {
         },
         Some(_) => RqSay::Failed,
     }
+}
+
+fn retries_left(owed: &OwedJob) -> Option<u32> {
+    let retry = owed.job.retry.as_ref().filter(|_| owed.history.failures > 0)?;
+    Some(retry.limit.saturating_sub(owed.history.failures))
 }
 
 /// The end of a Python traceback, which is what people and tools look for in `exc_info`.

@@ -95,6 +95,7 @@ fn unreadable(owed: &OwedJob) -> RqEnding {
         worker: String::new(),
         keep: 0,
         value: None,
+        retries_left: None,
         shown: false,
     }
 }
