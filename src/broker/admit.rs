@@ -10,7 +10,7 @@ use super::script::{Script, only};
 use super::unique::{Holder, Wanted, duplicate_of, duplicate_text};
 use super::{Broker, BrokerError, OwedJob};
 use crate::job::{History, Job, QueueName, Timestamp, Wire};
-use crate::store::ForeignList;
+use crate::store::{ForeignList, RQ_SUSPENDED};
 
 /// A message that stands in the in-flight record of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Haul {
     pub messages: Vec<Taken>,
     /// How much of the room is taken; `None` when the queue is paused, and nothing was looked at.
     pub pending: Option<usize>,
+    /// RQ's workers are suspended: its lists were left alone.
+    pub suspended: bool,
 }
 
 /// What is to become of a message.
@@ -35,18 +37,13 @@ pub(crate) struct Haul {
 pub(crate) struct Admission {
     pub taken: Taken,
     pub verdict: Verdict,
-    /// The producer's own hash of the job, if it has one: looked at and marked in the same transition.
+    /// The producer's own hash of the job, if it has one: looked at in the same transition.
     pub hash: Option<String>,
 }
 
-/// How the producers' own hashes are marked.
-#[derive(Debug, Default)]
-pub(crate) struct Mark {
-    /// The field and its value that say that the producer has withdrawn the job.
-    pub withdrawn: (&'static str, &'static str),
-    /// Set if the hash exists: how clients see the job as taken.
-    pub fields: Vec<(&'static str, String)>,
-}
+/// The field of a producer's own hash, and its value, that say that the producer has withdrawn the job.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Withdrawn(pub &'static str, pub &'static str);
 
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -91,6 +88,8 @@ impl Broker {
     ) -> Result<Haul, BrokerError> {
         let keys = self.keys(queue);
         let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses, &keys.held];
+        let has_rq = lists.iter().any(|list| list.wire == Wire::Rq);
+        touched.push(if has_rq { RQ_SUSPENDED } else { &keys.pauses });
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
@@ -107,7 +106,8 @@ impl Broker {
             Some(b"paused") => None,
             count => Some(count.and_then(|count| text(count).parse().ok()).ok_or(broken("take", HAUL))?),
         };
-        let mut haul = Haul { messages: Vec::new(), pending };
+        let suspended = flat.next().is_some_and(|word| word == b"1");
+        let mut haul = Haul { messages: Vec::new(), pending, suspended };
         while let (Some(field), Some(element)) = (flat.next(), flat.next()) {
             haul.messages.extend(taken(&field, element));
         }
@@ -138,7 +138,7 @@ impl Broker {
         Ok(messages)
     }
 
-    /// Turns messages in flight into jobs, in one transition, and marks the hashes of their producers.
+    /// Turns messages in flight into jobs, in one transition; the hashes of their producers stay for as long.
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was admitted is recognised.
@@ -146,7 +146,7 @@ impl Broker {
         &self,
         queue: &QueueName,
         admissions: &[Admission],
-        mark: &Mark,
+        withdrawn: Withdrawn,
         now: Timestamp,
     ) -> Result<Vec<Admitted>, BrokerError> {
         if admissions.is_empty() {
@@ -174,11 +174,7 @@ impl Broker {
         ];
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
-        pipeline.arg(mark.withdrawn.0).arg(mark.withdrawn.1).arg(2 * mark.fields.len());
-        for (name, value) in &mark.fields {
-            pipeline.arg(name).arg(value);
-        }
-        pipeline.arg(admissions.len());
+        pipeline.arg(withdrawn.0).arg(withdrawn.1).arg(admissions.len());
         for admission in admissions {
             self.add(&mut pipeline, admission, now)?;
         }
@@ -243,7 +239,7 @@ impl Broker {
                 (Verdict::Job(job), Admitted::Duplicate(holder)) => (job, duplicate_of(holder.id.as_str(), now)),
                 _ => continue,
             };
-            self.owed.send(OwedJob { job: Arc::new((**job).clone()), history, token: 0 });
+            self.owed.send(OwedJob { job: Arc::new((**job).clone()), history, token: 0, again: None });
         }
     }
 }

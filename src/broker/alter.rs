@@ -203,7 +203,7 @@ impl Broker {
                 line.counter = "cancelled";
                 line.then = Altered::Done(Some(State::Cancelled));
                 line.owed = matches!(job.origin, Origin::Wire { .. });
-                line.answer = line.owed.then(|| OwedJob { job: job.clone().into(), history, token: 0 });
+                line.answer = line.owed.then(|| OwedJob { job: job.clone().into(), history, token: 0, again: None });
             }
             Change::Promote if !matches!(state, State::Scheduled | State::Retry) => {
                 return Ok(Err(Altered::Unfit(state)));

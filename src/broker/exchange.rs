@@ -293,7 +293,11 @@ impl Broker {
             _ => {}
         }
         if owes_reply(&claim.job, decision.next) {
-            self.owed.send(OwedJob { job: claim.job, history: decision.history, token: claim.token });
+            let again = match decision.next {
+                Next::Retry { at } => Some(at),
+                Next::End(_) | Next::Release => None,
+            };
+            self.owed.send(OwedJob { job: claim.job, history: decision.history, token: claim.token, again });
         }
         Settled::Applied
     }

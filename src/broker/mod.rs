@@ -10,6 +10,7 @@
 
 mod admit;
 mod alter;
+mod began;
 mod cancel;
 mod demand;
 mod enqueue;
@@ -23,6 +24,7 @@ mod outbox;
 mod pause;
 mod place;
 mod purge;
+mod rq;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod script;
@@ -37,8 +39,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
+pub(crate) use admit::{Admission, Admitted, Taken, Verdict, Withdrawn};
 pub(crate) use alter::{Altered, Change, Edit};
+pub(crate) use began::{Beginnings, Begun};
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
@@ -46,14 +49,15 @@ pub(crate) use fire::Fired;
 pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use notes::Speaker;
-pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
+pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
+pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidied, RqTidying, RqWorkerTally};
 pub(crate) use script::scripts;
 pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use unique::Holder;
-pub(crate) use watch::{Armed, Watch};
+pub(crate) use watch::{Armed, Published, Watch};
 
 use crate::config::{Limits, Queue};
 use crate::job::{NodeId, QueueName, Timestamp};
@@ -70,6 +74,8 @@ pub(crate) struct Broker {
     pub owed: outbox::OwedSender,
     /// How the pools of this node serve their queues just now.
     pub stances: stance::Stances,
+    /// Attempts of foreign jobs as they begin.
+    pub beginnings: Beginnings,
     lease: Duration,
     held: Held,
     /// Free slots of each pool, for the intake.
@@ -100,6 +106,7 @@ impl Broker {
             watch,
             owed,
             stances: stance::Stances::default(),
+            beginnings: Beginnings::default(),
             lease,
             held: Held::default(),
             demands: Mutex::default(),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
 
+use super::place;
 use super::script::{Script, only};
 use super::{Broker, BrokerError};
-use crate::job::{History, Job, QueueName};
+use crate::job::{History, Job, QueueName, Timestamp};
 use crate::store::accepted;
 
 /// A job whose producer waits for word of it.
@@ -21,6 +22,8 @@ pub(crate) struct OwedJob {
     pub history: History,
     /// Token of the settle that owes it; 0 for a message refused at admission.
     pub token: u64,
+    /// When it runs again, if it does.
+    pub again: Option<Timestamp>,
 }
 
 /// Debts that wait in the process; more stay in Redis until the next sweep.
@@ -66,16 +69,20 @@ impl Broker {
         let ids: Vec<&str> = debts.iter().map(|(id, _)| *id).collect();
         let mut reads = Pipeline::new();
         reads.cmd("HMGET").arg(&keys.jobs).arg(&ids).cmd("HMGET").arg(&keys.history).arg(&ids);
+        reads.cmd("ZMSCORE").arg(&keys.retry).arg(&ids);
         let mut replies = self.store.link.send(&reads).await?.into_iter();
         let mut texts = || -> Result<Vec<Option<String>>, BrokerError> {
             let reply = accepted(replies.next().unwrap_or(Value::Nil))?;
             redis::FromRedisValue::from_redis_value(reply).map_err(|_| unexpected())
         };
         let (records, histories) = (texts()?, texts()?);
+        let again: Vec<Option<f64>> =
+            redis::FromRedisValue::from_redis_value(accepted(replies.next().unwrap_or(Value::Nil))?)
+                .map_err(|_| unexpected())?;
         let mut owed = Vec::new();
-        for (((id, token), record), history) in debts.into_iter().zip(records).zip(histories) {
+        for ((((id, token), record), history), again) in debts.into_iter().zip(records).zip(histories).zip(again) {
             match owed_job(record.as_deref(), history.as_deref(), token) {
-                Some(job) => owed.push(job),
+                Some(job) => owed.push(OwedJob { again: again.map(place::time), ..job }),
                 None => {
                     tracing::warn!(%queue, job = id, "its producer cannot be answered: the job was deleted before");
                     self.forget_debt(queue, id, token).await?;
@@ -118,7 +125,7 @@ impl Broker {
     async fn forget_debt(&self, queue: &QueueName, id: &str, token: u64) -> Result<(), BrokerError> {
         let mut pipeline = Pipeline::new();
         Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
-        pipeline.arg(0).arg(1).arg(0);
+        pipeline.arg(0).arg(1);
         add_head(&mut pipeline, id, token, &Answer::default());
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
@@ -137,7 +144,7 @@ pub(crate) enum Answered {
 }
 
 impl Answered {
-    fn read(code: Value) -> Self {
+    pub(super) fn read(code: Value) -> Self {
         match code {
             Value::Int(1) => Self::Paid,
             Value::BulkString(words) => Self::Refused(String::from_utf8_lossy(&words).into_owned()),
@@ -147,10 +154,10 @@ impl Answered {
 }
 
 /// Answers in one script call: bounds the time that Redis serves nobody else.
-const BATCH: usize = 200;
+pub(super) const BATCH: usize = 200;
 
 /// The indexes of each queue's answers, in their order.
-fn by_queue<'a>(answers: &[(&'a OwedJob, Answer)]) -> Vec<(&'a QueueName, Vec<usize>)> {
+pub(super) fn by_queue<'a, T>(answers: &[(&'a OwedJob, T)]) -> Vec<(&'a QueueName, Vec<usize>)> {
     let mut queues: Vec<(&QueueName, Vec<usize>)> = Vec::new();
     for (index, (owed, _)) in answers.iter().enumerate() {
         match queues.iter_mut().find(|(queue, _)| **queue == owed.job.queue) {
@@ -163,38 +170,27 @@ fn by_queue<'a>(answers: &[(&'a OwedJob, Answer)]) -> Vec<(&'a QueueName, Vec<us
 
 /// The arguments of one call of `answer`.
 fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
-    let mut once: Vec<&Command> = Vec::new();
     let mut forms: Vec<&'static str> = Vec::new();
     for (_, answer) in answers {
-        for command in &answer.once {
-            if !once.contains(&command) {
-                once.push(command);
-            }
-        }
-        for Command { form, .. } in answer.commands.iter().chain(&answer.once) {
+        for Command { form, .. } in &answer.commands {
             if !forms.contains(form) {
                 forms.push(form);
             }
         }
     }
-    pipeline.arg(forms.len()).arg(&forms).arg(answers.len()).arg(once.len());
+    pipeline.arg(forms.len()).arg(&forms).arg(answers.len());
     for (owed, answer) in answers {
         add_head(pipeline, owed.job.id.as_str(), owed.token, answer);
         answer.commands.iter().for_each(|command| add_command(pipeline, &forms, command));
-        for Place { key, score, member } in &answer.places {
-            pipeline.arg(key).arg(score).arg(member);
-        }
     }
-    once.into_iter().for_each(|command| add_command(pipeline, &forms, command));
 }
 
 fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
     let (guard, key) = match &answer.guard {
         Guard::None => ("", ""),
-        Guard::Exists(key) => ("+", key.as_str()),
         Guard::Unless { key, begins } => (*begins, key.as_str()),
     };
-    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(answer.commands.len()).arg(answer.places.len());
+    pipeline.arg(id).arg(token).arg(guard).arg(key).arg(answer.commands.len());
 }
 
 fn add_command(pipeline: &mut Pipeline, forms: &[&'static str], command: &Command) {
@@ -235,18 +231,6 @@ impl Command {
 pub(crate) struct Answer {
     pub guard: Guard,
     pub commands: Vec<Command>,
-    /// Places in sorted sets: written together with those of other answers.
-    pub places: Vec<Place>,
-    /// Commands that are due once for all answers that go out together, whatever the guard says.
-    pub once: Vec<Command>,
-}
-
-/// A place in a sorted set.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub key: String,
-    pub score: String,
-    pub member: String,
 }
 
 /// When the commands of an answer are left out; the debt is paid all the same.
@@ -254,8 +238,6 @@ pub(crate) struct Place {
 pub(crate) enum Guard {
     #[default]
     None,
-    /// Unless this key exists.
-    Exists(String),
     /// When the value of this key begins with a text.
     Unless { key: String, begins: &'static str },
 }
@@ -265,15 +247,10 @@ impl Answer {
     pub(crate) fn command(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
         self.commands.push(Command::new(form, values));
     }
-
-    /// Adds a command that is due once for all answers that go out together.
-    pub(crate) fn once(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
-        self.once.push(Command::new(form, values));
-    }
 }
 
 pub(super) fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
     let job: Job = serde_json::from_str(record?).ok()?;
     let history = serde_json::from_str(history?).ok()?;
-    Some(OwedJob { job: Arc::new(job), history, token })
+    Some(OwedJob { job: Arc::new(job), history, token, again: None })
 }

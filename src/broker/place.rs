@@ -23,6 +23,12 @@ pub(super) fn at_its_time(priority: Priority, due: Timestamp) -> f64 {
     millis + f64::from(priority.steps().rem_euclid(32)) / 32.0
 }
 
+/// The due time in such a place.
+pub(super) fn time(score: f64) -> Timestamp {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scores are milliseconds below 2^53")]
+    Timestamp::from_millis(score.max(0.0) as u64)
+}
+
 /// Since when a job waits, as far as its record tells.
 pub(super) fn waits_since(job: &Job) -> Timestamp {
     job.due.unwrap_or(job.enqueued_at)

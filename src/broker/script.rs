@@ -27,7 +27,8 @@ macro_rules! scripts {
 
 scripts!(
     admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique, heartbeat,
-    keep, move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire, settle,
+    keep, move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire,
+    rq_answer with rq_waiting, rq_beat, rq_begin, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle,
     shrink, take,
 );
 

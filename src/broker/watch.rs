@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::Timestamp;
-use crate::store::{Link, LinkError, Store, accepted};
+use crate::store::{Connected, Link, LinkError, Store, accepted};
 
 /// How often everything that is armed is armed again: this is what a lost notice or a dead connection costs at most.
 const CHECK: Duration = Duration::from_secs(5);
@@ -30,6 +30,23 @@ pub(crate) struct Watch {
     waiting: Mutex<HashMap<String, Vec<Arc<Notify>>>>,
     /// The generation of the link on which tracking was switched on; 0: none. Whether it worked.
     tracking: tokio::sync::Mutex<(u64, bool)>,
+    channels: Mutex<Channels>,
+}
+
+/// What is published, and to whom it goes.
+#[derive(Debug, Default)]
+struct Channels {
+    names: Vec<String>,
+    sink: Option<mpsc::UnboundedSender<Published>>,
+    /// The generation of the link on which they were subscribed to.
+    generation: u64,
+}
+
+/// A message on one of the channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub channel: String,
+    pub message: Vec<u8>,
 }
 
 /// What arming found.
@@ -49,6 +66,7 @@ impl Watch {
             pushes: Mutex::new(Some(pushes)),
             waiting: Mutex::default(),
             tracking: tokio::sync::Mutex::default(),
+            channels: Mutex::default(),
         }
     }
 
@@ -96,6 +114,38 @@ impl Watch {
         redis::FromRedisValue::from_redis_value(reply).map_err(|_| LinkError::Unexpected { what: "a hash" })
     }
 
+    /// Hears what is published on these channels from now on, instead of those named before. They are on the watch's own
+    /// connection, and come back with it.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer or refuses; when there is a new connection it is tried again.
+    pub(crate) async fn subscribe(
+        &self,
+        names: Vec<String>,
+        sink: mpsc::UnboundedSender<Published>,
+    ) -> Result<(), LinkError> {
+        *self.channels() = Channels { names, sink: Some(sink), generation: 0 };
+        let mut connected = self.link.connected().await?;
+        self.subscribe_on(&mut connected).await
+    }
+
+    /// A channel that is not named any more is still heard until the next connection; its messages go nowhere.
+    async fn subscribe_on(&self, connected: &mut Connected) -> Result<(), LinkError> {
+        let names = {
+            let mut channels = self.channels();
+            if channels.generation == connected.generation || channels.names.is_empty() {
+                return Ok(());
+            }
+            channels.generation = connected.generation;
+            channels.names.clone()
+        };
+        self.link.subscribe_on(connected, &names).await
+    }
+
+    fn channels(&self) -> std::sync::MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets a waiter.
     pub(crate) fn forget(&self, notify: &Arc<Notify>) {
         self.waiting().retain(|_, waiters| {
@@ -137,6 +187,16 @@ impl Watch {
                     }
                 }
             }
+            (PushKind::Message, Some(Value::BulkString(channel))) => {
+                let channels = self.channels();
+                let channel = String::from_utf8_lossy(channel).into_owned();
+                if let (Some(sink), Some(Value::BulkString(message))) = (&channels.sink, push.data.get(1))
+                    && channels.names.contains(&channel)
+                {
+                    // Whoever listened may have ended.
+                    let _ = sink.send(Published { channel, message: message.clone() });
+                }
+            }
             // Everything was flushed, or the connection is gone: look for yourselves.
             (PushKind::Invalidate | PushKind::Disconnection, _) => self.wake_all(),
             _ => {}
@@ -146,11 +206,15 @@ impl Watch {
     /// Arms every watched key again and finds out whether the connection lives.
     async fn check(&self) {
         let keys: Vec<String> = self.waiting().keys().cloned().collect();
-        if keys.is_empty() {
+        if keys.is_empty() && self.channels().names.is_empty() {
             return;
         }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("EXISTS").arg(&keys);
+        if keys.is_empty() {
+            pipeline.cmd("PING");
+        } else {
+            pipeline.cmd("EXISTS").arg(&keys);
+        }
         let found = self.send(&pipeline).await;
         let works = self.tracking.lock().await.1;
         match found {
@@ -183,6 +247,9 @@ impl Watch {
             }
         }
         drop(tracking);
+        if let Err(error) = self.subscribe_on(&mut connected).await {
+            tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
+        }
         self.link.send_on(&mut connected, pipeline).await?.into_iter().map(accepted).collect()
     }
 

@@ -294,10 +294,17 @@ pub(crate) struct ProbeStep {
 pub(crate) enum ProbeOp {
     /// Returns the arguments: `{"args": …}`.
     Echo,
+    /// The argument `x` and the argument `y`, added.
+    Add,
+    /// The numbers in the argument `numbers`, added up.
+    Sum,
     /// Sleeps for the argument `seconds`, and says as often as `report` asks for how far it is; returns when it started.
     Sleep,
     /// Fails with the argument `message` (and `kind`, `retry` = false for a failure that must not be retried).
     Fail,
+    /// Fails as often as the argument `failures` says, counted by job since the daemon's start, then returns the number of
+    /// its runs.
+    Flaky,
     /// Ends the daemon's process as SIGKILL would.
     Crash,
     /// Puts the job off for the argument `seconds` (without it, as the retry policy says), with the argument `reason`.

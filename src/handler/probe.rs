@@ -2,6 +2,8 @@
 //!
 //! Tests, benchmarks and operators use it to see a queue work, wait, fail, retry and survive a crash.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,13 +16,61 @@ use crate::job::Failure;
 pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> {
     match step.op {
         ProbeOp::Echo => Ok(json!({"args": run.context.args()})),
+        ProbeOp::Add => {
+            Ok(add(["x", "y"].map(|name| run.context.args().get(name).cloned().unwrap_or_default()).to_vec())?)
+        }
+        ProbeOp::Sum => Ok(sum(run)?),
         ProbeOp::Sleep => Ok(sleep(run).await?),
         ProbeOp::Fail => Err(fail(run).into()),
+        ProbeOp::Flaky => Ok(flaky(run)?),
         ProbeOp::Crash => Ok(crash().await?),
         ProbeOp::Snooze => Err(snooze(run)),
         ProbeOp::Noop => Ok(Value::Null),
     }
 }
+
+/// The numbers, added: whole as long as all of them are.
+fn add(numbers: Vec<Value>) -> Result<Value, Failure> {
+    let wrong = || Failure::never("BadArguments", "the probe adds numbers, and what it was given is no number");
+    let whole: Option<i64> = numbers.iter().try_fold(0_i64, |sum, number| sum.checked_add(number.as_i64()?));
+    match whole {
+        Some(sum) => Ok(json!(sum)),
+        None => {
+            let sum: Option<f64> = numbers.iter().map(Value::as_f64).sum();
+            sum.map(|sum| json!(sum)).ok_or_else(wrong)
+        }
+    }
+}
+
+/// Adds up the argument `numbers`.
+fn sum(run: &Run<'_>) -> Result<Value, Failure> {
+    match run.context.args().get("numbers") {
+        Some(Value::Array(numbers)) => add(numbers.clone()),
+        _ => Err(Failure::never("BadArguments", "the probe `sum` needs the argument `numbers`: a list of numbers")),
+    }
+}
+
+/// Fails for the first times that a job runs, as many as the argument `failures` says.
+fn flaky(run: &Run<'_>) -> Result<Value, Failure> {
+    let failures = run.context.args().get("failures").and_then(Value::as_u64).unwrap_or(0);
+    let job = run.context.values()["job"]["id"].as_str().unwrap_or_default().to_owned();
+    let mut all = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.len() >= RUNS_COUNTED && !all.contains_key(&job) {
+        all.clear();
+    }
+    let runs = all.entry(job).or_default();
+    *runs += 1;
+    if *runs <= failures {
+        return Err(Failure::new("ProbeFailure", format!("run {runs} of {failures} that fail")));
+    }
+    Ok(json!(*runs))
+}
+
+/// How often the jobs of `flaky` have run. A job of RQ that is enqueued again starts over with its attempts, so they do
+/// not tell.
+static RUNS: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
+/// So many are counted at a time.
+const RUNS_COUNTED: usize = 10_000;
 
 /// All at once, as far as that makes sense: those that sleep do so together, and an echo says how many there were.
 pub(super) async fn run_batch(step: &ProbeStep, runs: &[Run<'_>]) -> Vec<Result<Value, Halt>> {

@@ -1,8 +1,8 @@
 //! The foreign edge: Celery and RQ messages become jobs, and what became of the jobs becomes the answers that their
 //! producers wait for.
 //!
-//! `celery` and `rq` turn bytes into values and back, without Redis, runtime or clock. `pump` takes messages as the
-//! pools have room and admits them; `reply` writes the answers that the broker's outbox owes.
+//! `celery` and `rq` turn bytes into values and back; `rq` also shows this node as workers of RQ. `pump` takes messages as
+//! the pools have room and admits them; `reply` writes the answers that the broker's outbox owes.
 
 pub(crate) mod celery;
 mod desk;
@@ -21,6 +21,8 @@ mod pyjson;
 pub(crate) mod pyrepr;
 pub(crate) mod tagged;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod python;
 
@@ -48,8 +50,11 @@ pub(crate) struct Intake {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
+    /// RQ's side of this node.
+    front: Arc<rq::Front>,
     pumps: HashMap<QueueName, Running>,
     reply: Running,
+    clerk: Running,
 }
 
 #[derive(Debug)]
@@ -61,17 +66,22 @@ struct Running {
 }
 
 impl Intake {
-    /// Starts the writer of answers; pumps start with [`Intake::start_missing`].
+    /// Starts the writer of answers and RQ's clerk; pumps start with [`Intake::start_missing`].
     pub(crate) fn start(
         broker: Arc<Broker>,
         config: Arc<ArcSwap<Config>>,
         metrics: Arc<Metrics>,
         owed: OwedReceiver,
     ) -> Self {
+        let front = Arc::new(rq::Front::new(Arc::clone(&broker), Arc::clone(&config)));
+        let desk = reply::Desk { broker: Arc::clone(&broker), front: Arc::clone(&front) };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(reply::run(Arc::clone(&broker), owed, stop.clone()));
+        let task = tokio::spawn(reply::run(Arc::new(desk), owed, stop.clone()));
         let reply = Running { queue: None, stop, task };
-        Self { broker, config, metrics, pumps: HashMap::new(), reply }
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(rq::run(Arc::clone(&front), stop.clone()));
+        let clerk = Running { queue: None, stop, task };
+        Self { broker, config, metrics, front, pumps: HashMap::new(), reply, clerk }
     }
 
     /// Ends the pumps whose queue is gone or reads other lists now. Comes before the pools change, so that no message is
@@ -89,13 +99,15 @@ impl Intake {
         }
     }
 
-    /// Starts the pumps that are missing.
+    /// Starts the pumps that are missing, and shows RQ's clients who serves them.
     pub(crate) fn start_missing(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
+        self.front.changed.notify_one();
         for (name, queue) in queues {
             if !queue.lists.is_empty() && !self.pumps.contains_key(name) {
                 let stop = CancellationToken::new();
                 let (broker, config) = (Arc::clone(&self.broker), Arc::clone(&self.config));
-                let make = Maker { broker, config, metrics: Arc::clone(&self.metrics), queue: Arc::clone(queue) };
+                let (metrics, front) = (Arc::clone(&self.metrics), Arc::clone(&self.front));
+                let make = Maker { broker, config, metrics, front, queue: Arc::clone(queue) };
                 let task = tokio::spawn(pump(make, stop.clone()));
                 self.pumps.insert(name.clone(), Running { queue: Some(Arc::clone(queue)), stop, task });
             }
@@ -115,6 +127,8 @@ impl Intake {
     /// Writes the answers that are at hand and ends. What is owed beyond that stays in the outbox.
     pub(crate) async fn finish(self) {
         self.reply.end().await;
+        // What is still shown as running then was handed back.
+        self.clerk.end().await;
     }
 }
 
@@ -124,6 +138,7 @@ struct Maker {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
+    front: Arc<rq::Front>,
     queue: Arc<Queue>,
 }
 
@@ -132,7 +147,7 @@ struct Maker {
 async fn pump(make: Maker, stop: CancellationToken) {
     loop {
         let (broker, config) = (Arc::clone(&make.broker), Arc::clone(&make.config));
-        let pump = Pump::new(broker, config, Arc::clone(&make.metrics), &make.queue);
+        let pump = Pump::new(broker, config, Arc::clone(&make.metrics), Arc::clone(&make.front), &make.queue);
         match AbortOnDropHandle::new(tokio::spawn(pump.run(stop.clone()))).await {
             Ok(()) => return,
             Err(error) => {

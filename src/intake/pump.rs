@@ -4,6 +4,7 @@
 //! A message is in the in-flight record from the moment it leaves its list until it is a job, so dying at any point
 //! loses nothing: the record of a node without a lease is adopted by any other, and by its own successor.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// then when the pool has come round, or after the second.
 const ENOUGH: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How often to look whether RQ's workers may take jobs again.
+const SUSPENDED: Duration = Duration::from_secs(1);
+
 /// The pump of one queue.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -46,6 +50,8 @@ pub(super) struct Pump {
     keys: Vec<String>,
     demand: Demand,
     pace: Pace,
+    /// RQ's side of this node.
+    front: Arc<rq::Front>,
     changed: Arc<Notify>,
     limits: Limits,
     /// Messages may be in flight that nobody works on: ours whose answer was lost, or those of a dead node.
@@ -54,7 +60,13 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>, metrics: Arc<Metrics>, queue: &Queue) -> Self {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        config: Arc<ArcSwap<Config>>,
+        metrics: Arc<Metrics>,
+        front: Arc<rq::Front>,
+        queue: &Queue,
+    ) -> Self {
         let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
         let keys = lists.iter().flat_map(|list| list.keys.clone()).collect();
         let demand = broker.demand(&queue.name);
@@ -67,6 +79,7 @@ impl Pump {
             keys,
             demand,
             pace: Pace::new(Instant::now()),
+            front,
             changed: Arc::default(),
             limits: Limits::default(),
             adopt: true,
@@ -98,6 +111,7 @@ impl Pump {
                     known = (moved == Moved::Jobs && !self.looks_ahead()).then_some(told);
                     match moved {
                         Moved::Jobs | Moved::Others => {}
+                        Moved::Suspended => self.wait_for_resume(&stop).await,
                         Moved::Enough { surplus } => self.wait_for_room(told, surplus, &stop).await,
                         Moved::Nothing => tokio::select! {
                             () = stop.cancelled() => break,
@@ -142,7 +156,8 @@ impl Pump {
             }
         }
         let most = self.looks_ahead().then_some(WAITING);
-        let haul = self.broker.take(&self.queue, &self.lists, room, most, clock::now()).await?;
+        let (lists, room) = self.served(room);
+        let haul = self.broker.take(&self.queue, &lists, room, most, clock::now()).await?;
         if !haul.messages.is_empty() {
             return self.admit(haul.messages, stop).await;
         }
@@ -150,12 +165,33 @@ impl Pump {
             // The pool says when it goes on.
             None => return Ok(Moved::Enough { surplus: usize::MAX }),
             Some(pending) if pending >= room => return Ok(Moved::Enough { surplus: pending - room + 1 }),
+            Some(_) if haul.suspended || lists.len() < self.lists.len() => return Ok(Moved::Suspended),
             Some(_) => {}
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
         let armed = self.broker.watch.arm(&self.changed, &self.keys, &[], &pauses).await?;
         // One that came between the two looks is taken at once.
         Ok(if armed.ready { Moved::Others } else { Moved::Nothing })
+    }
+
+    /// The lists to take from, and for how many jobs there is room: clients of RQ may have told workers to stop.
+    fn served(&self, room: usize) -> (Cow<'_, [ForeignList]>, usize) {
+        match self.front.places(&self.queue) {
+            None => (Cow::Borrowed(&self.lists), room),
+            Some(0) => {
+                let others = self.lists.iter().filter(|list| list.wire != Wire::Rq);
+                (Cow::Owned(others.cloned().collect()), room)
+            }
+            Some(places) => (Cow::Borrowed(&self.lists), room.min(places)),
+        }
+    }
+
+    /// RQ's workers are suspended or have been told to stop: looks again as often as RQ's own worker does.
+    async fn wait_for_resume(&self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(SUSPENDED) => {}
+        }
     }
 
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
@@ -177,9 +213,8 @@ impl Pump {
                 Admission { taken, verdict, hash }
             })
             .collect();
-        let mark = rq::answer::started(&node, now);
         loop {
-            match self.broker.admit(&self.queue, &admissions, &mark, now).await {
+            match self.broker.admit(&self.queue, &admissions, rq::WITHDRAWN, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
                     let is_job = |(admission, admitted): (&Admission, &Admitted)| {
@@ -285,6 +320,8 @@ enum Moved {
     /// Messages that became none (refused, withdrawn, repeated), or there are new ones now.
     Others,
     Nothing,
+    /// There may be messages of RQ, and its workers take none now.
+    Suspended,
     /// There may be messages, but so many jobs must end before one may be taken.
     Enough {
         surplus: usize,

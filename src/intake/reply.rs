@@ -21,8 +21,17 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Batches on their way at the same time: while Redis works on one, the next is written.
 const TRAVELLING: usize = 2;
 
+/// Where answers are written.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) broker: Arc<Broker>,
+    /// RQ's side of this node.
+    pub(super) front: Arc<rq::Front>,
+}
+
 /// Writes answers until it is told to stop, and then those that are at hand.
-pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: CancellationToken) {
+pub(super) async fn run(desk: Arc<Desk>, mut owed: OwedReceiver, stop: CancellationToken) {
+    let broker = &desk.broker;
     let mut surveys = broker.surveys.subscribe();
     let mut travelling = JoinSet::new();
     while !stop.is_cancelled() {
@@ -31,14 +40,14 @@ pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: Cance
             () = stop.cancelled() => {}
             Some(ended) = travelling.join_next() => expect_no_panic(ended),
             _ = owed.recv_many(&mut batch, BATCH), if travelling.len() < TRAVELLING => {
-                travelling.spawn(answer_until_done(Arc::clone(&broker), batch, stop.clone()));
+                travelling.spawn(answer_until_done(Arc::clone(&desk), batch, stop.clone()));
             }
             Ok(()) = surveys.changed() => {
                 // The debts of dead nodes are among those that this node is paying anyway.
                 let at_hand = owed.len() + travelling.len() * BATCH;
                 let queues = owing(&surveys.borrow_and_update());
                 for (queue, debts) in queues {
-                    pay_debts(&broker, &queue, debts.saturating_sub(at_hand).max(1), &stop).await;
+                    pay_debts(&desk, &queue, debts.saturating_sub(at_hand).max(1), &stop).await;
                 }
             }
         }
@@ -50,11 +59,11 @@ pub(super) async fn run(broker: Arc<Broker>, mut owed: OwedReceiver, stop: Cance
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(last) = owed.try_recv() {
         batch.push(last);
-        if batch.len() == BATCH && answer(&broker, &std::mem::take(&mut batch)).await.is_err() {
+        if batch.len() == BATCH && answer(&desk, &std::mem::take(&mut batch)).await.is_err() {
             return;
         }
     }
-    if let Err(error) = answer(&broker, &batch).await {
+    if let Err(error) = answer(&desk, &batch).await {
         tracing::debug!("the last answers stay in the outbox: {error}");
     }
 }
@@ -73,10 +82,10 @@ fn owing(surveys: &[Survey]) -> Vec<(QueueName, usize)> {
 
 /// Answers about so many that stand in the outbox of the queue, until nothing of what is found can be paid. Some of them
 /// may be on their way already: they are recognised.
-async fn pay_debts(broker: &Arc<Broker>, queue: &QueueName, debts: usize, stop: &CancellationToken) {
+async fn pay_debts(desk: &Desk, queue: &QueueName, debts: usize, stop: &CancellationToken) {
     for _ in 0..debts.div_ceil(BATCH) {
-        let answered = match broker.owed_jobs(queue, BATCH).await {
-            Ok(found) => answer(broker, &found).await,
+        let answered = match desk.broker.owed_jobs(queue, BATCH).await {
+            Ok(found) => answer(desk, &found).await,
             Err(error) => Err(error),
         };
         match answered {
@@ -91,9 +100,9 @@ async fn pay_debts(broker: &Arc<Broker>, queue: &QueueName, debts: usize, stop: 
 }
 
 /// Tries until the answers are written. Whoever stops in between leaves them in the outbox.
-async fn answer_until_done(broker: Arc<Broker>, batch: Vec<OwedJob>, stop: CancellationToken) {
+async fn answer_until_done(desk: Arc<Desk>, batch: Vec<OwedJob>, stop: CancellationToken) {
     let mut pause = PAUSE.0;
-    while let Err(error) = answer(&broker, &batch).await {
+    while let Err(error) = answer(&desk, &batch).await {
         tracing::debug!("answering producers failed, trying again: {error}");
         tokio::select! {
             () = stop.cancelled() => break,
@@ -104,23 +113,35 @@ async fn answer_until_done(broker: Arc<Broker>, batch: Vec<OwedJob>, stop: Cance
 }
 
 /// Sends the answers; how many debts they have paid.
-async fn answer(broker: &Broker, batch: &[OwedJob]) -> Result<usize, BrokerError> {
-    let answers: Vec<(&OwedJob, Answer)> = batch.iter().map(|owed| (owed, written(owed))).collect();
-    let answered = broker.answer(&answers).await?;
-    for (owed, answered) in batch.iter().zip(&answered) {
+async fn answer(desk: &Desk, batch: &[OwedJob]) -> Result<usize, BrokerError> {
+    let (rq, others): (Vec<&OwedJob>, Vec<&OwedJob>) = batch.iter().partition(|owed| is_rq(owed));
+    let answers: Vec<(&OwedJob, Answer)> = others.iter().map(|&owed| (owed, written(owed))).collect();
+    let mut paid = count(&others, &desk.broker.answer(&answers).await?);
+    if !rq.is_empty() {
+        paid += count(&rq, &desk.front.answer(&rq).await?);
+    }
+    Ok(paid)
+}
+
+/// How many were paid; what Redis refused is told.
+fn count(batch: &[&OwedJob], answered: &[Answered]) -> usize {
+    for (owed, answered) in batch.iter().zip(answered) {
         if let Answered::Refused(words) = answered {
             let (queue, job) = (&owed.job.queue, &owed.job.id);
             tracing::warn!(%queue, %job, "its producer cannot be answered now, the next sweep tries again: {words}");
         }
     }
-    Ok(answered.iter().filter(|answered| **answered == Answered::Paid).count())
+    answered.iter().filter(|answered| **answered == Answered::Paid).count()
+}
+
+fn is_rq(owed: &OwedJob) -> bool {
+    matches!(owed.job.origin, Origin::Wire { wire: Wire::Rq, .. })
 }
 
 fn written(owed: &OwedJob) -> Answer {
     match &owed.job.origin {
         Origin::Wire { wire: Wire::Celery, reply: note, .. } => celery::answer::answer(owed, note),
-        Origin::Wire { wire: Wire::Rq, reply: note, .. } => rq::answer::answer(owed, note),
-        // Only foreign jobs owe an answer.
-        Origin::Api | Origin::Schedule { .. } => Answer::default(),
+        // RQ's are told by its front, and only foreign jobs owe an answer.
+        Origin::Wire { wire: Wire::Rq, .. } | Origin::Api | Origin::Schedule { .. } => Answer::default(),
     }
 }

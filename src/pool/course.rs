@@ -32,6 +32,7 @@ impl Pool {
             self.hand_back(claim);
         } else {
             self.observed.claimed(&claim);
+            self.shared.broker.beginnings.tell(&claim);
             self.work.start(live, queue, claim, &self.shared.broker, &self.stop, self.gate.allowed() == Allowed::Probe);
         }
         0
@@ -47,7 +48,10 @@ impl Pool {
     pub(super) fn start_batches(&mut self) {
         while let Some((claims, timeout)) = self.gather.ready(self.stop.drain.is_cancelled()) {
             let live = self.shared.live.load_full();
-            claims.iter().for_each(|claim| self.observed.claimed(claim));
+            for claim in &claims {
+                self.observed.claimed(claim);
+                self.shared.broker.beginnings.tell(claim);
+            }
             self.work.start_batch(live, claims, timeout, &self.stop);
         }
     }

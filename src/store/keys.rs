@@ -155,6 +155,15 @@ pub(crate) fn rq_job(id: &str) -> String {
     format!("rq:job:{id}")
 }
 
+/// What all keys of RQ begin with (rq 2.0, `rq/job.py`, `rq/registry.py`).
+pub(crate) const RQ_BASE: &str = "rq:";
+/// What RQ's clients see as the id of every execution of ours. One job of ours runs once at a time, so one name is
+/// enough; and whoever takes a job over knows what the node before it has shown.
+pub(crate) const RQ_EXECUTION: &str = "jobsd";
+
+/// STRING: while it exists RQ's workers take no jobs (`rq suspend`).
+pub(crate) const RQ_SUSPENDED: &str = "rq:suspended";
+
 /// What kombu puts between a list's name and its priority step (kombu 5.4, `transport/redis.py`, `sep`).
 const KOMBU_SEPARATOR: &str = "\u{6}\u{16}";
 /// kombu's default priority steps. On Redis 0 is served first, and the step 0 is the bare list.

@@ -149,6 +149,21 @@ impl Link {
         self.send_by(Instant::now() + self.timeout, connected, commands).await
     }
 
+    /// Asks for what is published on these channels, on a connection that the caller holds. It comes as pushes.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub(crate) async fn subscribe_on(&self, connected: &mut Connected, channels: &[String]) -> Result<(), LinkError> {
+        let result = match tokio::time::timeout(self.timeout, connected.connection.subscribe(channels)).await {
+            Err(_) => Err(LinkError::Timeout(self.timeout)),
+            Ok(Err(error)) if error.is_io_error() || error.is_timeout() => Err(LinkError::Broken(error)),
+            Ok(Err(error)) => return Err(LinkError::Refused(error.to_string())),
+            Ok(Ok(())) => return Ok(()),
+        };
+        self.discard(connected.generation);
+        result
+    }
+
     async fn send_by(
         &self,
         deadline: Instant,

@@ -92,8 +92,10 @@ fn acl_of_the_readme() -> Vec<String> {
 /// The commands of every script, as the source spells them.
 fn commands_of_the_scripts() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/broker/scripts");
+    let files = |folder: &Path| std::fs::read_dir(folder).expect("the folder is there");
+    let is_file = |entry: &std::io::Result<std::fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.path().is_file());
     let mut commands = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+    for entry in files(&folder).chain(files(&folder.join("lib"))).filter(is_file) {
         let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a text");
         let calls = text.split("redis.call('").skip(1).chain(text.split("redis.pcall('").skip(1));
         commands.extend(calls.filter_map(|rest| rest.split('\'').next()).map(str::to_owned));

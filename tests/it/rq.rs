@@ -203,3 +203,82 @@ fn a_queue_may_read_both_wires() {
     assert_eq!(line["status"], "finished", "{line:#}");
     Jobs::of(&redis, "both").ended(&id, "completed");
 }
+
+/// What RQ after 2.0 writes into a job's hash, put there by hand.
+const NEWER: &str = r#"
+import json, os, time
+from redis import Redis
+from rq import Queue
+connection = Redis.from_url(os.environ["REDIS_URL"])
+queue = Queue("quick", connection=connection)
+def enqueue(**fields):
+    job = queue.create_job("app.noop")
+    job.save()
+    connection.hset(job.key, mapping=fields)
+    return queue.enqueue_job(job)
+repeated = enqueue(repeats_left=2, repeat_intervals="[0, 1]")
+refused = [enqueue(webhooks='[{"url": "http://x/"}]'), enqueue(rate_limit_key="k", rate_limit_concurrency=1)]
+deadline = time.monotonic() + 30
+while time.monotonic() < deadline and (len(repeated.results()) < 3 or any(job.get_status() != "failed" for job in refused)):
+    time.sleep(0.05)
+time.sleep(0.2)
+print(json.dumps({
+    "runs": len(repeated.results()), "status": repeated.get_status(), "left": connection.hget(repeated.key, "repeats_left").decode(),
+    "reasons": [job.latest_result().exc_string for job in refused],
+}))
+"#;
+
+const QUICK: &str =
+    "[queues.quick]\nwires = [\"rq\"]\n[tasks.noop]\nnames = [\"app.noop\"]\nqueue = \"quick\"\nprobe = \"noop\"\n";
+
+#[test]
+fn what_newer_producers_ask_for_is_done_or_refused() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, QUICK);
+    let _daemon = home.start();
+    let seen = one(Python::on(&redis.url()).run(NEWER));
+    assert_eq!(
+        (&seen["runs"], &seen["status"], &seen["left"]),
+        (&json!(3), &json!("finished"), &json!("0")),
+        "{seen:#}"
+    );
+    for (words, reason) in ["webhooks", "rate limit"].into_iter().zip(seen["reasons"].as_array().expect("a list")) {
+        assert!(reason.as_str().is_some_and(|reason| reason.contains(words)), "{words}: {reason}");
+    }
+}
+
+/// A worker is on RQ's list for as long as its node lives.
+#[test]
+fn workers_come_and_go_with_their_node() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, &format!("{QUICK}[queues.more]\nwires = [\"rq\"]\nconcurrency = 2\n"));
+    let daemon = home.start();
+    let mut client = redis.client();
+    let mut workers = || {
+        let mut names: Vec<String> = client.smembers("rq:workers").expect("Redis answers");
+        names.sort();
+        names
+    };
+    let first = until("the first node's workers", || Some(workers()).filter(|names| names.len() > 2));
+    assert!(first.iter().any(|name| name.ends_with(".more.2")), "{first:?}");
+    let mut other = redis.client();
+    let locks = until("the first node to schedule two queues", || {
+        let locks: Vec<String> = other.keys("rq:scheduler*").expect("Redis answers");
+        (locks.len() == 3).then_some(locks)
+    });
+    daemon.kill();
+    // Its locks last for up to a minute; nobody needs to wait for that here.
+    other.del::<_, ()>(locks).expect("Redis answers");
+    let second = home.start();
+    until("the second node to schedule", || {
+        other.exists::<_, bool>("rq:scheduler-lock:quick").expect("Redis answers").then_some(())
+    });
+    until("the dead node's workers to be gone", || {
+        let now = workers();
+        (now.len() == first.len() && !now.iter().any(|name| first.contains(name))).then_some(())
+    });
+    assert!(second.stop().success());
+    assert_eq!(workers(), [""; 0]);
+    let locks: Vec<String> = other.keys("rq:scheduler*").expect("Redis answers");
+    assert!(locks.is_empty(), "another scheduler may begin at once: {locks:?}");
+}

@@ -4,9 +4,8 @@
 --
 -- KEYS  inflight, jobs, history, pending, scheduled, retry, active, completed, dead, cancelled, outbox, counters, large,
 --       held (and, beside it, the lines held/NAME), lines, turns, unique
--- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn, how many of the next
---       arguments are fields and values to set there, so that its clients see the job as taken, and those; how many
---       messages (at most 1000), and for each: its field in the in-flight record, id, record (JSON), set ('pending' |
+-- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn; how many messages (at most
+--       1000), and for each: its field in the in-flight record, id, record (JSON), set ('pending' |
 --       'scheduled' | 'dead' | 'drop'), score, history (JSON, or '' for none), its arguments if they are too large for the
 --       record (JSON, else ''), the key of its producer's own hash (or '' for none; it is left alone if it does not exist),
 --       the line of its tenant if tenants take turns (else ''); then, if any of them is unique, now (ms), and for each that
@@ -21,9 +20,8 @@ local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9], cancelled
 redis.call('HDEL', KEYS[1], '')
 
 local WIDTH, UNIQUE, withdrawn, gone = 9, 9, ARGV[1], ARGV[2]
-local first = 5 + tonumber(ARGV[3])
-local mark = { '', unpack(ARGV, 4, first - 2) }
-local last = first - 1 + WIDTH * tonumber(ARGV[first - 1])
+local first = 4
+local last = first - 1 + WIDTH * tonumber(ARGV[3])
 local fields, ids = {}, {}
 for at = first, last, WIDTH do
   local n = #fields + 1
@@ -163,10 +161,8 @@ for n = 1, #fields do
     else
       out[n] = uniques[n] and take_key(id, at, uniques[n]) or 1
       start_over(id, at, known[n])
-      if ARGV[at + 3] ~= 'cancelled' and hash ~= '' and (status or redis.call('EXISTS', hash) == 1) then
-        mark[1] = hash
-        redis.call('HSET', unpack(mark))
-        -- It may have been given a time to wait; while it runs it must not vanish.
+      if ARGV[at + 3] ~= 'cancelled' and hash ~= '' then
+        -- It may have been given a time to wait; while it is ours it must not vanish.
         redis.call('PERSIST', hash)
       end
       if uniques[n] then

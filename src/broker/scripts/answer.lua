@@ -4,12 +4,11 @@
 --
 -- KEYS  outbox
 -- ARGV  how many forms of commands, and those: words, with {} for each value that a command brings; how many answers (at
---       most 1000); how many commands that are due once for all of them; then for each answer: id, token of the settle
---       that owes it, guard, the guard's key, how many commands it has, how many places in sorted sets, its commands
---       (each: number of its form, its values), its places (each: key, score, member); then the commands due once
---       guard: '' for none; '+': nothing is written unless the key exists; else nothing if its value begins with that
+--       most 1000); then for each answer: id, token of the settle that owes it, guard, the guard's key, how many commands
+--       it has, its commands (each: number of its form, its values)
+--       guard: '' for none; else nothing is written if the key's value begins with that
 -- Returns for each answer: 1 when the debt is paid, 0 when there was none or a newer one, else Redis's refusal.
-local HEAD = 6
+local HEAD = 5
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
 
@@ -40,31 +39,24 @@ end
 local function may_write(guard, key)
   if guard == '' then
     return true
-  elseif guard == '+' then
-    return redis.call('EXISTS', key) == 1
   end
   local value = redis.pcall('GETRANGE', key, 0, #guard - 1)
   return value ~= guard, type(value) == 'table' and value.err or nil
 end
 
-local ids, begins, count, once = {}, {}, tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-at = at + 2
+local ids, begins, count = {}, {}, tonumber(ARGV[at])
+at = at + 1
 for n = 1, count do
   ids[n], begins[n] = ARGV[at], at
-  local commands, places = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  local commands = tonumber(ARGV[at + 4])
   at = at + HEAD
   for _ = 1, commands do
     at = at + #forms[ARGV[at]].values + 1
   end
-  at = at + 3 * places
-end
-for _ = 1, once do
-  at = run(at)
 end
 
 local owed = redis.call('HMGET', KEYS[1], unpack(ids))
--- The places that the answers take, by sorted set: written for all of them at once.
-local sets, out, seen = {}, {}, {}
+local out, seen = {}, {}
 
 local function answer(n)
   local head = begins[n]
@@ -79,14 +71,6 @@ local function answer(n)
       return refusal
     end
   end
-  for _ = 1, tonumber(ARGV[head + 5]) do
-    local key = ARGV[next_at]
-    local set = sets[key] or { places = {}, answers = {} }
-    local p = #set.places
-    set.places[p + 1], set.places[p + 2] = ARGV[next_at + 1], ARGV[next_at + 2]
-    set.answers[#set.answers + 1], sets[key] = n, set
-    next_at = next_at + 3
-  end
   return 1
 end
 
@@ -96,14 +80,6 @@ for n = 1, #ids do
     out[n] = answer(n)
   else
     out[n] = 0
-  end
-end
-for key, set in pairs(sets) do
-  local reply = redis.pcall('ZADD', key, unpack(set.places))
-  if type(reply) == 'table' and reply.err then
-    for _, n in ipairs(set.answers) do
-      out[n] = reply.err
-    end
   end
 end
 local paid = {}

@@ -2,12 +2,13 @@
 -- pending already comes first, and a paused queue takes nothing. From here on a message is in exactly one place of ours
 -- until it is admitted.
 --
--- KEYS  pending, inflight, counters, leases, pauses, held, then the lists in the order in which they are served
+-- KEYS  pending, inflight, counters, leases, pauses, held, the key whose existence suspends RQ's workers (of a queue without
+--       lists of RQ any other), then the lists in the order in which they are served
 -- ARGV  node, end of its lease (ms), room, how many messages at most (1000), how many jobs may wait in all, where some are
---       held (else ''), then for each list: the side to take from ('L' | 'R')
--- Returns { how much of the room is taken, or 'paused', then for each message: its field in the in-flight record
--- (`node/number NUL list`) and the element }, flat.
-local FIRST_KEY, FIRST_SIDE = 7, 6
+--       held (else ''), then for each list: the side to take from ('R', or of a list of RQ 'L')
+-- Returns { how much of the room is taken, or 'paused'; '1' if lists of RQ were left alone, else ''; then for each message:
+-- its field in the in-flight record (`node/number NUL list`) and the element }, flat.
+local FIRST_KEY, FIRST_SIDE = 8, 6
 local node, pending = ARGV[1], redis.call('ZCARD', KEYS[1])
 local left = tonumber(ARGV[3]) - pending
 if ARGV[5] ~= '' then
@@ -18,15 +19,20 @@ local room = math.min(left, tonumber(ARGV[4]))
 redis.call('HDEL', KEYS[2], '')
 redis.call('ZADD', KEYS[4], 'GT', ARGV[2], node)
 if redis.call('HEXISTS', KEYS[5], '') == 1 then
-  return { 'paused' }
+  return { 'paused', '' }
 end
-local out = { string.format('%.0f', math.max(tonumber(ARGV[3]) - left, 0)) }
+local suspended = redis.call('EXISTS', KEYS[7]) == 1
+local out = { string.format('%.0f', math.max(tonumber(ARGV[3]) - left, 0)), '' }
 for l = 0, #KEYS - FIRST_KEY do
   if room <= 0 then
     break
   end
-  local list, pop = KEYS[FIRST_KEY + l], ARGV[FIRST_SIDE + l] == 'L' and 'LPOP' or 'RPOP'
-  local elements = redis.call(pop, list, room)
+  local list, is_rq, elements = KEYS[FIRST_KEY + l], ARGV[FIRST_SIDE + l] == 'L', false
+  if is_rq and suspended then
+    out[2] = '1'
+  else
+    elements = redis.call(is_rq and 'LPOP' or 'RPOP', list, room)
+  end
   if elements then
     local count, held = #elements, {}
     local number = redis.call('HINCRBY', KEYS[3], 'message', count) - count

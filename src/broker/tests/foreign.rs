@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::broker::{Admission, Admitted, Answer, Answered, Guard, Mark, OwedJob, Place, Taken, Verdict};
+use crate::broker::{Admission, Admitted, Answer, Answered, Guard, OwedJob, Taken, Verdict, Withdrawn};
 use crate::job::{Cause, History, State, Wire};
 use crate::store::ForeignList;
 
@@ -61,13 +61,13 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
         })
         .collect();
     admissions[1].verdict = Verdict::Refused(Box::new(job("bad", at(20))), Box::new(dead(at(20))));
-    let answer = b.admit(&queue.name, &admissions, &Mark::default(), at(20)).await.expect("Redis answers");
+    let answer = b.admit(&queue.name, &admissions, Withdrawn::default(), at(20)).await.expect("Redis answers");
     assert_eq!(answer, [Admitted::Yes, Admitted::Yes]);
-    let again = b.admit(&queue.name, &admissions, &Mark::default(), at(21)).await.expect("Redis answers");
+    let again = b.admit(&queue.name, &admissions, Withdrawn::default(), at(21)).await.expect("Redis answers");
     assert_eq!(again, [Admitted::DoneBefore, Admitted::DoneBefore], "an admission can be repeated");
     let late = Admission { taken: taken[0].clone(), verdict: Verdict::Job(Box::new(job("twice", at(21)))), hash: None };
     assert_eq!(
-        a.admit(&queue.name, &[late], &Mark::default(), at(21)).await.expect("Redis answers"),
+        a.admit(&queue.name, &[late], Withdrawn::default(), at(21)).await.expect("Redis answers"),
         [Admitted::DoneBefore]
     );
     assert_eq!(state(&b, "bad").await, Some(State::Dead));
@@ -100,7 +100,7 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
         let admission = Admission { taken: taken[0].clone(), verdict, hash: None };
         answers.push(
-            a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers").remove(0),
+            a.admit(&queue.name, &[admission], Withdrawn::default(), at(round)).await.expect("Redis answers").remove(0),
         );
         if round == 1 {
             let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
@@ -122,7 +122,7 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
         raw(&a, &["LPUSH", "mails", "message"]).await;
         let taken = a.take(&queue.name, &lists, 1, None, at(n)).await.expect("Redis answers").messages.remove(0);
         let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
-        a.admit(&queue.name, &[Admission { taken, verdict, hash: None }], &Mark::default(), at(n))
+        a.admit(&queue.name, &[Admission { taken, verdict, hash: None }], Withdrawn::default(), at(n))
             .await
             .expect("Redis answers");
     }
@@ -151,11 +151,9 @@ async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn
             Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(0)))), hash }
         })
         .collect();
-    let fields = vec![("status", "started".to_owned()), ("worker_name", "a".to_owned())];
-    let mark = Mark { withdrawn: ("status", "canceled"), fields };
-    let answers = a.admit(&queue.name, &admissions, &mark, at(0)).await.expect("Redis answers");
+    let withdrawn = Withdrawn("status", "canceled");
+    let answers = a.admit(&queue.name, &admissions, withdrawn, at(0)).await.expect("Redis answers");
     assert_eq!(answers, [Admitted::Yes, Admitted::Withdrawn, Admitted::Yes]);
-    assert_eq!(raw(&a, &["HGET", "rq:job:kept", "status"]).await, redis::Value::BulkString(b"started".to_vec()));
     assert_eq!(raw(&a, &["TTL", "rq:job:kept"]).await, redis::Value::Int(-1), "it cannot vanish while it runs");
     assert_eq!(raw(&a, &["EXISTS", "rq:job:deleted"]).await, redis::Value::Int(0), "and what is gone stays gone");
     assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["deleted", "kept"]);
@@ -209,20 +207,18 @@ async fn an_answer_that_redis_refuses_costs_no_other() {
     let (a, queue) = (node(&redis, "a"), queue());
     let owed = owed(&a, &queue, &["bad", "early", "good"]).await;
     raw(&a, &["SET", "results:bad", "of another type"]).await;
-    raw(&a, &["ZADD", "finished", "1", "long ago"]).await;
     let answer = |owed: &OwedJob| {
         let mut answer = Answer::default();
         let id = owed.job.id.as_str();
         answer.command("HSET {} status {}", &[&format!("results:{id}"), &"{}"]);
-        answer.once("ZREMRANGEBYSCORE {} 0 {}", &[&"finished", &"5"]);
-        answer.places.push(Place { key: "finished".into(), score: "9".into(), member: id.into() });
+        answer.command("RPUSH {} {}", &[&"finished", &id]);
         answer
     };
     let all: Vec<_> = owed.iter().map(|owed| (owed, answer(owed))).collect();
     let answered = a.answer(&all).await.expect("Redis answers");
     assert!(matches!(&answered[0], Answered::Refused(words) if words.contains("WRONGTYPE")), "{answered:?}");
     assert_eq!(answered[1..], [Answered::Paid, Answered::Paid]);
-    let finished = raw(&a, &["ZRANGE", "finished", "0", "-1"]).await;
+    let finished = raw(&a, &["LRANGE", "finished", "0", "-1"]).await;
     assert_eq!(redis::from_redis_value::<Vec<String>>(finished).expect("names"), ["early", "good"]);
     raw(&a, &["DEL", "results:bad"]).await;
     let twice = [(&owed[0], answer(&owed[0])), (&owed[0], answer(&owed[0]))];
@@ -246,7 +242,7 @@ async fn messages_of_one_id_in_one_call_are_judged_one_after_another() {
         Admission { taken: taken.clone(), verdict, hash: None }
     };
     let admissions: Vec<Admission> = taken.iter().map(admission).collect();
-    let admitted = a.admit(&queue.name, &admissions, &Mark::default(), at(0)).await.expect("Redis answers");
+    let admitted = a.admit(&queue.name, &admissions, Withdrawn::default(), at(0)).await.expect("Redis answers");
     assert_eq!(admitted, [Admitted::Yes, Admitted::Yes, Admitted::LivesAlready, Admitted::Yes]);
     let keys = a.keys(&queue.name);
     assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(0), "the second message started it over");

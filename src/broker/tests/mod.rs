@@ -4,6 +4,7 @@ mod foreign;
 mod limits;
 mod model;
 mod notes;
+mod rq;
 mod transitions;
 mod unique;
 mod verbs;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Altered, Change, Edit, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
+use crate::broker::{Admission, Altered, Change, Edit, Line, Paused, Restored, Settled, Taken, Verdict, Withdrawn};
 use crate::job::{Failure, Priority, Request, State, Wire};
 use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
@@ -289,7 +289,7 @@ async fn a_purged_job_that_its_producer_sends_again_lives_its_own_life() {
         bench.raw(&["HSET", &keys.inflight, "a/1\0list", "x"]).await;
         let taken = Taken { field: "a/1\0list".into(), list: "list".into(), element: b"x".to_vec() };
         let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(20)))), hash: None };
-        bench.broker.admit(&bench.queue.name, &[again], &Mark::default(), at(20)).await.expect("Redis answers");
+        bench.broker.admit(&bench.queue.name, &[again], Withdrawn::default(), at(20)).await.expect("Redis answers");
         let claim = bench.claim(1, at(21)).await.0.remove(0);
         if taken_back {
             let back = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");
@@ -324,7 +324,7 @@ async fn a_job_that_was_purged_twice_comes_back_from_the_second_when_the_first_i
     bench.raw(&["HSET", &bench.keys().inflight, "a/1\0list", "x"]).await;
     let taken = Taken { field: "a/1\0list".into(), list: "list".into(), element: b"x".to_vec() };
     let again = Admission { taken, verdict: Verdict::Job(Box::new(job("x", at(600)))), hash: None };
-    bench.broker.admit(&bench.queue.name, &[again], &Mark::default(), at(600)).await.expect("Redis answers");
+    bench.broker.admit(&bench.queue.name, &[again], Withdrawn::default(), at(600)).await.expect("Redis answers");
     let second = bench.broker.purge(&bench.queue.name, &[], at(610)).await.expect("Redis answers");
     bench.broker.prune(&bench.queue, at(10 + 31 * 60)).await.expect("Redis answers");
     let back = bench.broker.restore(&bench.queue.name, &second.id).await.expect("Redis answers");

@@ -180,8 +180,11 @@ fn quality(item: &Item<'_>, scope: &Scope<'_>) -> Option<ValueTemplate> {
 fn probe(item: &Item<'_>) -> Option<Step> {
     let ops = [
         ("echo", ProbeOp::Echo),
+        ("add", ProbeOp::Add),
+        ("sum", ProbeOp::Sum),
         ("sleep", ProbeOp::Sleep),
         ("fail", ProbeOp::Fail),
+        ("flaky", ProbeOp::Flaky),
         ("crash", ProbeOp::Crash),
         ("snooze", ProbeOp::Snooze),
         ("noop", ProbeOp::Noop),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::job::{DEFAULT_TIMEOUT, Lapse, Options, Refusal, RqJob, Serializer, Status};
-use super::keys;
+use super::{callback, keys};
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
@@ -27,9 +27,14 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
     if job.options.status == Some(Status::Canceled) {
         return Verdict::Dropped;
     }
-    let note = reply_note(&job, taken);
+    let mut note = reply_note(&job, taken);
+    let unknown_callback = callback::note(&job.options, desk.config, &mut note).err();
     let task = desk.config.task_named(&job.func_name);
-    match accept(desk, taken, &mut job, task.map(|task| &**task), &note) {
+    let accepted = match unknown_callback {
+        Some(reason) => Err(Why::new(Cause::UnknownTask, "ValueError", &reason)),
+        None => accept(desk, taken, &mut job, task.map(|task| &**task), &note),
+    };
+    match accepted {
         Ok(job) => Verdict::Job(Box::new(job)),
         Err(why) => {
             let refused = Refused {
@@ -143,10 +148,15 @@ fn enqueued(options: &Options) -> Option<Timestamp> {
     Some(Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0)))
 }
 
-/// What would have to happen at the job's end and cannot yet: refused as a whole rather than run by half.
+/// What newer producers ask for that would have to happen and does not: refused as a whole rather than run by half.
 fn beyond_us(options: &Options) -> Option<&'static str> {
-    (options.on_success.is_some() || options.on_failure.is_some() || options.on_stopped.is_some())
-        .then_some("the job has callbacks, which this version does not run; enqueue it without on_success, on_failure and on_stopped")
+    if options.webhooks {
+        return Some("the job has webhooks, which this version does not call; enqueue it without webhooks");
+    }
+    options.rate_limited.then_some(
+        "the job has a rate limit of RQ, which this version does not keep; enqueue it without rate_limit, and limit \
+         the queue or the task in jobsd.toml",
+    )
 }
 
 /// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.

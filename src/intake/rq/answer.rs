@@ -1,134 +1,125 @@
 //! What became of a job, as RQ's clients read it: the status in the job's hash, the results stream, the registry.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
-use super::{keys, result};
-use crate::broker::{Answer, Guard, Mark, OwedJob, Place};
+use super::result;
+use super::roster::Ended;
+use crate::broker::{OwedJob, RqEnding, RqSay};
 use crate::intake::iso;
-use crate::job::{End, Mishap, NodeId, State, Timestamp};
+use crate::job::{End, Mishap, MishapKind, Request, State, Timestamp};
 
-/// An entry of a results stream, of which RQ keeps ten.
-const ADD_NOTHING: &str = "XADD {} MAXLEN ~ 10 * type 1";
-const ADD_RESULT: &str = "XADD {} MAXLEN ~ 10 * type 1 return_value {}";
-const ADD_FAILURE: &str = "XADD {} MAXLEN ~ 10 * type 2 exc_string {}";
+/// Who asked for the end of a job, when one of RQ's clients did; by it the answer knows that it was stopped.
+const STOPPED_BY: &str = "stop-job of an RQ client";
+const KILLED_BY: &str = "kill-horse of an RQ client";
 
-/// The answer to the producer of a job. `note` is what admission left for it. A job whose hash was deleted while it ran
-/// stays deleted.
-pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
-    let mut answer = Answer::default();
-    let Some(id) = note.get("id").and_then(Value::as_str) else { return answer };
-    let foreign = Foreign { id, queue: note.get("origin").and_then(Value::as_str).unwrap_or_default() };
-    let ttl = |name: &str, default: u64| note.get(name).and_then(Value::as_i64).unwrap_or(default.cast_signed());
+/// How RQ's own worker reports a job that was stopped, and one whose process was killed.
+const STOPPED: &str = "Job stopped by user, work-horse terminated.";
+const KILLED: &str = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ";
+
+/// What one of RQ's clients asks of a running job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Stop,
+    Kill,
+}
+
+impl Ask {
+    pub(crate) fn request(self, at: Timestamp) -> Request {
+        let by = match self {
+            Self::Stop => STOPPED_BY,
+            Self::Kill => KILLED_BY,
+        };
+        Request { at, by: by.to_owned(), reason: None }
+    }
+
+    /// What ended the job, if it was one of these.
+    fn of(end: &End) -> Option<Self> {
+        let reason = end.reason.as_deref()?;
+        [Self::Stop, Self::Kill].into_iter().find(|ask| reason == format!("cancelled {}", ask.request(end.at).words()))
+    }
+}
+
+/// What the producer of a job is told. `note` is what admission left for it, `ended` what is known of the attempt; without
+/// that, another node ran it, and something of it may be shown. `listed` says whether RQ's registry of scheduled jobs is
+/// ours to write. `None` for a job whose note cannot be read.
+pub(crate) fn ending(
+    owed: &OwedJob,
+    note: &Value,
+    ended: Option<&Ended>,
+    listed: bool,
+    now: Timestamp,
+) -> Option<RqEnding> {
+    note.get("id").and_then(Value::as_str)?;
+    let end = owed.history.end.as_ref();
+    let ttl = |name: &str, default: Duration| {
+        note.get(name).and_then(Value::as_i64).unwrap_or(default.as_secs().cast_signed())
+    };
+    let (result_ttl, failure_ttl) = (ttl("result_ttl", DEFAULT_RESULT_TTL), ttl("failure_ttl", DEFAULT_FAILURE_TTL));
+    let failed = |text: &str| (failure_ttl, Some(result::exc_string(text)));
+    let say = say(owed, now, listed);
+    let (keep, value) = match (say, end) {
+        (RqSay::Finished, Some(end)) => {
+            let json = note.get("json") == Some(&Value::Bool(true));
+            let serializer = if json { Serializer::Json } else { Serializer::Pickle };
+            (result_ttl, result::return_value(&end.result, serializer))
+        }
+        (RqSay::Stopped, _) => failed(STOPPED),
+        (RqSay::Failed, Some(end)) if Ask::of(end) == Some(Ask::Kill) => failed(KILLED),
+        (RqSay::Failed, _) => failed(&exc_info(owed, owed.history.mishaps.last())),
+        _ => (failure_ttl, None),
+    };
+    let at = |time: Timestamp| iso::rq(time.to_utc());
+    let node = end.and_then(|end| end.node.as_ref());
+    Some(RqEnding {
+        say,
+        queue: note.get("origin").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        began: end.and_then(|end| end.started).map(at).unwrap_or_default(),
+        ended: at(end.map_or(now, |end| end.at)),
+        worker: ended.map(|ended| ended.worker.clone()).or(node.map(ToString::to_string)).unwrap_or_default(),
+        keep,
+        value,
+        retries_left: retries_left(owed),
+        shown: ended.is_none_or(|ended| ended.shown),
+    })
+}
+
+fn say(owed: &OwedJob, now: Timestamp, listed: bool) -> RqSay {
     match &owed.history.end {
-        // It runs again by itself; RQ's own scheduler must not hear of it, or it would run twice.
-        None => answer.command("HSET {} status scheduled", &[&keys::job(id)]),
-        Some(end) if end.state == State::Completed => {
-            let ttl = ttl("result_ttl", DEFAULT_RESULT_TTL.as_secs());
-            let serializer =
-                if note.get("json") == Some(&Value::Bool(true)) { Serializer::Json } else { Serializer::Pickle };
-            foreign.finished(&mut answer, end, ttl, result::return_value(&end.result, serializer));
+        None => {
+            // RQ counts whole seconds, and nothing of ours begins before its time.
+            let at = owed.again.filter(|again| *again > now).map(|again| again.as_millis().div_ceil(1000));
+            RqSay::Retry { at, listed }
         }
-        Some(end) if end.state == State::Cancelled => {
-            foreign.cancelled(&mut answer, end, ttl("failure_ttl", DEFAULT_FAILURE_TTL.as_secs()));
-        }
-        Some(end) => {
-            let ttl = ttl("failure_ttl", DEFAULT_FAILURE_TTL.as_secs());
-            foreign.failed(&mut answer, end, ttl, owed.history.mishaps.last());
-        }
-    }
-    answer.guard = Guard::Exists(keys::job(id));
-    answer
-}
-
-/// How clients see a job as running, and how a cancelled one is known.
-pub(crate) fn started(node: &NodeId, now: Timestamp) -> Mark {
-    let now = iso::rq(now.to_utc());
-    Mark {
-        withdrawn: ("status", "canceled"),
-        fields: vec![
-            ("status", "started".to_owned()),
-            ("started_at", now.clone()),
-            ("last_heartbeat", now),
-            ("worker_name", node.to_string()),
-        ],
+        Some(end) if end.state == State::Completed => RqSay::Finished,
+        Some(end) if end.state == State::Cancelled => match Ask::of(end) {
+            Some(Ask::Stop) => RqSay::Stopped,
+            Some(Ask::Kill) => RqSay::Failed,
+            None => RqSay::Canceled(end.at.as_millis() / 1000),
+        },
+        Some(_) => RqSay::Failed,
     }
 }
 
-/// A job in RQ's keys.
-struct Foreign<'a> {
-    id: &'a str,
-    queue: &'a str,
-}
-
-impl Foreign<'_> {
-    /// A result of no life deletes the job, as RQ does.
-    fn finished(&self, to: &mut Answer, end: &End, ttl: i64, value: Option<String>) {
-        if ttl == 0 {
-            return to.command("DEL {} {}", &[&keys::job(self.id), &keys::results(self.id)]);
-        }
-        self.status(to, "finished", end);
-        let stream = keys::results(self.id);
-        match value {
-            Some(value) => to.command(ADD_RESULT, &[&stream, &value]),
-            None => to.command(ADD_NOTHING, &[&stream]),
-        }
-        self.keep(to, "finished", end, ttl, "+inf");
-    }
-
-    /// RQ enters a cancelled job in its registry with the time of the cancellation.
-    fn cancelled(&self, to: &mut Answer, end: &End, ttl: i64) {
-        self.status(to, "canceled", end);
-        let at = end.at.to_utc().timestamp();
-        self.enter(to, keys::registry("canceled", self.queue), at.to_string());
-        if ttl >= 0 {
-            to.command("EXPIRE {} {}", &[&keys::job(self.id), &ttl.to_string()]);
-        }
-    }
-
-    fn failed(&self, to: &mut Answer, end: &End, ttl: i64, mishap: Option<&Mishap>) {
-        self.status(to, "failed", end);
-        let exception = result::exc_string(&exc_info(mishap));
-        to.command(ADD_FAILURE, &[&keys::results(self.id), &exception]);
-        // RQ's own registry of failed jobs holds the -1 of "for ever" as it is.
-        self.keep(to, "failed", end, ttl, "-1");
-    }
-
-    fn status(&self, to: &mut Answer, status: &str, end: &End) {
-        let at = iso::rq(end.at.to_utc());
-        let started = end.started.map_or_else(String::new, |started| iso::rq(started.to_utc()));
-        let worker = end.node.as_ref().map_or("", |node| node.as_str());
-        to.command(
-            "HSET {} status {} started_at {} ended_at {} last_heartbeat {} worker_name {}",
-            &[&keys::job(self.id), &status, &started, &at, &at, &worker],
-        );
-    }
-
-    fn enter(&self, to: &mut Answer, registry: String, score: String) {
-        to.places.push(Place { key: registry, score, member: self.id.to_owned() });
-    }
-
-    /// Bounds the life of the hash and the stream and enters the job in its registry; a negative life has no end.
-    /// RQ's workers clear what is past its time out of the registries now and then; so do we, whenever we enter something.
-    fn keep(&self, to: &mut Answer, registry: &str, end: &End, ttl: i64, for_ever: &str) {
-        let registry = keys::registry(registry, self.queue);
-        let now = end.at.to_utc().timestamp();
-        let until = if ttl < 0 { for_ever.to_owned() } else { (now + ttl).to_string() };
-        to.once("ZREMRANGEBYSCORE {} 0 {}", &[&registry, &now.to_string()]);
-        self.enter(to, registry, until);
-        for key in [keys::job(self.id), keys::results(self.id)] {
-            if ttl < 0 {
-                to.command("PERSIST {}", &[&key]);
-            } else {
-                to.command("EXPIRE {} {}", &[&key, &ttl.to_string()]);
-            }
-        }
-    }
+fn retries_left(owed: &OwedJob) -> Option<u32> {
+    let retry = owed.job.retry.as_ref().filter(|_| owed.history.failures > 0)?;
+    Some(retry.limit.saturating_sub(owed.history.failures))
 }
 
 /// The end of a Python traceback, which is what people and tools look for in `exc_info`.
-fn exc_info(mishap: Option<&Mishap>) -> String {
+fn exc_info(owed: &OwedJob, mishap: Option<&Mishap>) -> String {
     let Some(mishap) = mishap else { return "RuntimeError: the job ended without a word\n".to_owned() };
     let detail = mishap.detail.as_deref().map(|detail| format!("  {}\n", detail.trim_end().replace('\n', "\n  ")));
-    format!("Traceback (most recent call last):\n{}{}: {}\n", detail.unwrap_or_default(), mishap.name, mishap.message)
+    let (name, message) = match (mishap.kind, owed.job.timeout) {
+        // As RQ words it, where the limit came from its producer.
+        (MishapKind::TimedOut, Some(limit)) => (
+            "rq.timeouts.JobTimeoutException",
+            format!("Task exceeded maximum timeout value ({} seconds)", limit.as_secs()),
+        ),
+        (MishapKind::TimedOut, None) => ("rq.timeouts.JobTimeoutException", mishap.message.clone()),
+        _ => (mishap.name.as_str(), mishap.message.clone()),
+    };
+    format!("Traceback (most recent call last):\n{}{name}: {message}\n", detail.unwrap_or_default())
 }

@@ -64,6 +64,9 @@ pub(crate) struct Options {
     pub(crate) dependency_ids: Vec<String>,
     pub(crate) allow_dependency_failures: bool,
     pub(crate) enqueue_at_front: bool,
+    /// RQ from 2.9 on calls addresses when the job has ended, and limits how many jobs of a key run at a time.
+    pub(crate) webhooks: bool,
+    pub(crate) rate_limited: bool,
     /// In the job's serializer, not deflated; as it came.
     pub(crate) meta: Option<Vec<u8>>,
 }
@@ -107,10 +110,12 @@ pub(crate) enum Status {
     Scheduled,
     Stopped,
     Canceled,
+    /// RQ from 2.4 on: made and not enqueued yet.
+    Created,
 }
 
 impl Status {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Queued,
         Self::Finished,
         Self::Failed,
@@ -119,6 +124,7 @@ impl Status {
         Self::Scheduled,
         Self::Stopped,
         Self::Canceled,
+        Self::Created,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -131,6 +137,7 @@ impl Status {
             Self::Scheduled => "scheduled",
             Self::Stopped => "stopped",
             Self::Canceled => "canceled",
+            Self::Created => "created",
         }
     }
 }
@@ -220,6 +227,8 @@ impl Options {
             dependency_ids: fields.dependencies()?,
             allow_dependency_failures: fields.flag("allow_dependency_failures")?,
             enqueue_at_front: fields.flag("enqueue_at_front")?,
+            webhooks: fields.text("webhooks")?.is_some_and(|list| list != "[]"),
+            rate_limited: fields.text("rate_limit_key")?.is_some(),
             meta: fields.0.get("meta").filter(|meta| !meta.is_empty()).cloned(),
         })
     }

@@ -1,12 +1,31 @@
-//! RQ 2.0's job hash and its results, as bytes and values. Which keys they live in, and when, is not known here.
+//! RQ 2.0's job hash and its results, as bytes and values; and RQ's workers as its clients see them, one for each slot.
+//!
+//! `job`, `payload`, `produce` and `result` turn bytes into values and back; `admission` and `answer` say what becomes of a
+//! message and what its producer is told. `front` is this node towards RQ's clients: `roster` knows who runs what, `clerk`
+//! shows it, hears commands and cleans up, and `scheduler` does what RQ's own does.
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod callback;
+mod clerk;
+mod command;
+mod front;
 pub(crate) mod job;
 pub(crate) mod keys;
 mod payload;
 pub(crate) mod produce;
 pub(crate) mod result;
+mod roster;
+mod scheduler;
+mod tallies;
+
+pub(crate) use clerk::run;
+pub(crate) use front::Front;
+
+use crate::broker::Withdrawn;
+
+/// How a job says that its producer has cancelled it.
+pub(crate) const WITHDRAWN: Withdrawn = Withdrawn("status", "canceled");
 
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,12 @@ impl Python {
         lines(&mut command)
     }
 
+    /// Runs a program of tests/python; its lines.
+    #[track_caller]
+    pub(crate) fn script(&self, name: &str, arguments: &[&str]) -> Vec<Value> {
+        lines(self.command().arg(Self::folder().join(name)).args(arguments))
+    }
+
     /// Runs a program against the application's modules; its lines.
     #[track_caller]
     pub(crate) fn run(&self, program: &str) -> Vec<Value> {

@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::model::Random;
 use super::*;
-use crate::broker::{Admission, Admitted, Altered, Change, Enqueued, Fired, Mark, Paused, Restored, Taken, Verdict};
+use crate::broker::{
+    Admission, Admitted, Altered, Change, Enqueued, Fired, Paused, Restored, Taken, Verdict, Withdrawn,
+};
 use crate::job::{Failure, Hold, Request, Unique, UniqueKey, UniqueRule, Until, Wire};
 use oracle::{Oracle, Place};
 
@@ -234,7 +236,7 @@ impl<'w> Walk<'w> {
             admissions.push(Admission { taken, verdict: Verdict::Job(Box::new(job.clone())), hash: None });
         }
         let queue = self.world.queue.name.clone();
-        let answers = self.world.nodes[n].admit(&queue, &admissions, &Mark::default(), self.world.now).await;
+        let answers = self.world.nodes[n].admit(&queue, &admissions, Withdrawn::default(), self.world.now).await;
         for (job, answer) in jobs.into_iter().zip(answers.expect("Redis answers")) {
             match self.oracle.enqueue(job.clone(), self.world.now) {
                 Enqueued::Held(holder) => {
@@ -245,7 +247,7 @@ impl<'w> Walk<'w> {
                 _ => assert_eq!(answer, Admitted::Yes, "{}: admission of {job:?}", self.context),
             }
         }
-        let again = self.world.nodes[n].admit(&queue, &admissions, &Mark::default(), self.world.now).await;
+        let again = self.world.nodes[n].admit(&queue, &admissions, Withdrawn::default(), self.world.now).await;
         assert_eq!(again.expect("Redis answers"), [Admitted::DoneBefore, Admitted::DoneBefore]);
         "admission"
     }

@@ -1,0 +1,632 @@
+"""What RQ's own clients see of the workers on the queues `conf` and `other` of this Redis: one line of JSON a check.
+
+It does not know who the workers are. There are two of them, they also schedule, and nothing else uses this Redis.
+"""
+
+import argparse
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+import uuid
+import warnings
+from contextlib import redirect_stdout
+from datetime import datetime, timedelta, timezone
+
+from redis import Redis
+from rq import Callback, Queue, Retry, Worker
+from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.group import Group
+from rq.job import Dependency, Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
+
+import conformance_tasks as tasks
+
+warnings.simplefilter("ignore")
+DEADLINE = 30
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--redis", required=True)
+parser.add_argument("--rq", required=True, help="RQ's command line")
+parser.add_argument("--only", default="")
+options = parser.parse_args()
+connection = Redis.from_url(options.redis)
+queue = Queue("conf", connection=connection)
+other = Queue("other", connection=connection)
+checks = []
+
+
+def check(function):
+    checks.append(function)
+    return function
+
+
+def until(condition, what="the condition", limit=DEADLINE):
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise TimeoutError(f"waited in vain for {what}")
+
+
+def ended(job, *statuses):
+    """The job's status when it is one of these (or any that is an end)."""
+    statuses = statuses or ("finished", "failed", "stopped", "canceled")
+    until(lambda: job.get_status() in statuses, f"{job.id} to be {statuses}, it is {job.get_status()}")
+    return str(job.get_status().value if hasattr(job.get_status(), "value") else job.get_status())
+
+
+def status(job):
+    found = job.get_status()
+    return getattr(found, "value", found)
+
+
+def near(value, expected, slack=5):
+    """Times are compared within what a busy machine needs."""
+    return "about" if abs(value - expected) <= slack else f"{value}, not {expected}"
+
+
+def registries(job):
+    q = Queue(job.origin, connection=connection)
+    found = {
+        "finished": q.finished_job_registry, "failed": q.failed_job_registry, "scheduled": q.scheduled_job_registry,
+        "deferred": q.deferred_job_registry, "canceled": q.canceled_job_registry,
+    }
+    listed = [name for name, registry in found.items() if job.id in registry.get_job_ids()]
+    started = [i for i in q.started_job_registry.get_job_ids() if i.split(":")[0] == job.id]
+    return listed + ["started"] * len(started)
+
+
+def hash_of(job):
+    return {k.decode(): v for k, v in connection.hgetall(job.key).items()}
+
+
+def last_line(job):
+    result = job.latest_result()
+    return result.exc_string.strip().splitlines()[-1] if result and result.exc_string else None
+
+
+def pause():
+    """Suspends the workers. One of RQ's own that waits for a job already takes one more: it is given one."""
+    suspend(connection)
+    fillers = []
+    while not all(w.get_state() == "suspended" for w in Worker.all(connection=connection)):
+        fillers.append(queue.enqueue(tasks.nothing))
+        time.sleep(0.3)
+    for filler in fillers:
+        queue.remove(filler)
+
+
+# The life of a job
+
+
+@check
+def a_job_that_ends_well():
+    job = queue.enqueue(tasks.add, 2, 3)
+    ended(job)
+    job.refresh()
+    return {
+        "status": status(job), "value": job.return_value(), "type": job.latest_result().type.name,
+        "registries": registries(job), "results": len(job.results()),
+        "times": bool(job.enqueued_at <= job.started_at <= job.ended_at), "heartbeat": bool(job.last_heartbeat),
+        "ttl": near(connection.ttl(job.key), 500), "result_ttl": near(connection.ttl(f"rq:results:{job.id}"), 500),
+        "score": near(connection.zscore("rq:finished:conf", job.id), time.time() + 500),
+        "executions": len(job.get_executions()), "has_worker": bool(job.worker_name),
+    }
+
+
+@check
+def what_a_function_gets():
+    job = queue.enqueue(tasks.echo, 1, "ü", None, k=[1, {"x": True}])
+    ended(job)
+    return job.return_value()
+
+
+@check
+def a_sum():
+    job = queue.enqueue(tasks.total, [1, 2, 3])
+    ended(job)
+    return job.return_value()
+
+
+@check
+def a_function_that_returns_nothing():
+    job = queue.enqueue(tasks.nothing)
+    ended(job)
+    stream = connection.xrevrange(f"rq:results:{job.id}")
+    return {"value": job.return_value(), "fields": sorted(k.decode() for k in stream[0][1])}
+
+
+@check
+def json_instead_of_pickle():
+    q = Queue("conf", connection=connection, serializer=JSONSerializer)
+    job = q.enqueue(tasks.echo, 1, k="ü", meta={"m": 1})
+    ended(job)
+    job.refresh()
+    value = job.return_value() if status(job) == "finished" else None
+    return {"status": status(job), "value": value, "meta": job.meta}
+
+
+@check
+def a_running_job():
+    job = queue.enqueue(tasks.sleep, 1.5, meta={"m": 1})
+    until(lambda: status(job) == "started", "a start")
+    job.refresh()
+    worker = Worker.find_by_key(f"rq:worker:{job.worker_name}", connection=connection)
+    executions = job.get_executions()
+    seen = {
+        "registries": registries(job), "executions": len(executions),
+        "member": connection.zscore("rq:wip:conf", f"{job.id}:{executions[0].id}") > time.time() + 30,
+        "execution": near(executions[0].created_at.timestamp(), time.time()),
+        "ttl": connection.ttl(job.key), "in_queue": job.id in queue.job_ids, "position": job.get_position(),
+        "worker_state": worker.get_state(), "worker_job": worker.get_current_job_id() == job.id, "meta": job.meta,
+        "worker_is_listed": worker.name in [w.name for w in Worker.all(connection=connection)],
+        "started_count": queue.started_job_registry.count,
+    }
+    ended(job)
+    job.refresh()
+    seen["after"] = {"registries": registries(job), "meta": job.meta, "status": status(job)}
+    until(lambda: Worker.find_by_key(worker.key, connection=connection).get_state() == "idle", "an idle worker")
+    seen["current_job_after"] = worker.get_current_job_id()
+    seen["value"] = near(job.return_value()["started"] if isinstance(job.return_value()["started"], float) else time.time(), time.time())
+    return seen
+
+
+@check
+def a_reader_that_cleans_up_fails_no_running_job():
+    job = queue.enqueue(tasks.sleep, 1)
+    until(lambda: status(job) == "started", "a start")
+    for _ in range(5):
+        queue.started_job_registry.cleanup()
+    return {"then": status(job), "end": ended(job)}
+
+
+@check
+def a_job_that_fails():
+    job = queue.enqueue(tasks.fail, "ValueError", "no such thing")
+    ended(job)
+    result = job.latest_result()
+    return {
+        "status": status(job), "type": result.type.name, "last_line": last_line(job),
+        "traceback": result.exc_string.startswith("Traceback (most recent call last):"), "exc_info": bool(job.exc_info),
+        "registries": registries(job), "value": job.return_value(), "ttl": near(connection.ttl(job.key), 31536000),
+        "score": near(connection.zscore("rq:failed:conf", job.id), time.time() + 31536000),
+    }
+
+
+@check
+def an_unknown_function():
+    job = queue.enqueue("conformance_tasks.no_such_function", 1)
+    ended(job)
+    return {"status": status(job), "class": last_line(job).split(":")[0], "registries": registries(job)}
+
+
+@check
+def wrong_arguments():
+    job = queue.enqueue(tasks.add, 1)
+    ended(job)
+    return {"status": status(job), "last_line": last_line(job)}
+
+
+@check
+def data_that_nobody_can_read():
+    job = queue.create_job(tasks.add, args=(1, 2))
+    job.save()
+    connection.hset(job.key, "data", b"\x80\x05garbage")
+    connection.hset(job.key, "status", "queued")
+    connection.rpush(queue.key, job.id)
+    bare = Job(job.id, connection=connection)
+    until(lambda: bare.get_status() == "failed", "a failure")
+    return {"status": status(bare), "listed": connection.zscore("rq:failed:conf", job.id) is not None}
+
+
+# What its producer asks for
+
+
+@check
+def result_ttl_0():
+    job = queue.enqueue(tasks.add, 1, 1, result_ttl=0)
+    until(lambda: not Job.exists(job.id, connection), "the end of the job")
+    return {"stream": connection.exists(f"rq:results:{job.id}"), "listed": connection.zscore("rq:finished:conf", job.id)}
+
+
+@check
+def result_ttl_for_ever():
+    job = queue.enqueue(tasks.add, 1, 1, result_ttl=-1)
+    ended(job)
+    return {
+        "ttl": connection.ttl(job.key), "stream": connection.ttl(f"rq:results:{job.id}"),
+        "score": str(connection.zscore("rq:finished:conf", job.id)),
+    }
+
+
+@check
+def failure_ttls():
+    short = queue.enqueue(tasks.fail, "ValueError", "x", failure_ttl=100)
+    ever = queue.enqueue(tasks.fail, "ValueError", "x", failure_ttl=-1)
+    ended(short), ended(ever)
+    return {
+        "short": [near(connection.ttl(short.key), 100), near(connection.ttl(f"rq:results:{short.id}"), 100)],
+        "ever": [connection.ttl(ever.key), connection.zscore("rq:failed:conf", ever.id)],
+    }
+
+
+@check
+def a_ttl_that_ends_before_its_turn():
+    pause()
+    job = queue.enqueue(tasks.add, 1, 1, ttl=1)
+    stays = queue.enqueue(tasks.add, 1, 1, ttl=60)
+    until(lambda: not Job.exists(job.id, connection), "its end")
+    resume(connection)
+    ended(stays)
+    return {"gone": Job.exists(job.id, connection), "other": status(stays), "ttl": near(connection.ttl(stays.key), 500)}
+
+
+@check
+def a_timeout():
+    job = queue.enqueue(tasks.sleep, 30, job_timeout=1)
+    ended(job)
+    return {"status": status(job), "last_line": last_line(job)}
+
+
+@check
+def at_front():
+    pause()
+    first = queue.enqueue(tasks.add, 1, 1)
+    front = queue.enqueue(tasks.add, 1, 1, at_front=True)
+    order = queue.job_ids.index(front.id) < queue.job_ids.index(first.id)
+    resume(connection)
+    return {"in_front": order, "ends": [ended(front), ended(first)]}
+
+
+@check
+def suspend_and_resume():
+    pause()
+    job = queue.enqueue(tasks.add, 1, 1)
+    time.sleep(1.5)
+    seen = {"waits": status(job), "length": len(queue)}
+    resume(connection)
+    seen["then"] = ended(job)
+    until(lambda: all(w.get_state() == "idle" for w in Worker.all(connection=connection)), "idle workers")
+    return seen
+
+
+@check
+def retries_at_once():
+    job = queue.enqueue(tasks.flaky, 2, retry=Retry(max=3))
+    ended(job)
+    job.refresh()
+    return {"status": status(job), "value": job.return_value(), "left": job.retries_left, "results": len(job.results())}
+
+
+@check
+def a_retry_that_waits():
+    job = queue.enqueue(tasks.flaky, 1, retry=Retry(max=2, interval=[2, 60]))
+    until(lambda: status(job) == "scheduled", "a schedule")
+    at = until(lambda: job.id in queue.scheduled_job_registry.get_job_ids() and queue.scheduled_job_registry.get_scheduled_time(job), "its place")
+    job.refresh()
+    seen = {"wait": near((at - datetime.now(timezone.utc)).total_seconds(), 1.5, 2), "left": job.retries_left, "results": len(job.results())}
+    seen["end"] = ended(job)
+    seen["registries"] = registries(job)
+    return seen
+
+
+@check
+def retries_that_are_used_up():
+    job = queue.enqueue(tasks.fail, "RuntimeError", "always", retry=Retry(max=1))
+    ended(job)
+    job.refresh()
+    return {"status": status(job), "left": job.retries_left, "results": len(job.results()), "registries": registries(job)}
+
+
+@check
+def a_retry_that_is_cancelled_while_it_waits():
+    job = queue.enqueue(tasks.flaky, 1, retry=Retry(max=1, interval=2))
+    until(lambda: job.id in queue.scheduled_job_registry.get_job_ids(), "a schedule")
+    job.refresh()
+    began = job.started_at
+    job.cancel()
+    time.sleep(4)
+    job.refresh()
+    return {"status": status(job), "ran_again": job.started_at != began, "registries": registries(job)}
+
+
+# Waiting for others and for a time
+
+
+@check
+def a_dependent():
+    parent = queue.enqueue(tasks.sleep, 0.5)
+    child = other.enqueue(tasks.add, 1, 2, depends_on=parent)
+    seen = {"before": [status(child), registries(child)]}
+    seen["end"] = ended(child)
+    child.refresh()
+    seen["value"] = child.return_value()
+    seen["order"] = bool(parent.get_status() == "finished" and child.started_at >= Job.fetch(parent.id, connection).ended_at)
+    seen["dependents"] = connection.exists(parent.dependents_key)
+    return seen
+
+
+@check
+def several_parents():
+    a, b = queue.enqueue(tasks.sleep, 0.3), other.enqueue(tasks.sleep, 0.6)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=[a, b])
+    until(lambda: status(a) == "finished", "the first")
+    early = status(child)
+    return {"after_the_first": early, "end": ended(child)}
+
+
+@check
+def a_parent_that_fails():
+    parent = queue.enqueue(tasks.fail, "ValueError", "x", depends_on=queue.enqueue(tasks.sleep, 0.3))
+    strict = queue.enqueue(tasks.add, 1, 2, depends_on=parent)
+    mild = queue.enqueue(tasks.add, 1, 2, depends_on=Dependency([parent], allow_failure=True))
+    return {"mild": ended(mild), "parent": status(parent), "strict": status(strict), "listed": registries(strict)}
+
+
+@check
+def a_chain_with_nothing_kept():
+    parent = queue.enqueue(tasks.sleep, 0.3, result_ttl=0)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=parent)
+    return {"end": ended(child), "parent": Job.exists(parent.id, connection)}
+
+
+@check
+def a_dependent_in_front():
+    parent = queue.enqueue(tasks.sleep, 0.3)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=Dependency([parent], enqueue_at_front=True))
+    return ended(child)
+
+
+@check
+def the_dependents_of_a_stopped_job():
+    parent = queue.enqueue(tasks.sleep, 60)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=parent)
+    until(lambda: status(parent) == "started", "a start")
+    time.sleep(0.2)
+    send_stop_job_command(connection, parent.id)
+    ended(parent)
+    time.sleep(1)
+    return {"parent": status(parent), "child": status(child)}
+
+
+@check
+def enqueue_in():
+    job = queue.enqueue_in(timedelta(seconds=2), tasks.add, 1, 2)
+    seen = {"before": [status(job), registries(job)], "length": len(queue)}
+    seen["end"] = ended(job)
+    job.refresh()
+    seen["registries"] = registries(job)
+    seen["enqueued_at"] = bool(job.enqueued_at)
+    return seen
+
+
+@check
+def a_scheduled_job_that_is_cancelled():
+    job = queue.enqueue_in(timedelta(seconds=2), tasks.add, 1, 2)
+    job.cancel()
+    time.sleep(3.5)
+    return {"status": status(job), "registries": registries(job)}
+
+
+@check
+def the_scheduler_is_known():
+    return {"pid": isinstance(until(lambda: queue.scheduler_pid, "a scheduler"), int)}
+
+
+# What clients do to jobs
+
+
+@check
+def cancel_while_it_waits():
+    pause()
+    job = queue.enqueue(tasks.add, 1, 1)
+    job.cancel()
+    resume(connection)
+    time.sleep(1.5)
+    return {"status": status(job), "registries": registries(job), "length": len(queue)}
+
+
+@check
+def cancel_while_it_runs():
+    job = queue.enqueue(tasks.sleep, 1)
+    until(lambda: status(job) == "started", "a start")
+    job.refresh()
+    job.cancel()
+    time.sleep(2.5)
+    return {"status": status(job), "registries": registries(job)}
+
+
+@check
+def delete_while_it_runs():
+    job = queue.enqueue(tasks.sleep, 1)
+    until(lambda: status(job) == "started", "a start")
+    job.refresh()
+    job.delete()
+    time.sleep(2.5)
+    return {"exists": Job.exists(job.id, connection), "started": registries(job)}
+
+
+@check
+def stop_job():
+    job = queue.enqueue(tasks.sleep, 60)
+    until(lambda: status(job) == "started", "a start")
+    time.sleep(0.2)
+    send_stop_job_command(connection, job.id)
+    ended(job)
+    return {
+        "status": status(job), "type": job.latest_result().type.name, "words": last_line(job),
+        "registries": registries(job), "stopped": job.is_stopped,
+    }
+
+
+@check
+def stop_job_of_a_job_that_does_not_run():
+    job = queue.enqueue(tasks.add, 1, 1)
+    ended(job)
+    waits = queue.enqueue_in(timedelta(hours=1), tasks.add, 1, 1)
+    try:
+        send_stop_job_command(connection, waits.id)
+    except InvalidJobOperation as error:
+        return str(error)
+    finally:
+        waits.cancel()
+
+
+@check
+def kill_horse():
+    job = queue.enqueue(tasks.sleep, 60)
+    until(lambda: status(job) == "started", "a start")
+    time.sleep(0.2)
+    job.refresh()
+    send_kill_horse_command(connection, job.worker_name)
+    ended(job)
+    return {"status": status(job), "words": last_line(job), "registries": registries(job)}
+
+
+@check
+def requeue():
+    job = queue.enqueue(tasks.flaky, 1)
+    ended(job)
+    before = registries(job)
+    job.requeue()
+    until(lambda: status(job) == "finished", "a success")
+    return {"before": before, "after": registries(job), "value": job.return_value(refresh=True), "results": len(job.results()), "ttl": near(connection.ttl(job.key), 500)}
+
+
+@check
+def callbacks():
+    good = queue.enqueue(tasks.add, 1, 2, on_success=Callback(tasks.on_end))
+    bad = queue.enqueue(tasks.fail, "ValueError", "x", on_failure=Callback(tasks.on_end))
+    stopped = queue.enqueue(tasks.sleep, 60, on_stopped=Callback(tasks.on_end))
+    until(lambda: status(stopped) == "started", "a start")
+    time.sleep(0.2)
+    send_stop_job_command(connection, stopped.id)
+    names = {good.id: "success", bad.id: "failure", stopped.id: "stopped"}
+    seen = lambda: {names.get(i.decode()) for i in connection.lrange("conformance:callbacks", 0, -1)}
+    until(lambda: len(seen()) == 3, "three callbacks")
+    return {"called": sorted(seen()), "statuses": [ended(job) for job in (good, bad, stopped)]}
+
+
+@check
+def a_callback_that_nobody_knows():
+    job = queue.enqueue(tasks.add, 1, 2, on_success=Callback("conformance_tasks.no_such_function"))
+    ended(job)
+    return {"status": status(job)}
+
+
+@check
+def a_group():
+    group = Group.create(connection=connection)
+    jobs = group.enqueue_many(queue, [Queue.prepare_data(tasks.add, args=(n, n)) for n in range(3)])
+    for job in jobs:
+        ended(job)
+    return {"values": sorted(job.return_value() for job in group.get_jobs()), "listed": group.name in [g.name for g in Group.all(connection)]}
+
+
+@check
+def waiting_for_a_result():
+    job = queue.enqueue(tasks.sleep, 0.3)
+    result = job.latest_result(timeout=DEADLINE)
+    return {"type": result.type.name, "status": status(job)}
+
+
+@check
+def many_jobs():
+    jobs = queue.enqueue_many([Queue.prepare_data(tasks.add, args=(n, 1)) for n in range(100)])
+    for job in jobs:
+        ended(job)
+    return {"statuses": sorted({status(job) for job in jobs}), "sum": sum(job.return_value() for job in jobs), "started": queue.started_job_registry.count}
+
+
+# Workers, and RQ's command line
+
+
+@check
+def workers():
+    found = Worker.all(connection=connection)
+    until(lambda: all(w.get_state() == "idle" for w in Worker.all(connection=connection)), "idle workers")
+    found = Worker.all(connection=connection)
+    data = [connection.hgetall(w.key) for w in found]
+    return {
+        "count": len(found), "by_queue": Worker.count(queue=queue), "queues": sorted({q for w in found for q in w.queue_names()}),
+        "fields": sorted({k.decode() for d in data for k in d} - {"shutdown_requested_date"}), "births": all(w.birth_date for w in found),
+        "heartbeats": all(w.last_heartbeat for w in found), "pids": all(isinstance(w.pid, int) for w in found),
+        "hostnames": all(w.hostname for w in found), "successes": sum(w.successful_job_count for w in found) > 0,
+        "failures": sum(w.failed_job_count for w in found) > 0, "time": sum(w.total_working_time for w in found) > 0,
+        "ttl": all(0 < connection.ttl(w.key) for w in found), "addresses": all(":" in w.ip_address for w in found),
+    }
+
+
+def rq(*arguments):
+    done = subprocess.run([options.rq, *arguments, "--url", options.redis], capture_output=True, text=True, timeout=60)
+    return done.stdout
+
+
+@check
+def rq_info():
+    for key in connection.scan_iter("rq:failed:*"):
+        connection.delete(key)
+    queue.enqueue(tasks.fail, "ValueError", "x")
+    until(lambda: queue.failed_job_registry.count == 1, "a failure")
+    queues = [line for line in rq("info", "--raw", "--only-queues").splitlines() if line.startswith("queue ")]
+    workers = rq("info", "--raw", "--only-workers").splitlines()
+    queues = sorted(re.sub(r"\d+ finished", "some finished", line) for line in queues)
+    return {"queues": queues, "workers": [len(workers), *sorted({w.split()[-1] for w in workers}), *sorted({s for w in workers for s in ("idle", "busy") if s in w})]}
+
+
+@check
+def rq_requeue():
+    job = queue.enqueue(tasks.flaky, 1)
+    ended(job)
+    rq("requeue", "--queue", "conf", job.id)
+    until(lambda: status(job) == "finished", "a success")
+    return registries(job)
+
+
+@check
+def rq_empty():
+    rq("suspend")
+    pause()
+    for _ in range(3):
+        queue.enqueue(tasks.add, 1, 1)
+    text = rq("empty", "conf")
+    rq("resume")
+    return {"length": len(queue), "says": "3 jobs removed" in text}
+
+
+# The last one: the workers are gone then.
+
+
+@check
+def shutdown():
+    job = queue.enqueue(tasks.sleep, 1.5)
+    until(lambda: status(job) == "started", "a start")
+    names = [w.name for w in Worker.all(connection=connection)]
+    for name in names:
+        send_shutdown_command(connection, name)
+    until(lambda: not Worker.all(connection=connection), "no workers")
+    until(lambda: status(job) == "finished", "the end of what ran")
+    waits = queue.enqueue(tasks.add, 1, 1)
+    time.sleep(1.5)
+    return {"ran": status(job), "waits": status(waits), "death": all(connection.hexists(f"rq:worker:{n}", "death") for n in names)}
+
+
+for function in checks:
+    if options.only and options.only not in function.__name__:
+        continue
+    name = function.__name__.replace("_", " ")
+    try:
+        seen = function()
+    except Exception as error:
+        seen = f"{type(error).__name__}: {error}"
+    finally:
+        connection.delete("rq:suspended")
+    print(json.dumps({"row": name, "seen": seen}, sort_keys=True, default=str), flush=True)
