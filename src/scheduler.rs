@@ -89,6 +89,11 @@ impl Scheduler {
         let mut job = job(schedule, fire, now);
         let config = self.config.load();
         let Some(task) = config.tasks.get(&schedule.task) else { return job };
+        job.buckets = config.buckets(&job.queue, &job.task, &job.args).unwrap_or_else(|error| {
+            // There is nobody to refuse it to: a fire is not left out for this.
+            tracing::warn!(schedule = %schedule.name, "its job is not held to its limits: {error}");
+            Vec::new()
+        });
         job.unique = task.unique_of(&job.args, &config.vars).unwrap_or_else(|error| {
             tracing::error!(schedule = %schedule.name, "its job is enqueued without a unique key: {error}");
             None
@@ -105,6 +110,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         id: JobId::parse(&id).expect("a schedule's name and digits"),
         queue: schedule.queue.clone(),
         task: schedule.task.clone(),
+        buckets: Vec::new(),
         args: schedule.args.clone(),
         origin: Origin::Schedule { name: schedule.name.clone(), fire },
         enqueued_at: now,

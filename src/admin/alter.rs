@@ -179,10 +179,13 @@ async fn edit(
         }
     };
     let Some(args) = bound.map_err(|error| fields.wrong("args", error.to_string())).ok() else { return Ok(None) };
-    match unique_under(config, task, job, &before, &args) {
-        Ok(unique) => Ok(Some(Edit { args, unique })),
-        Err(error) => {
-            fields.wrong("args", format!("the task's unique key cannot be told: {error}"));
+    let buckets = config.buckets(&job.queue, &job.task, &args).map_err(|error| error.to_string());
+    let unique = unique_under(config, task, job, &before, &args)
+        .map_err(|error| format!("the task's unique key cannot be told: {error}"));
+    match buckets.and_then(|buckets| Ok((buckets, unique?))) {
+        Ok((buckets, unique)) => Ok(Some(Edit { args, buckets, unique })),
+        Err(wrong) => {
+            fields.wrong("args", wrong);
             Ok(None)
         }
     }

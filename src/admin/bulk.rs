@@ -162,7 +162,7 @@ async fn find(
 ) -> Result<Found, Problem> {
     let store = &shared.parts.broker.store;
     let of_read = |error| Problem::of_read(&error);
-    let sources = store.sources(&filter.queues, &filter.states).await.map_err(of_read)?;
+    let sources = store.sources(&filter.queues, &filter.states);
     let mut found = Found { entries: Vec::new(), scanned: 0, rest: None };
     loop {
         let entries =

@@ -109,6 +109,7 @@ impl Fields<'_> {
         let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
         let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
+        let buckets = config.buckets(&queue, &task.name, &args).map_err(|error| self.wrong("args", error.to_string()));
         if self.errors.len() > before {
             return None;
         }
@@ -121,6 +122,7 @@ impl Fields<'_> {
             id,
             queue,
             task,
+            buckets: buckets.ok()?,
             unique,
             args,
             origin,

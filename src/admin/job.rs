@@ -11,13 +11,16 @@ use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
+use super::limits::{self, ShownBlocked};
+use super::notes::{self, ShownProgress, ShownSection};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
+use crate::clock;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
-    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
-    State, Timestamp, Unique, Until,
+    Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Notes, Origin, QueueName, Request,
+    RetryPolicy, State, Timestamp, Unique, Until,
 };
 use crate::store::{Place, Standing};
 
@@ -28,9 +31,12 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    /// Out of the way, because its task is paused.
+    /// Out of the way of the others: its task is paused or a limit has no room for it. Where tenants take turns, all are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    held: bool,
+    /// The limit that has no room for it, of a pending job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<ShownBlocked>,
     /// What took it out of the queue, and until when that can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<ShownPurge>,
@@ -63,6 +69,12 @@ struct Shown<'a> {
     /// What makes it the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<ShownUnique>,
+    /// How far it is, or how far the attempt came that spoke last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ShownProgress<'a>>,
+    /// What it has said while it ran, attempt by attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log: Vec<ShownSection<'a>>,
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
@@ -179,9 +191,10 @@ struct ShownEnd {
 const LARGE: u64 = 256 * 1024;
 
 /// What is known of a job beside where it stands.
-struct Around {
-    purged: Option<(String, Timestamp)>,
-    cancel: Option<Request>,
+pub(super) struct Around {
+    pub(super) purged: Option<(String, Timestamp)>,
+    pub(super) cancel: Option<Request>,
+    blocked: Option<ShownBlocked>,
     /// Whether the arguments are here.
     has_args: bool,
 }
@@ -195,8 +208,14 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
     }
     fields.done()?;
     let mut view = find(shared, config, id).await?;
-    let around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
-    Ok(json(StatusCode::OK, &shown(config, &view, around)))
+    let mut around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    if let (State::Pending, Some(queue)) = (view.state(), config.queues.get(&view.job.queue)) {
+        let blocked = shared.parts.broker.store.blocked(queue, &view.job, clock::now()).await;
+        around.blocked = blocked.map_err(|error| Problem::of_read(&error))?.map(limits::blocked);
+    }
+    let said = shared.parts.broker.store.notes(&view.job.queue, &view.job.id).await;
+    let said = said.map_err(|error| Problem::of_read(&error))?;
+    Ok(json(StatusCode::OK, &shown(config, &view, around, &said)))
 }
 
 /// The job of this id, in whatever queue of the configuration.
@@ -213,10 +232,10 @@ pub(super) fn unknown() -> Problem {
 
 /// Reads what stands elsewhere, the large arguments among it: when they are asked for, are not that large, or must be
 /// known because the job's history may repeat their secrets.
-async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
+pub(super) async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
     let of_read = |error| Problem::of_read(&error);
     let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
-    let mut around = Around { purged: None, cancel: None, has_args: view.job.args_apart.is_none() };
+    let mut around = Around { purged: None, cancel: None, blocked: None, has_args: view.job.args_apart.is_none() };
     if let Some(bytes) = view.job.args_apart {
         let show = full || bytes <= LARGE;
         if show || view.history != History::default() {
@@ -234,7 +253,7 @@ async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result
     Ok(around)
 }
 
-fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
+fn shown<'a>(config: &Config, view: &'a Standing, around: Around, said: &'a Notes) -> Shown<'a> {
     let job = &view.job;
     let task = config.tasks.get(&job.task).map(Arc::as_ref);
     let secrets = JobSecrets::of(task, &job.args);
@@ -243,7 +262,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        parked: view.place == Place::Parked,
+        held: view.place == Place::Held && job.line().is_none(),
+        blocked: around.blocked,
         purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
         cancel_requested: around.cancel.as_ref().map(ShownRequest::of),
         priority: job.priority.steps(),
@@ -257,6 +277,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
         unique: job.unique.as_ref().map(|unique| shown_unique(unique, &secrets)),
+        progress: notes::progress(said),
+        log: notes::sections(said),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
     }

@@ -10,12 +10,15 @@ mod auth;
 mod bulk;
 mod enqueue;
 mod entry;
+mod events;
 mod exposition;
 mod fields;
 mod filter;
 mod health;
 mod job;
+mod limits;
 mod nodes;
+mod notes;
 mod overview;
 mod page;
 mod pauses;
@@ -26,11 +29,13 @@ mod request;
 mod routes;
 mod server;
 mod stall;
+mod stance;
 mod table;
 mod task;
 #[cfg(test)]
 mod tests;
 mod who;
+mod why;
 
 use std::io;
 use std::net::SocketAddr;
@@ -81,6 +86,10 @@ struct Shared {
     routes: Routes,
     local: SocketAddr,
     started: Timestamp,
+    /// One for each client that may follow a job at the same time.
+    followers: Arc<Semaphore>,
+    /// The port closes: who follows a job is let go.
+    stop: CancellationToken,
 }
 
 /// What one client, and all of them, may take.
@@ -119,6 +128,9 @@ impl Default for Limits {
 /// After an `accept` that failed for want of something (file descriptors, memory) that takes a while to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Clients that follow jobs at the same time: the other connections stay for questions.
+const FOLLOWERS: usize = 64;
+
 const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 44\r\n\r\n\
     the admin port has too many connections now\n";
@@ -131,7 +143,8 @@ impl Admin {
     pub(crate) async fn bind(listen: SocketAddr, parts: AdminParts) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let local = listener.local_addr()?;
-        let shared = Shared { parts, routes: Routes::new(), local, started: clock::now() };
+        let (followers, stop) = (Arc::new(Semaphore::new(FOLLOWERS)), CancellationToken::new());
+        let shared = Shared { parts, routes: Routes::new(), local, started: clock::now(), followers, stop };
         Ok(Self { listener, local, shared: Arc::new(shared), limits: Limits::default() })
     }
 
@@ -154,6 +167,7 @@ impl Admin {
             }
         }
         drop(self.listener);
+        self.shared.stop.cancel();
         connections.close();
         connections.wait().await;
     }

@@ -12,8 +12,8 @@ use super::alter::Verb;
 use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
 use super::{
-    Limits, Shared, alter, auth, bulk, enqueue, exposition, health, job, nodes, overview, page, queue, reload, request,
-    server, task,
+    Limits, Shared, alter, auth, bulk, enqueue, events, exposition, health, job, nodes, notes, overview, page, queue,
+    reload, request, server, task, why,
 };
 use crate::config::Config;
 
@@ -28,6 +28,9 @@ enum Route {
     Page,
     Enqueue,
     Job,
+    Why,
+    Log,
+    Events,
     Alter(Verb),
     Bulk(Verb),
     Queues,
@@ -77,6 +80,9 @@ const PATHS: &[Path] = &[
         "/api/v1/jobs/delete",
         &[(Take::Post, Route::Bulk(Verb::Delete)), (Take::Get, Route::Job), (Take::Delete, Route::Alter(Verb::Delete))],
     ),
+    ("/api/v1/jobs/{id}/log", &[(Take::Get, Route::Log)]),
+    ("/api/v1/jobs/{id}/events", &[(Take::Get, Route::Events)]),
+    ("/api/v1/jobs/{id}/why", &[(Take::Get, Route::Why)]),
     ("/api/v1/jobs/{id}/cancel", &[(Take::Post, Route::Alter(Verb::Cancel))]),
     ("/api/v1/jobs/{id}/retry", &[(Take::Post, Route::Alter(Verb::Retry))]),
     ("/api/v1/jobs/{id}/promote", &[(Take::Post, Route::Alter(Verb::Promote))]),
@@ -210,6 +216,9 @@ async fn perform(
         Route::Page => page::answer(shared, config, query).await,
         Route::Enqueue => enqueue::answer(&shared.parts.broker, config, &request::json(body)?).await,
         Route::Job => job::answer(shared, config, name, query).await,
+        Route::Log => notes::answer(shared, config, name).await,
+        Route::Events => events::answer(shared, config, name, head).await,
+        Route::Why => why::answer(shared, config, name).await,
         Route::Alter(verb) => alter::answer(shared, config, verb, name, head, given()?.as_ref()).await,
         Route::Bulk(verb) => bulk::answer(shared, config, verb, head, given()?.as_ref()).await,
         Route::Queues => overview::queues(shared, config).await,

@@ -26,7 +26,7 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct Haul {
     pub messages: Vec<Taken>,
-    /// Jobs that were pending already; `None` when the queue is paused, and nothing was looked at.
+    /// How much of the room is taken; `None` when the queue is paused, and nothing was looked at.
     pub pending: Option<usize>,
 }
 
@@ -76,7 +76,8 @@ pub(crate) enum Admitted {
 const MESSAGES: usize = 250;
 
 impl Broker {
-    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once.
+    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once. Where jobs may
+    /// be held, no more than `most` wait in all.
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
@@ -85,14 +86,16 @@ impl Broker {
         queue: &QueueName,
         lists: &[ForeignList],
         room: usize,
+        most: Option<usize>,
         now: Timestamp,
     ) -> Result<Haul, BrokerError> {
         let keys = self.keys(queue);
-        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses];
+        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses, &keys.held];
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
         pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room).arg(MESSAGES);
+        pipeline.arg(most.map(|most| most.to_string()).unwrap_or_default());
         for list in lists {
             for _ in &list.keys {
                 pipeline.arg(side(list.wire));
@@ -164,7 +167,9 @@ impl Broker {
             &keys.outbox,
             &keys.counters,
             &keys.large,
-            &keys.parked,
+            &keys.held,
+            &keys.lines,
+            &keys.turns,
             &keys.unique,
         ];
         let mut pipeline = Pipeline::new();
@@ -225,6 +230,8 @@ impl Broker {
             }
         }
         pipeline.arg(admission.hash.as_deref().unwrap_or_default());
+        let line = if let Verdict::Job(job) = &admission.verdict { job.line() } else { None };
+        pipeline.arg(line.unwrap_or_default());
         Ok(())
     }
 

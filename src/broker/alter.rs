@@ -13,7 +13,7 @@ use super::script::{Script, only};
 use super::unique::{Holder, Wanted};
 use super::{Broker, BrokerError, OwedJob};
 use crate::job::{
-    Args, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp, Unique,
+    Args, Bucket, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp, Unique,
 };
 use crate::store::{QueueKeys, Standing};
 
@@ -31,10 +31,11 @@ pub(crate) enum Change {
     Delete,
 }
 
-/// Other arguments for a job, and what makes it unique under them.
+/// Other arguments for a job, and what it draws from and what makes it unique under them.
 #[derive(Debug, Clone)]
 pub(crate) struct Edit {
     pub args: Args,
+    pub buckets: Vec<Bucket>,
     pub unique: Option<Unique>,
 }
 
@@ -57,7 +58,7 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 15;
+const FIXED_KEYS: usize = 16;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
@@ -190,7 +191,7 @@ impl Broker {
             (FIXED_KEYS + 1 + index).to_string()
         };
         let state = place.state();
-        let Some(from) = place.key(&keys, job) else {
+        let Some(from) = place.key(&keys) else {
             return Ok(match change {
                 Change::Cancel(request) if state == State::Active => Ok(Line::mark(request)?),
                 _ => Err(Altered::Unfit(state)),
@@ -302,10 +303,11 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
         &keys.pending,
         &keys.scheduled,
         &keys.retry,
-        &keys.parked,
+        &keys.held,
         &keys.completed,
         &keys.dead,
         &keys.cancelled,
+        &keys.notes,
     ]
 }
 
@@ -313,11 +315,11 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
 /// happened stays readable. Finished steps stay finished, unless they were done with other arguments.
 fn again(mut history: History, state: State, edited: bool) -> History {
     if state.has_ended() {
-        let History { mishaps, interruptions, steps, .. } = history;
-        history = History { mishaps, interruptions, steps, ..History::default() };
+        let History { mishaps, interruptions, steps, partial, .. } = history;
+        history = History { mishaps, interruptions, steps, partial, ..History::default() };
     }
     if edited {
-        history.steps.clear();
+        history.forget_steps();
     }
     history
 }
@@ -333,9 +335,10 @@ fn rewritten(job: &Job, edit: Option<&Edit>, now: Timestamp) -> Result<(String, 
             let text = serde_json::to_string(&Job { expires, ..job.clone() });
             Ok((text.map_err(|error| BrokerError::Encode(error.to_string()))?, KEEP.to_owned()))
         }
-        Some(Edit { args, unique }) => {
-            let (args, unique) = (args.clone(), unique.clone());
-            let Record { text, large } = encode(&Job { args, unique, args_apart: None, expires, ..job.clone() })?;
+        Some(Edit { args, buckets, unique }) => {
+            let (args, buckets, unique) = (args.clone(), buckets.clone(), unique.clone());
+            let edited = Job { args, buckets, unique, args_apart: None, expires, ..job.clone() };
+            let Record { text, large } = encode(&edited)?;
             Ok((text, large))
         }
     }

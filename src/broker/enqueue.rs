@@ -87,9 +87,13 @@ impl Broker {
         batch: &[usize],
     ) -> Result<(), BrokerError> {
         let keys = self.keys(queue);
-        Script::enqueue.call(pipeline, &[&keys.jobs, &keys.large, &keys.pending, &keys.scheduled]);
+        let (own, lines) = ([&keys.jobs, &keys.large, &keys.pending, &keys.scheduled], [&keys.held, &keys.lines]);
+        let touched = [&own[..], &lines, &[&keys.turns, &keys.counters]].concat();
+        Script::enqueue.call(pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
         for &index in batch {
-            self.add_job(pipeline, &jobs[index])?;
+            let job = &jobs[index];
+            self.add_job(pipeline, job)?;
+            pipeline.arg(job.line().unwrap_or_default());
         }
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Broker {
             &keys.pending,
             &keys.scheduled,
             &keys.retry,
-            &keys.parked,
+            &keys.held,
             &keys.active,
             &keys.completed,
             &keys.dead,

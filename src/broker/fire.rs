@@ -45,7 +45,7 @@ impl Broker {
             &keys.retry,
             &keys.active,
             &keys.large,
-            &keys.parked,
+            &keys.held,
             &keys.unique,
             &keys.history,
             &keys.completed,

@@ -3,7 +3,7 @@
 use redis::{FromRedisValue, Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, Outage};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::accepted;
 
@@ -18,6 +18,9 @@ pub(crate) struct NodeCard {
     /// Until then its claims are its own.
     pub lease_until: Timestamp,
     pub queues: Vec<NodeQueue>,
+    /// What all of them together may run at a time, where the node has a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     /// It claims nothing more: it was told to drain, or it is stopping.
     pub draining: bool,
 }
@@ -28,6 +31,9 @@ pub(crate) struct NodeQueue {
     pub queue: QueueName,
     pub concurrency: usize,
     pub running: usize,
+    /// Why it waits there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 /// What a node can be told.

@@ -27,7 +27,8 @@ macro_rules! scripts {
 
 scripts!(
     admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique, heartbeat,
-    move_jobs with unique, promote, prune, purge, reap, release with unique, restore, retire, settle, shrink, take,
+    keep, move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire, settle,
+    shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

@@ -128,7 +128,8 @@ impl Broker {
     ) -> Result<Vec<Swept>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
-        Script::reap.call(&mut pipeline, &[&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters]);
+        let touched = [&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters, &keys.used, &keys.lines];
+        Script::reap.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(expired_before.as_millis()).arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let (mine, taken): (Vec<Vec<u8>>, Vec<Vec<u8>>) = Script::reap.reply(reply, "two lists")?;
@@ -298,7 +299,7 @@ impl Broker {
         self.release_keys(&queue.name, now).await?;
         let keys = self.keys(&queue.name);
         let ended = [&keys.completed, &keys.dead, &keys.cancelled];
-        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash];
+        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.notes];
         let touched: Vec<&str> = ended.iter().chain(&others).map(|key| key.as_str()).collect();
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched);
@@ -336,7 +337,8 @@ impl Broker {
         let (mut rank, mut left, mut deleted) = (0, i64::try_from(bytes.min(EXACT)).unwrap_or(i64::MAX), 0);
         loop {
             let mut pipeline = Pipeline::new();
-            Script::shrink.call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox]);
+            Script::shrink
+                .call(&mut pipeline, &[set, &keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.notes]);
             pipeline.arg(rank).arg(SHRINK).arg(left);
             let reply = only(self.store.link.send(&pipeline).await?)?;
             let (stay, room, gone): (u64, i64, u64) = Script::shrink.reply(reply, "three numbers")?;

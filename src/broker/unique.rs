@@ -47,7 +47,7 @@ impl Broker {
             &keys.pending,
             &keys.scheduled,
             &keys.retry,
-            &keys.parked,
+            &keys.held,
             &keys.active,
             &keys.completed,
             &keys.dead,

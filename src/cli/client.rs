@@ -15,6 +15,8 @@ const CONFIG: &str = "jobsd.toml";
 const CONNECT: Duration = Duration::from_secs(5);
 /// Somewhat longer than a daemon lets an answer take.
 const ANSWER: Duration = Duration::from_secs(75);
+/// An answer that goes on until the job has ended has no deadline of its own; who reads it has one for each piece.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// As long as the daemon takes a name.
 const LONGEST_NAME: usize = 64;
 
@@ -120,6 +122,26 @@ impl Client {
         self.ask(Method::DELETE, path, None).await
     }
 
+    /// The answer as it is, of a path that answers with a text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, CliError> {
+        let (status, body) = self.send(Method::GET, path, None).await?;
+        if status.is_success() { Ok(body) } else { read(status, &body).map(|value| value.to_string()) }
+    }
+
+    /// The events of a path from behind the one of this id on; `None` when there are no more.
+    pub(super) async fn events(&self, path: &str, last: &str) -> Result<Option<reqwest::Response>, CliError> {
+        let request = self.request(Method::GET, path).header("Last-Event-ID", last).timeout(FOREVER);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        match answer.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            status if status.is_success() => Ok(Some(answer)),
+            status => {
+                let body = answer.text().await.map_err(|error| self.unreachable(&error))?;
+                read(status, &body).map(|_| None)
+            }
+        }
+    }
+
     /// Like [`Client::get`]; `None` for what is not there.
     pub(super) async fn find(&self, path: &str) -> Result<Option<Value>, CliError> {
         match self.send(Method::GET, path, None).await? {
@@ -134,10 +156,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, String), CliError> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).header("X-Jobsd-User", &self.user);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -145,6 +164,14 @@ impl Client {
         let status = answer.status();
         let text = answer.text().await.map_err(|error| self.unreachable(&error))?;
         Ok((status, text))
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base)).header("X-Jobsd-User", &self.user);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {

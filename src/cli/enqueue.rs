@@ -177,7 +177,7 @@ async fn params(client: &Client, task: &str, unused: bool) -> Result<Vec<(String
     Ok(params.iter().map(|param| (output::cell(&param["name"]), kind(param))).collect())
 }
 
-fn by_name(pairs: &[&str], params: &[(String, ParamType)]) -> Result<Value, CliError> {
+pub(super) fn by_name(pairs: &[&str], params: &[(String, ParamType)]) -> Result<Value, CliError> {
     let mut args = Map::new();
     for pair in pairs {
         let Some((name, text)) = pair.split_once('=') else {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::escaped;
 use super::output::{cell, table, when};
-use super::{CliError, Common, output};
+use super::{CliError, Common, follow, output};
 
 /// Jobs in one page.
 const PAGE: usize = 500;
@@ -16,6 +16,9 @@ pub(crate) struct ShowJob {
     /// Show the arguments whole, however large they are.
     #[arg(long)]
     full: bool,
+    /// Tell what happens to it, and what it says, until it has ended. Exit code 1 when it did not complete.
+    #[arg(short, long, conflicts_with = "full")]
+    follow: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -89,6 +92,9 @@ impl Filter {
 
 impl ShowJob {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        if self.follow {
+            return follow::follow(&self.common, &self.id).await;
+        }
         let full = if self.full { "?args=full" } else { "" };
         let job = self.common.at.connect()?.get(&format!("/api/v1/jobs/{}{full}", escaped(&self.id))).await?;
         if self.common.json {
@@ -130,10 +136,10 @@ impl ListJobs {
 }
 
 fn row(job: &Value) -> Vec<String> {
-    let parked = if job["parked"] == true { " (task paused)" } else { "" };
+    let held = if job["held"] == true { " (held)" } else { "" };
     vec![
         cell(&job["id"]),
-        format!("{}{parked}", cell(&job["state"])),
+        format!("{}{held}", cell(&job["state"])),
         cell(&job["queue"]),
         if job["unreadable"] == true { "(unreadable)".to_owned() } else { cell(&job["task"]) },
         when(&job["at"]),
@@ -160,8 +166,8 @@ pub(super) fn described(job: &Value) -> String {
     fact("id", cell(&job["id"]));
     fact("task", cell(&job["task"]));
     fact("queue", cell(&job["queue"]));
-    let parked = if job["parked"] == true { ", because its task is paused" } else { "" };
-    fact("state", format!("{}{parked}", cell(&job["state"])));
+    let held = if job["held"] == true { ", held: its task is paused, or a limit has no room for it" } else { "" };
+    fact("state", format!("{}{held}", cell(&job["state"])));
     if job["purged"].is_object() {
         let (purge, queue) = (cell(&job["purged"]["purge"]), cell(&job["queue"]));
         fact("purged", format!("until {}: jobsd undo {queue} {purge}", cell(&job["purged"]["until"])));
@@ -184,6 +190,15 @@ pub(super) fn described(job: &Value) -> String {
             "running",
             format!("attempt {} on {}, since {}", attempt["number"], cell(&attempt["node"]), time(&attempt["started"])),
         );
+    }
+    let progress = &job["progress"];
+    if progress.is_object() {
+        fact("progress", format!("{}  ({})", output::progress(progress), when(&progress["at"])));
+    }
+    let lines = |section: &Value| section["lines"].as_array().map_or(0, Vec::len);
+    let said: usize = job["log"].as_array().into_iter().flatten().map(lines).sum();
+    if said > 0 {
+        fact("log", format!("{said} lines; jobsd log {} shows them", cell(&job["id"])));
     }
     let end = &job["end"];
     fact("ended", time(&end["at"]));

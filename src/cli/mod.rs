@@ -1,16 +1,20 @@
 //! The verbs of the command line that speak with a running daemon, by its HTTP API.
 //!
 //! What a job or a queue is and what may be done to it is the daemon's to say; here its words are put into tables, and its
-//! refusals into exit codes. Only [`offline`] goes to Redis itself, for the time when no daemon runs.
+//! refusals into exit codes. Only [`offline`] goes to Redis itself, for the time when no daemon runs, and [`email`] needs
+//! no daemon at all.
 
 mod alter;
 mod client;
+mod email;
 mod enqueue;
+mod follow;
 mod jobs;
 mod node;
 mod offline;
 mod output;
 mod queue;
+mod why;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,10 @@ pub(crate) enum Verb {
     Enqueue(enqueue::Enqueue),
     /// Show one job with its attempts and errors.
     Job(jobs::ShowJob),
+    /// Show what a job has said while it ran: the output of its program, and its log.
+    Log(follow::Log),
+    /// Say in one sentence why a job does not run, where it runs, or how it ended.
+    Why(why::Why),
     /// List jobs: those next in line first, or the latest.
     Jobs(jobs::ListJobs),
     /// List the queues with their counts.
@@ -50,6 +58,9 @@ pub(crate) enum Verb {
     Delete(alter::Delete),
     /// Make jobs that wait for their time due now.
     Promote(alter::Promote),
+    /// Look at mails without sending them.
+    #[command(subcommand)]
+    Email(email::Email),
 }
 
 /// Why a verb was not done.
@@ -89,6 +100,8 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
     let done = match verb {
         Verb::Enqueue(verb) => verb.run().await,
         Verb::Job(verb) => verb.run().await,
+        Verb::Log(verb) => verb.run().await,
+        Verb::Why(verb) => verb.run().await,
         Verb::Jobs(verb) => verb.run().await,
         Verb::Queues(verb) => verb.run().await,
         Verb::Tasks(verb) => verb.run().await,
@@ -102,6 +115,7 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
         Verb::Cancel(verb) => verb.run().await,
         Verb::Delete(verb) => verb.run().await,
         Verb::Promote(verb) => verb.run().await,
+        Verb::Email(verb) => verb.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

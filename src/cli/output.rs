@@ -64,6 +64,14 @@ pub(super) fn when(value: &Value) -> String {
     if at > now { format!("in {words}") } else { format!("{words} ago") }
 }
 
+/// How far a job is: `step 1 of 2, 40 %, resizing`.
+pub(super) fn progress(value: &Value) -> String {
+    let step = value["step"].as_u64().map(|step| format!("step {step} of {}", value["steps"]));
+    let percent = value["percent"].as_u64().map(|percent| format!("{percent} %"));
+    let parts = [step, percent, value["message"].as_str().map(str::to_owned)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// Seconds in their two largest units.
 pub(super) fn span(seconds: u64) -> String {
     let long = humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();

@@ -182,6 +182,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::BatchRule;
     use crate::job::{QueueName, TaskName};
 
     fn param(name: &str, kind: ParamType) -> Param {
@@ -201,7 +202,9 @@ mod tests {
             timeout: None,
             retry: None,
             expires: None,
+            limits: vec![],
             unique: None,
+            batch: BatchRule::AsQueue,
             steps: vec![],
             result: None,
         }

@@ -109,9 +109,15 @@ fn collect(value: &Value, shown: Option<&Value>, texts: &mut Vec<String>) {
 
 fn leaves(secret: &Value, texts: &mut Vec<String>) {
     let mut add = |text: String| {
-        if text.chars().count() >= SHORTEST {
-            texts.push(text);
+        if text.chars().count() < SHORTEST {
+            return;
         }
+        if text.contains('\n') {
+            // The log of a job has it line by line.
+            let lines = text.lines().map(str::trim).filter(|line| line.chars().count() >= SHORTEST);
+            texts.extend(lines.map(str::to_owned));
+        }
+        texts.push(text);
     };
     match secret {
         Value::String(text) => add(text.clone()),
@@ -175,6 +181,9 @@ mod tests {
 
     #[test]
     fn a_secret_inside_another_leaves_nothing_over() {
+        let key = "-----BEGIN KEY-----\nMIIEvQ\n-----END KEY-----";
+        let lines = secrets(&["key"], json!({"key": key})).text("the key is\nMIIEvQ\nand that is it");
+        assert_eq!(lines, "the key is\n***\nand that is it");
         let secrets = secrets(&["code"], json!({"code": {"parts": ["abcd", "abcdef", "x"]}, "name": "Ann"}));
         assert_eq!(secrets.text("Ann sent abcd, abcdef, x"), "Ann sent ***, ***, x");
     }

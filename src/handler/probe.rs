@@ -22,11 +22,46 @@ pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> 
     }
 }
 
-/// Sleeps for the argument `seconds` and returns `{"started": …}`.
+/// All at once, as far as that makes sense: those that sleep do so together, and an echo says how many there were.
+pub(super) async fn run_batch(step: &ProbeStep, runs: &[Run<'_>]) -> Vec<Result<Value, Halt>> {
+    if step.op == ProbeOp::Sleep {
+        let started = clock::now();
+        let spans: Vec<Result<Duration, Failure>> = runs.iter().map(|run| seconds(run, "sleep")).collect();
+        tokio::time::sleep(spans.iter().flatten().max().copied().unwrap_or_default()).await;
+        let slept = |span: Result<Duration, Failure>| Ok(span.map(|_| json!({"started": started.to_string()}))?);
+        return spans.into_iter().map(slept).collect();
+    }
+    let mut results = Vec::with_capacity(runs.len());
+    for one in runs {
+        let result = run(step, one).await.map(|mut result| {
+            if step.op == ProbeOp::Echo {
+                result["batch"] = json!(runs.len());
+            }
+            result
+        });
+        results.push(result);
+    }
+    results
+}
+
+/// Most reports of one sleep.
+const REPORTS: u64 = 10_000;
+
+/// Sleeps for the argument `seconds` and returns `{"started": …}`. With the argument `report` = n it tells n times how far
+/// it is, as progress and as a line of its log.
 async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
     let started = clock::now();
     let span = seconds(run, "sleep")?;
-    tokio::time::sleep(span).await;
+    let reports = run.context.args().get("report").and_then(Value::as_u64).unwrap_or(0).min(REPORTS);
+    let parts = u32::try_from(reports.max(1)).unwrap_or(1);
+    for part in 1..=u64::from(parts) {
+        tokio::time::sleep(span / parts).await;
+        if reports > 0 {
+            let message = format!("{part} of {reports}");
+            run.notepad.progress(u8::try_from(part * 100 / reports).ok(), Some(&message));
+            run.notepad.log(&format!("slept {message}"));
+        }
+    }
     Ok(json!({"started": started.to_string()}))
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Attempt, Handlers, Steps};
+use super::{Attempt, Handlers, Notepad, Steps};
 use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
 use crate::job::{Outcome, TaskName};
 use crate::testing::{fixture, postgres};
@@ -26,7 +26,10 @@ async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> 
     let positional = args.as_array().expect("an array");
     let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
     let job = fixture::job(Value::Object(args));
-    match handlers.perform(&Attempt { job: &job, task, attempt: 1, steps: Steps::default() }).await {
+    match handlers
+        .perform(&Attempt { job: &job, task, attempt: 1, steps: Steps::default(), notepad: Notepad::default() })
+        .await
+    {
         Outcome::Success(result) => result,
         other => panic!("{}: {other:?}", task.name),
     }

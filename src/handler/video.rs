@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Run;
 use super::child::{self, ChildError, Finished, Keep, Program};
+use super::lines::Heard;
 use super::video_protocol as protocol;
 use super::video_protocol::{ErrorKind, Event, Mode};
+use super::{Notepad, Run};
 use crate::clock;
 use crate::config::{self, RenderError, VideoMode, VideoStep};
-use crate::job::Failure;
+use crate::job::{Failure, Source};
 
 const HELPER: &str = "jobsd-video";
 /// Bytes of the helper's output that are kept: its last line is the answer.
@@ -114,7 +115,9 @@ impl Video {
         let published = self.output_root.join(&folder);
         let workplace = workplace(published, run)?;
         let request = self.request(step, run, &input, &workplace.path)?;
-        let finished = child::run(self.program(&request)?).await?;
+        let finished =
+            child::run(self.program(&request)?, &|source, line, beyond| hear(run.notepad, source, line, beyond))
+                .await?;
         let report = report(&finished)?;
         has_pictures(&report)?;
         publish(&workplace, &report)?;
@@ -271,6 +274,25 @@ fn publish(workplace: &Workplace, report: &protocol::Report) -> Result<(), Video
         moved.push(file);
     }
     Ok(())
+}
+
+/// A line of the helper, as it comes: its answer, how far it is, or libav's words.
+fn hear(notepad: &Notepad, source: Source, line: &[u8], beyond: u64) -> Heard {
+    match (source, serde_json::from_slice(line)) {
+        (Source::Stdout, Ok(Event::Progress(protocol::Progress { done_ms, total_ms }))) => {
+            let percent = total_ms.filter(|total| *total > 0).map(|total| done_ms.saturating_mul(100) / total);
+            let clock = |millis: u64| humantime::format_duration(Duration::from_secs(millis / 1000)).to_string();
+            let of = total_ms.map_or(String::new(), |total| format!(" of {}", clock(total)));
+            let percent = percent.map(|percent| u8::try_from(percent).unwrap_or(100));
+            notepad.progress(percent, Some(&format!("{}{of} transcoded", clock(done_ms))));
+            Heard::Taken
+        }
+        (Source::Stdout, _) => Heard::Kept,
+        _ => {
+            notepad.output(source, line, beyond);
+            Heard::Kept
+        }
+    }
 }
 
 /// The helper's last line.

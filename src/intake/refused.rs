@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::Verdict;
-use crate::config::{BindError, Config, RenderError, Task};
+use crate::config::{BindError, Config, LimitError, RenderError, Task};
 use crate::job::{
     Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
     TaskName, Timestamp, Wire,
@@ -53,6 +53,11 @@ impl Why {
         Self::new(Cause::BadArguments, "TypeError", &error.to_string())
     }
 
+    /// A limit by which it could never start.
+    pub(super) fn unfit_for_limit(error: &LimitError) -> Self {
+        Self::new(Cause::BadArguments, "ValueError", &error.to_string())
+    }
+
     pub(super) fn no_key(error: &RenderError) -> Self {
         Self::new(Cause::BadArguments, "ValueError", &format!("the task's unique key cannot be told: {error}"))
     }
@@ -71,6 +76,7 @@ impl Refused<'_> {
             id: self.id.unwrap_or_else(JobId::random),
             queue: queue.clone(),
             task: named.unwrap_or_else(|| TaskName::parse(NAMELESS).expect("a valid name")),
+            buckets: Vec::new(),
             args,
             origin: Origin::Wire { wire: self.wire, list: self.list.to_owned(), reply: self.reply },
             enqueued_at: now,

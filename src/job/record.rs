@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp, Unique};
+use super::{Bucket, JobId, QueueName, RetryPolicy, TaskName, Timestamp, Unique};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
 pub(crate) type Args = Map<String, Value>;
@@ -16,7 +16,10 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
-    /// What makes it the only one. Right behind the task: there the scripts look for it in the record's text.
+    /// What it draws from limits with keys, and its tenant. The claim reads it as text, right behind the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Bucket>,
+    /// What makes it the only one. Behind the task and the buckets: there the scripts look for it in the record's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Unique>,
     /// Empty in a record whose arguments stand beside it, until they are fetched.
@@ -41,6 +44,13 @@ pub(crate) struct Job {
     /// As with nice(1) and with Celery on Redis, less is sooner.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
     pub priority: Priority,
+}
+
+impl Job {
+    /// The line of its tenant, where tenants take turns.
+    pub(crate) fn line(&self) -> Option<&str> {
+        self.buckets.iter().find(|bucket| bucket.is_tenant()).map(Bucket::name)
+    }
 }
 
 /// How urgent a job is among those of its queue: −9 comes first, 9 last, 0 when nobody says anything.

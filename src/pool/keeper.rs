@@ -157,6 +157,7 @@ impl Keeper {
             seen: now,
             lease_until: now.after(self.broker.lease()),
             queues: queues.iter().map(|kept| self.served(&kept.queue)).collect(),
+            slots: *self.broker.slots.borrow(),
             draining: *self.broker.draining.borrow(),
         };
         match self.broker.present(&card).await {
@@ -167,7 +168,10 @@ impl Keeper {
     }
 
     fn served(&self, queue: &Queue) -> NodeQueue {
-        NodeQueue { queue: queue.name.clone(), concurrency: queue.concurrency, running: self.broker.holds(&queue.name) }
+        let (name, stance) = (queue.name.clone(), self.broker.stances.of(&queue.name));
+        let concurrency = stance.scaled.map_or(queue.concurrency.max, |scaled| scaled.size);
+        let outage = stance.outage;
+        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage }
     }
 
     fn obey(&self, order: Option<NodeOrder>) {

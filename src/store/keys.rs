@@ -20,16 +20,29 @@ pub(crate) struct QueueKeys {
     pub history: String,
     /// HASH: job id → its arguments (JSON), of jobs whose arguments are too large to stand in the record.
     pub large: String,
+    /// HASH: job id → what it has said of itself while it ran (JSON, see [`crate::job::Notes`]). Absent until it says something.
+    pub notes: String,
     /// ZSET: job id → its place in line (since when it waits, moved by its priority). Claimed from the front.
     pub pending: String,
     /// ZSET: job id → when it is due, with its priority in the fraction: jobs that were enqueued for later.
     pub scheduled: String,
     /// ZSET: job id → the same: jobs whose last attempt failed.
     pub retry: String,
-    /// SET: tasks that have parked jobs. The ZSET `parked/TASK` holds those jobs, with the score they had in `pending`:
-    /// found by a claim while their task was paused.
-    pub parked: String,
-    /// HASH: job id → `token node started`: who runs it, by which claim, since when (ms).
+    /// ZSET: job id → the score it has in `pending`: pending jobs that are out of the way of the others, because something
+    /// holds them (see `broker/scripts/claim.lua`). The ZSET `held/NAME` is the line of those that one thing holds; it may
+    /// also hold jobs that have gone another way since.
+    pub held: String,
+    /// ZSET: name of a line → when it is to be looked at (ms). `*` stands for the queue itself, while it has no room.
+    pub lines: String,
+    /// ZSET: line of a tenant → its turn: who has the least is next.
+    pub turns: String,
+    /// HASH: bucket of a limit → points in use: what all holders in `active` have drawn from it, together.
+    pub used: String,
+    /// Only its ZSETs `starts/MS/BUCKET` exist: what has started in the last so many milliseconds. The members are
+    /// `total points since`: points ever, in this entry, and when its first job started; the scores when its last one did.
+    pub starts: String,
+    /// HASH: job id → `token node started draw…`: who runs it, by which claim, since when (ms), and what it draws from
+    /// which bucket, as `BUCKET` for a point or `BUCKET=points`.
     pub active: String,
     /// ZSET: job id → when it ended (ms). One for each way to end.
     pub completed: String,
@@ -69,9 +82,14 @@ pub(crate) struct ForeignList {
 }
 
 impl QueueKeys {
-    /// ZSET: the jobs of a paused task, out of the way of the others.
-    pub(crate) fn parked_of(&self, task: &str) -> String {
-        format!("{}/{task}", self.parked)
+    /// ZSET: the line of the jobs that one thing holds.
+    pub(crate) fn line(&self, name: &str) -> String {
+        format!("{}/{name}", self.held)
+    }
+
+    /// ZSET: what a bucket of a limit has started in a window of this length.
+    pub(crate) fn window(&self, millis: u64, bucket: &str) -> String {
+        format!("{}/{millis}/{bucket}", self.starts)
     }
 
     /// HASH: what a purge took, key by key (see `broker/scripts/purge.lua`).
@@ -106,10 +124,15 @@ impl Keys {
             jobs: key("jobs"),
             history: key("history"),
             large: key("large"),
+            notes: key("notes"),
             pending: key("pending"),
             scheduled: key("scheduled"),
             retry: key("retry"),
-            parked: key("parked"),
+            held: key("held"),
+            lines: key("lines"),
+            turns: key("turns"),
+            used: key("used"),
+            starts: key("starts"),
             active: key("active"),
             completed: key("completed"),
             dead: key("dead"),
@@ -125,6 +148,11 @@ impl Keys {
             trash: key("trash"),
         }
     }
+}
+
+/// HASH: RQ's own record of a job (rq 2.0, `rq/job.py`).
+pub(crate) fn rq_job(id: &str) -> String {
+    format!("rq:job:{id}")
 }
 
 /// What kombu puts between a list's name and its priority step (kombu 5.4, `transport/redis.py`, `sep`).

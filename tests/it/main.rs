@@ -5,22 +5,30 @@
 //! it and ends with it, whatever becomes of the test.
 
 mod bad_input;
+mod batch;
 mod bench;
+mod breaker;
 mod cancel;
 mod celery;
 mod check;
 mod command_line;
 mod crash;
+mod deliveries;
 mod demand;
 mod embedded;
+mod limits;
+mod mail;
+mod mail_kills;
 mod outage;
 mod pause;
+mod progress;
 mod purge;
 mod redis_access;
 mod redis_refuses;
 mod reload;
 mod retries;
 mod rq;
+mod scale;
 mod schedule;
 mod secrets;
 mod sentinel;
@@ -28,4 +36,5 @@ mod slots;
 mod stop;
 mod torture;
 mod unique;
+mod why;
 mod workload;

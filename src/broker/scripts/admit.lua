@@ -3,23 +3,24 @@
 -- ended the new message starts it over.
 --
 -- KEYS  inflight, jobs, history, pending, scheduled, retry, active, completed, dead, cancelled, outbox, counters, large,
---       parked (and, beside it, its sorted sets parked/TASK), unique
+--       held (and, beside it, the lines held/NAME), lines, turns, unique
 -- ARGV  the field and the value in a producer's own hash that say that the job was withdrawn, how many of the next
 --       arguments are fields and values to set there, so that its clients see the job as taken, and those; how many
---       messages (at most 1000), and for each: its field in the in-flight record, id, record (JSON), set ('pending' | 'scheduled' | 'dead' |
---       'drop'), score, history (JSON, or '' for none), its arguments if they are too large for the record (JSON, else
---       ''), the key of its producer's own hash (or '' for none; it is left alone if it does not exist); then, if any of
---       them is unique, now (ms), and for each that is: the number of its message, its key (see lib/unique), 'replace' or
---       'refuse', until, expires, for, the longest that newcomers put the start off (ms, 0 for no bound), the end of one
---       that gives way (JSON), and its own history if its key is held by another (JSON, with {holder} for that one's id)
+--       messages (at most 1000), and for each: its field in the in-flight record, id, record (JSON), set ('pending' |
+--       'scheduled' | 'dead' | 'drop'), score, history (JSON, or '' for none), its arguments if they are too large for the
+--       record (JSON, else ''), the key of its producer's own hash (or '' for none; it is left alone if it does not exist),
+--       the line of its tenant if tenants take turns (else ''); then, if any of them is unique, now (ms), and for each that
+--       is: the number of its message, its key (see lib/unique), 'replace' or 'refuse', until, expires, for, the longest
+--       that newcomers put the start off (ms, 0 for no bound), the end of one that gives way (JSON), and its own history if
+--       its key is held by another (JSON, with {holder} for that one's id)
 -- Returns for each message: 1 admitted, 2 its job lives already, 0 was not in flight, 3 was withdrawn; an array if it is
 -- unique: 1, the id of the one that gave way, and then its record and history if a foreign producer is owed word of it; or
 -- 4 and the holder (see told in lib/unique), when its key was held: then it is cancelled, and its producer owed an answer.
-local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9], cancelled = KEYS[10] }
+local sets = { pending = KEYS[4], scheduled = KEYS[5], dead = KEYS[9], cancelled = KEYS[10], held = KEYS[14] }
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
 
-local WIDTH, UNIQUE, withdrawn, gone = 8, 9, ARGV[1], ARGV[2]
+local WIDTH, UNIQUE, withdrawn, gone = 9, 9, ARGV[1], ARGV[2]
 local first = 5 + tonumber(ARGV[3])
 local mark = { '', unpack(ARGV, 4, first - 2) }
 local last = first - 1 + WIDTH * tonumber(ARGV[first - 1])
@@ -35,23 +36,14 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   in_flight[field] = true
 end
 
-local function is_parked(id)
-  for _, task in ipairs(redis.call('SMEMBERS', KEYS[14])) do
-    if redis.call('ZSCORE', KEYS[14] .. '/' .. task, id) then
-      return true
-    end
-  end
-  return false
-end
-
 -- Of a job that has a record.
 local function lives(id)
   return redis.call('HEXISTS', KEYS[7], id) == 1 or redis.call('ZSCORE', KEYS[4], id)
-    or redis.call('ZSCORE', KEYS[5], id) or redis.call('ZSCORE', KEYS[6], id) or is_parked(id)
+    or redis.call('ZSCORE', KEYS[5], id) or redis.call('ZSCORE', KEYS[6], id) or redis.call('ZSCORE', KEYS[14], id)
 end
 
 -- What the messages so far have come to; it is written for all of them at once.
-local fresh, again, records, places, histories, large = {}, {}, {}, {}, {}, {}
+local fresh, again, records, places, histories, large, tenants = {}, {}, {}, {}, {}, {}, {}
 
 local function start_over(id, at, is_known)
   local set, r = ARGV[at + 3], #records
@@ -60,6 +52,12 @@ local function start_over(id, at, is_known)
     again[#again + 1] = id
   end
   records[r + 1], records[r + 2] = id, ARGV[at + 2]
+  if set == 'pending' and ARGV[at + 8] ~= '' then
+    set = 'held'
+    local line = tenants[ARGV[at + 8]] or {}
+    local n = #line
+    line[n + 1], line[n + 2], tenants[ARGV[at + 8]] = ARGV[at + 4], id, line
+  end
   local list = places[set] or {}
   local p = #list
   list[p + 1], list[p + 2], places[set] = ARGV[at + 4], id, list
@@ -102,7 +100,14 @@ local function write()
       redis.call('HINCRBY', KEYS[12], set, #owed / 2)
     end
   end
-  again, records, places, histories, large = {}, {}, {}, {}, {}
+  -- Whoever has no turn yet starts where the line is.
+  local turn = next(tenants) and (redis.call('HGET', KEYS[12], 'turn') or '0')
+  for tenant, line in pairs(tenants) do
+    redis.call('ZADD', KEYS[14] .. '/' .. tenant, unpack(line))
+    redis.call('ZADD', KEYS[16], 'GT', turn, tenant)
+    redis.call('ZADD', KEYS[15], 'NX', '+inf', tenant)
+  end
+  again, records, places, histories, large, tenants = {}, {}, {}, {}, {}, {}
 end
 
 -- Where the arguments of each unique message begin, by its number.
@@ -110,8 +115,8 @@ local uniques, keys = {}, nil
 if last < #ARGV then
   keys = unique_keys({
     jobs = KEYS[2], history = KEYS[3], pending = KEYS[4], scheduled = KEYS[5], retry = KEYS[6], active = KEYS[7],
-    completed = KEYS[8], dead = KEYS[9], cancelled = KEYS[10], outbox = KEYS[11], counters = KEYS[12], parked = KEYS[14],
-    unique = KEYS[15],
+    completed = KEYS[8], dead = KEYS[9], cancelled = KEYS[10], outbox = KEYS[11], counters = KEYS[12], held = KEYS[14],
+    unique = KEYS[17],
   }, tonumber(ARGV[last + 1]))
   for at = last + 2, #ARGV, UNIQUE do
     uniques[tonumber(ARGV[at])] = at

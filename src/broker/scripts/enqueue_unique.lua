@@ -1,8 +1,7 @@
 -- Adds jobs that are unique, one after another. A job whose id exists already is left as it is; one whose key is held is
 -- not added, unless the holder waits and the job's rule lets it take the holder's place: that one is then cancelled.
 --
--- KEYS  unique, jobs, history, large, pending, scheduled, retry, parked (and, beside it, its sorted sets parked/TASK),
---       active, completed, dead, cancelled, outbox, counters
+-- KEYS  unique, jobs, history, large, pending, scheduled, retry, held, active, completed, dead, cancelled, outbox, counters
 -- ARGV  now (ms), then for each job: id, record (JSON), set ('pending' | 'scheduled'), score, its arguments if they are
 --       too large for the record (JSON, else ''), its key (see lib/unique), 'replace' or 'refuse', until, expires, for,
 --       the longest that newcomers put the start off (ms, 0 for no bound), the end of one that gives way (JSON)
@@ -12,7 +11,7 @@
 local WIDTH, now = 12, tonumber(ARGV[1])
 local keys = unique_keys({
   unique = KEYS[1], jobs = KEYS[2], history = KEYS[3], pending = KEYS[5], scheduled = KEYS[6], retry = KEYS[7],
-  parked = KEYS[8], active = KEYS[9], completed = KEYS[10], dead = KEYS[11], cancelled = KEYS[12], outbox = KEYS[13],
+  held = KEYS[8], active = KEYS[9], completed = KEYS[10], dead = KEYS[11], cancelled = KEYS[12], outbox = KEYS[13],
   counters = KEYS[14],
 }, now)
 

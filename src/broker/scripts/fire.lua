@@ -1,7 +1,7 @@
 -- Enqueues the job of one fire of a schedule, once over all nodes, and remembers the fire.
 --
--- KEYS  fires, jobs, pending, scheduled, retry, active, large, parked (and, beside it, its sorted sets parked/TASK),
---       unique, history, completed, dead, cancelled, outbox, counters
+-- KEYS  fires, jobs, pending, scheduled, retry, active, large, held, unique,
+--       history, completed, dead, cancelled, outbox, counters
 -- ARGV  schedule, fire (ms), id, record (JSON), now (ms), its place in line, its arguments if they are too large for the
 --       record (JSON, else ''), 'skip' to leave the fire out while the job of an earlier one
 --       has not ended (else ''), the set it goes to ('pending' | 'scheduled'); then, if it is unique: its key (see
@@ -10,15 +10,6 @@
 -- Returns an array: 1 enqueued, with the id of the one that gave way, and then its record and history if a foreign
 -- producer is owed word of it; 0 this fire or a later one was done before; 2 left out because an earlier job has not
 -- ended; 3 left out because its key is held, and the holder (see told in lib/unique).
-local function is_parked(job)
-  for _, task in ipairs(redis.call('SMEMBERS', KEYS[8])) do
-    if redis.call('ZSCORE', KEYS[8] .. '/' .. task, job) then
-      return true
-    end
-  end
-  return false
-end
-
 local schedule, fire, id, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[5])
 local last = tonumber(redis.call('HGET', KEYS[1], schedule) or 0)
 -- A fire from the future was written by a clock that was wrong: it must not silence the schedule until then.
@@ -31,7 +22,8 @@ local running = schedule .. ' job'
 if ARGV[8] == 'skip' then
   local earlier = redis.call('HGET', KEYS[1], running)
   if earlier and (redis.call('HEXISTS', KEYS[6], earlier) == 1 or redis.call('ZSCORE', KEYS[3], earlier)
-    or redis.call('ZSCORE', KEYS[4], earlier) or redis.call('ZSCORE', KEYS[5], earlier) or is_parked(earlier)) then
+    or redis.call('ZSCORE', KEYS[4], earlier) or redis.call('ZSCORE', KEYS[5], earlier)
+    or redis.call('ZSCORE', KEYS[8], earlier)) then
     return { 2 }
   end
 end
@@ -39,7 +31,7 @@ local exists = redis.call('HEXISTS', KEYS[2], id) == 1
 local record, score, set, answer = ARGV[4], ARGV[6], ARGV[9], { 1 }
 if ARGV[10] and not exists then
   local held, replaced, owed, since = unique_keys({
-    jobs = KEYS[2], pending = KEYS[3], scheduled = KEYS[4], retry = KEYS[5], active = KEYS[6], parked = KEYS[8],
+    jobs = KEYS[2], pending = KEYS[3], scheduled = KEYS[4], retry = KEYS[5], active = KEYS[6], held = KEYS[8],
     unique = KEYS[9], history = KEYS[10], completed = KEYS[11], dead = KEYS[12], cancelled = KEYS[13], outbox = KEYS[14],
     counters = KEYS[15],
   }, now).claim({

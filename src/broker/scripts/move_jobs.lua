@@ -1,8 +1,8 @@
 -- Changes where jobs that do not run stand, if they stand there still: cancels, retries, promotes and deletes by id. The
 -- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
 --
--- KEYS  jobs, history, large, active, outbox, cancels, counters, unique, pending, scheduled, retry, parked (and, beside it,
---       its sorted sets parked/TASK), completed, dead, cancelled, then the sorted sets that the moves name
+-- KEYS  jobs, history, large, active, outbox, cancels, counters, unique, pending, scheduled, retry, held, completed,
+--       dead, cancelled, notes, then the sorted sets that the moves name
 -- ARGV  now (ms), then for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
@@ -19,7 +19,7 @@ local now, keys = tonumber(ARGV[1]), nil
 local function unique()
   keys = keys or unique_keys({
     jobs = KEYS[1], history = KEYS[2], active = KEYS[4], outbox = KEYS[5], counters = KEYS[7], unique = KEYS[8],
-    pending = KEYS[9], scheduled = KEYS[10], retry = KEYS[11], parked = KEYS[12], completed = KEYS[13], dead = KEYS[14],
+    pending = KEYS[9], scheduled = KEYS[10], retry = KEYS[11], held = KEYS[12], completed = KEYS[13], dead = KEYS[14],
     cancelled = KEYS[15],
   }, now)
   return keys
@@ -48,6 +48,7 @@ for i = 2, #ARGV, WIDTH do
       for k = 1, 3 do
         redis.call('HDEL', KEYS[k], id)
       end
+      redis.call('HDEL', KEYS[16], id)
     else
       redis.call('ZADD', KEYS[to], score, id)
       if history == '' then

@@ -2,7 +2,7 @@
 -- time. One whose producer is owed an answer stays until that is paid or its age is over; but debts that nobody pays must
 -- not fill Redis.
 --
--- KEYS  completed, dead, cancelled, jobs, history, large, outbox, trash
+-- KEYS  completed, dead, cancelled, jobs, history, large, outbox, trash, notes
 -- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
 --       limit for each set, now (ms)
 -- Returns { how many were deleted, purges whose time is over, then for each set how many jobs it holds and when the newest
@@ -29,6 +29,7 @@ for s = 1, 3 do
       for k = 4, 6 do
         redis.call('HDEL', KEYS[k], unpack(ids))
       end
+      redis.call('HDEL', KEYS[9], unpack(ids))
     end
     deleted = deleted + #ids
   end

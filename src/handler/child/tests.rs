@@ -18,6 +18,10 @@ fn shell(script: &str) -> Program {
     }
 }
 
+async fn quietly(program: Program) -> Result<Finished, ChildError> {
+    run(program, &|_, _, _| Heard::Kept).await
+}
+
 /// The process id that the script wrote into `file`.
 async fn pid_in(file: &Path) -> i32 {
     until("a process id", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
@@ -38,7 +42,7 @@ async fn dropping_ends_the_whole_group_even_if_it_ignores_sigterm() {
         grandchild.display(),
         child.display()
     );
-    let running = tokio::spawn(run(shell(&script)));
+    let running = tokio::spawn(quietly(shell(&script)));
     let pids = [pid_in(&child).await, pid_in(&grandchild).await];
     assert!(pids.into_iter().all(lives));
     running.abort();
@@ -56,7 +60,7 @@ async fn dropping_gives_the_program_time_to_clean_up() {
         cleaned.display(),
         started.display()
     );
-    let running = tokio::spawn(run(shell(&script)));
+    let running = tokio::spawn(quietly(shell(&script)));
     let pid = pid_in(&started).await;
     running.abort();
     until("the clean-up", || cleaned.exists().then_some(())).await;
@@ -70,7 +74,7 @@ fn the_end_of_the_runtime_ends_the_group_at_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 1; done", file.display());
     let pid = runtime.block_on(async {
-        tokio::spawn(run(shell(&script)));
+        tokio::spawn(quietly(shell(&script)));
         pid_in(&file).await
     });
     assert!(lives(pid));
@@ -87,7 +91,7 @@ async fn what_the_leader_leaves_running_is_killed() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let file = dir.path().join("pid");
     let script = format!("sleep 600 & echo $! > {}; echo done", file.display());
-    let finished = run(shell(&script)).await.expect("it runs");
+    let finished = quietly(shell(&script)).await.expect("it runs");
     assert_eq!((finished.status.code(), finished.stdout.text().as_str()), (Some(0), "done\n"));
     let pid = pid_in(&file).await;
     until("the left process to end", || (!lives(pid)).then_some(())).await;
@@ -102,8 +106,10 @@ async fn a_process_that_left_the_group_cannot_hold_us_up() {
         file.display(),
         file.display()
     );
-    let finished =
-        tokio::time::timeout(Duration::from_secs(20), run(shell(&script))).await.expect("it returns").expect("it runs");
+    let finished = tokio::time::timeout(Duration::from_secs(20), quietly(shell(&script)))
+        .await
+        .expect("it returns")
+        .expect("it runs");
     assert_eq!(finished.stdout.text(), "done\n");
     let pid = Pid::from_raw(pid_in(&file).await).expect("a process id");
     rustix::process::kill_process(pid, Signal::KILL).expect("the runaway is ours to end");
@@ -113,13 +119,13 @@ async fn a_process_that_left_the_group_cannot_hold_us_up() {
 async fn input_that_nobody_reads_and_pipes_closed_early_are_no_failure() {
     let mut program = shell("exec >&- 2>&-; sleep 0.1; exit 3");
     program.stdin = vec![b'x'; 1 << 20];
-    let finished = run(program).await.expect("it runs");
+    let finished = quietly(program).await.expect("it runs");
     assert_eq!(finished.status.code(), Some(3));
 }
 
 #[tokio::test]
 async fn each_output_keeps_its_part() {
-    let finished = run(shell("seq 1000; seq 1000 >&2")).await.expect("it runs");
+    let finished = quietly(shell("seq 1000; seq 1000 >&2")).await.expect("it runs");
     assert!(finished.stdout.cut && finished.stdout.bytes.len() == 1024 && finished.stdout.text().starts_with("1\n2\n"));
     assert!(finished.stderr.cut);
     assert_eq!(finished.stderr.text(), "97\n998\n999\n1000\n");

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::config::Step;
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Handlers, Notepad, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
 
@@ -43,7 +43,15 @@ async fn process(config: &config::Config, path: &str, id: &str) -> Outcome {
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = json!({"path": path, "id": id, "options": {"quality": ["720p", "480p"]}});
     let task = fixture::task(vec![Step::Video(step(VideoMode::Transcode))]);
-    handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
+    handlers
+        .perform(&Attempt {
+            job: &fixture::job(args),
+            task: &task,
+            attempt: 1,
+            steps: Steps::default(),
+            notepad: Notepad::default(),
+        })
+        .await
 }
 
 fn failure(outcome: Outcome) -> Failure {

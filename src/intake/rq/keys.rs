@@ -1,15 +1,13 @@
 //! The names of RQ's keys (rq 2.0, `rq/job.py`, `rq/registry.py`, `rq/results.py`).
 
+/// HASH: the job.
+pub(crate) use crate::store::rq_job as job;
+
 /// What the keys of its queues start with.
 pub(crate) const QUEUE: &str = "rq:queue:";
 
 /// SET: the lists of all its queues, by their whole keys.
 pub(crate) const QUEUES: &str = "rq:queues";
-
-/// HASH: the job.
-pub(crate) fn job(id: &str) -> String {
-    format!("rq:job:{id}")
-}
 
 /// STREAM: its results.
 pub(crate) fn results(id: &str) -> String {

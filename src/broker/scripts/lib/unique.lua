@@ -26,11 +26,8 @@ local function unique_keys(key, now)
         return key[state], state
       end
     end
-    for _, task in ipairs(redis.call('SMEMBERS', key.parked)) do
-      local set = key.parked .. '/' .. task
-      if redis.call('ZSCORE', set, id) then
-        return set, 'pending'
-      end
+    if redis.call('ZSCORE', key.held, id) then
+      return key.held, 'pending'
     end
   end
 
@@ -54,7 +51,19 @@ local function unique_keys(key, now)
     local history = redis.call('HGET', key.history, id) or ''
     return string.match(history, '"first_started":(%d+)')
       or string.match(history, '"end":{"state":"%a+","at":%d+,"started":(%d+)')
-      or string.match(redis.call('HGET', key.active, id) or '', ' (%d+)$')
+      or string.match(redis.call('HGET', key.active, id) or '', '^%S+ %S+ (%d+)')
+  end
+
+  -- Whether a record, as the daemon writes it, is of this task and has this key: it stands behind the task, with only the
+  -- buckets between them.
+  local function bears(record, task, text)
+    local _, stop = string.find(record or '', '"task":"' .. task .. '"', 1, true)
+    if not stop then
+      return false
+    end
+    local _, behind = string.find(record, '^,"buckets":%[[^%]]*%]', stop + 1)
+    local at, mine = (behind or stop) + 1, ',"unique":{"key":' .. text
+    return string.sub(record, at, at + #mine - 1) == mine
   end
 
   -- Who holds a key: { id, state ('' when its record is deleted), since, free ('' while only a state can end it), set (in
@@ -68,10 +77,8 @@ local function unique_keys(key, now)
     local id, till, expires, span, since, first, taken =
       string.match(entry, '^(%S+) (%a+) (%d+) (%d+) (%d+) (%d+) (%S+)$')
     local task, text = string.match(field, '^(%S+) (.*)$')
-    -- A job of the same id that has another key, or none, is another job: its record tells. This is the text of the
-    -- record as the daemon writes it.
-    local record = redis.call('HGET', key.jobs, id)
-    local is_it = record and string.find(record, '"task":"' .. task .. '","unique":{"key":' .. text, 1, true)
+    -- A job of the same id that has another key, or none, is another job: its record tells.
+    local is_it = bears(redis.call('HGET', key.jobs, id), task, text)
     local set, state
     if is_it then
       set, state = stands(id)

@@ -477,7 +477,7 @@ impl<'w> Walk<'w> {
             if ended.is_some() && matches!(known.job.origin, Origin::Wire { .. }) {
                 assert!(debts.contains(id.as_str()), "{}: the producer of {id} is not told", self.context);
             }
-            parked |= standing.place == crate::store::Place::Parked && known.job.unique.is_some();
+            parked |= standing.place == crate::store::Place::Held && known.job.unique.is_some();
         }
         if parked {
             self.world.saw("parked holder");

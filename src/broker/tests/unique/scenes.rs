@@ -102,7 +102,7 @@ async fn an_edited_job_leaves_its_old_key_and_takes_the_new_one() {
     alter(Change::Cancel(request(at(5)))).await.expect("Redis answers");
     let edit = |key: &str| {
         let unique = unique(key, reject());
-        Change::Retry(Some(crate::broker::Edit { args: job("x", at(0)).args, unique }))
+        Change::Retry(Some(crate::broker::Edit { args: job("x", at(0)).args, buckets: Vec::new(), unique }))
     };
     let refused = alter(edit("taken")).await.expect("Redis answers");
     let [Altered::Held(holder)] = refused.as_slice() else { panic!("{refused:?}") };

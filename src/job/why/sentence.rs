@@ -1,0 +1,281 @@
+//! A verdict in one plain sentence: what is the case, since or until when, and what somebody can do about it.
+
+use std::time::Duration;
+
+use chrono::SecondsFormat;
+
+use super::{Failed, Situation, Spot, Verdict, Why};
+use crate::job::{Cause, NodeId, Timestamp};
+
+/// Characters of an error that a sentence repeats; `jobsd job ID` shows the rest.
+const ERROR: usize = 300;
+
+/// The sentence about the job of this id.
+pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> String {
+    let now = situation.now;
+    let words = match &verdict.why {
+        Why::Scheduled { until } => format!("it is scheduled for {}", when(*until, now)),
+        Why::Retry { until, attempt, error } => format!(
+            "attempt {attempt} failed with {}; the next one starts {}",
+            failed(error),
+            when_with_preposition(*until, now)
+        ),
+        Why::Snoozed { until, reason } => {
+            let reason = reason.as_deref().map_or(String::new(), |reason| format!(" ({})", cut(reason)));
+            format!("it was put off{reason} until {}", when(*until, now))
+        }
+        Why::Redis { finding } => format!("Redis stands in the way: {finding}"),
+        Why::QueuePaused(request) => format!(
+            "the queue {queue} was paused {} {}; `jobsd resume {queue}` ends that",
+            request.words(),
+            ago(request.at, now),
+            queue = situation.queue
+        ),
+        Why::TaskPaused { task, request } => format!(
+            "the task {task} was paused {} {}; `jobsd resume --task {task}` ends that",
+            request.words(),
+            ago(request.at, now)
+        ),
+        Why::NoNode { dead } => no_node(situation, dead),
+        Why::Draining { nodes } => draining(situation, nodes),
+        Why::SlotsBusy { .. } | Why::SharedSlotsBusy { .. } | Why::InLine { .. } => in_line(situation, verdict),
+        Why::Running { .. } | Why::Recovering { .. } => running(now, verdict),
+        Why::Completed(ended) => {
+            let took = ended.started.map_or(String::new(), |started| format!(" in {}", span(ended.at.since(started))));
+            format!("it completed{}{took}, {}", on(ended.node.as_ref()), ago(ended.at, now))
+        }
+        Why::Dead { ended, cause, error, reason, attempts } => {
+            let error = error.as_ref().map_or(String::new(), |error| format!(" with {}", failed(error)));
+            let reason = reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+            let attempts = if *attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") };
+            format!(
+                "it failed {}{error}, and is dead after {attempts}{reason}; {}",
+                ago(ended.at, now),
+                remedy(id, *cause)
+            )
+        }
+        Why::Expired { ended, reason } => {
+            let reason = reason.as_deref().unwrap_or("it expired before its attempt could start");
+            format!("{reason}, so it ended {} without one; `jobsd retry {id}` runs it all the same", ago(ended.at, now))
+        }
+        Why::Cancelled { ended, reason } => {
+            format!("it was {} {}", reason.as_deref().unwrap_or("cancelled"), ago(ended.at, now))
+        }
+        Why::Purged { purge } => purged(situation, purge.as_ref(), now),
+        Why::Elsewhere { list, status } => format!(
+            "RQ's own record of it says {status}, in the queue {list}; it stands in no list that jobsd reads here"
+        ),
+    };
+    format!("{}{words}", subject(situation, &verdict.why))
+}
+
+/// What the rest is said of: nothing for what runs or has ended, "waiting" for what waits.
+fn subject(situation: &Situation, why: &Why) -> String {
+    if let Spot::Message(message) = &situation.spot {
+        let place = nth(message.ahead);
+        return format!(
+            "waiting as the {place} message of the {} queue {}, not taken yet: ",
+            message.wire.as_str(),
+            message.list
+        );
+    }
+    let waits = matches!(
+        why,
+        Why::Scheduled { .. }
+            | Why::Retry { .. }
+            | Why::Snoozed { .. }
+            | Why::Redis { .. }
+            | Why::QueuePaused(_)
+            | Why::TaskPaused { .. }
+            | Why::NoNode { .. }
+            | Why::Draining { .. }
+            | Why::SlotsBusy { .. }
+            | Why::SharedSlotsBusy { .. }
+            | Why::InLine { .. }
+    );
+    if waits { "waiting: ".to_owned() } else { String::new() }
+}
+
+fn no_node(situation: &Situation, dead: &[NodeId]) -> String {
+    let queue = &situation.queue;
+    match dead {
+        [] => format!("no node serves the queue {queue}; start one whose configuration has it"),
+        dead => format!(
+            "no living node serves the queue {queue}; {} did and {} not seen any more",
+            names(dead),
+            if dead.len() == 1 { "is" } else { "are" }
+        ),
+    }
+}
+
+fn draining(situation: &Situation, nodes: &[NodeId]) -> String {
+    let (are, each) = if nodes.len() == 1 { ("is", "it claims") } else { ("are", "they claim") };
+    format!(
+        "{}, which {} the queue {}, {are} draining: {each} nothing more; `jobsd resume --node NODE` ends that",
+        names(nodes),
+        if nodes.len() == 1 { "alone serves" } else { "serve" },
+        situation.queue
+    )
+}
+
+/// What waits for a slot: who has them, and how many stand before it.
+fn in_line(situation: &Situation, verdict: &Verdict) -> String {
+    let now = situation.now;
+    let (held, ahead) = match &verdict.why {
+        Why::SlotsBusy { busy, slots, nodes, ahead, .. } => {
+            (format!("{busy} of {slots} slots of the queue {} are taken on {}", situation.queue, names(nodes)), *ahead)
+        }
+        Why::SharedSlotsBusy { node, shared, ahead } => {
+            let used: Vec<String> = shared.used.iter().map(|(queue, used)| format!("{used} by {queue}")).collect();
+            let bound = shared.bound;
+            (format!("all {bound} slots that the queues of {node} share are taken, {}", list(&used)), *ahead)
+        }
+        Why::InLine { ahead, free } => {
+            let slots = if *free == 1 { "1 slot is".to_owned() } else { format!("{free} slots are") };
+            (format!("nothing holds it back, {slots} free, it starts within moments"), *ahead)
+        }
+        _ => (String::new(), None),
+    };
+    let before = match ahead {
+        Some(0) => "; it is next in line".to_owned(),
+        Some(1) => "; 1 job is before it".to_owned(),
+        Some(n) => format!("; {n} jobs are before it"),
+        None => String::new(),
+    };
+    let next = match &verdict.why {
+        Why::SlotsBusy { next_slot: Some(at), .. } => format!("; next slot expected {}", soon(*at, now)),
+        _ => String::new(),
+    };
+    let turn = match (verdict.expected, ahead) {
+        (Some(at), Some(1..)) => format!(", its turn {}", soon(at, now)),
+        _ => String::new(),
+    };
+    format!("{held}{before}{next}{turn}")
+}
+
+fn running(now: Timestamp, verdict: &Verdict) -> String {
+    let (Why::Running { run } | Why::Recovering { run }) = &verdict.why else { return String::new() };
+    let since = format!("attempt {} on {}, since {}", run.attempt, run.node, when(run.started, now));
+    if matches!(verdict.why, Why::Recovering { .. }) {
+        let silent = match run.lease_until {
+            Some(end) => format!("its lease ended {}", ago(end, now)),
+            None => "it has ended".to_owned(),
+        };
+        return format!("recovering: {since}; {silent}, so another node takes it over with its next sweep");
+    }
+    let cancel = run.cancel.as_ref().map_or(String::new(), |request| {
+        format!("; its end was asked for {} {}, and its node is stopping it", request.words(), ago(request.at, now))
+    });
+    let timeout = match (verdict.until, run.timeout) {
+        (Some(at), Some(most)) => format!("; it is stopped at {} (its timeout is {})", when(at, now), span(most)),
+        _ => String::new(),
+    };
+    format!("running: {since}{cancel}{timeout}")
+}
+
+fn purged(situation: &Situation, purge: Option<&(String, Timestamp)>, now: Timestamp) -> String {
+    match purge {
+        Some((purge, until)) => format!(
+            "it was taken out of the queue {queue} by a purge; `jobsd undo {queue} {purge}` brings it back until {}",
+            when(*until, now),
+            queue = situation.queue
+        ),
+        None => format!("it stands in no set of the queue {}: it is being moved or deleted just now", situation.queue),
+    }
+}
+
+/// What to do about a dead job.
+fn remedy(id: &str, cause: Option<Cause>) -> String {
+    let retry = format!("`jobsd retry {id}`");
+    match cause {
+        Some(Cause::CrashLoop) => format!("see in the log of its node what ended the process, then {retry}"),
+        Some(Cause::SnoozeLimit) => format!("see why it was always put off, then {retry}"),
+        Some(Cause::Unreadable) => "have its producer send it again in a form that can be read".to_owned(),
+        Some(Cause::UnknownTask) => format!("declare its task in jobsd.toml, reload, then {retry}"),
+        Some(Cause::BadArguments) => format!("give it arguments that fit: `jobsd retry {id} --args '{{…}}'`"),
+        Some(Cause::NotRetryable) => format!("mend what the error names, or its arguments, then {retry}"),
+        Some(Cause::RetriesExhausted | Cause::Expired) | None => format!("mend what the error names, then {retry}"),
+    }
+}
+
+fn failed(error: &Failed) -> String {
+    format!("{}: {}", error.name, cut(&error.message))
+}
+
+/// One line of bounded length.
+fn cut(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(ERROR) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+fn on(node: Option<&NodeId>) -> String {
+    node.map_or(String::new(), |node| format!(" on {node}"))
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    list(&nodes.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+/// `a`, `a and b`, `a, b and c`; of many only the first.
+fn list(items: &[String]) -> String {
+    const MOST: usize = 5;
+    match items {
+        [] => "nobody".to_owned(),
+        [only] => only.clone(),
+        many if many.len() > MOST => format!("{} and {} more", many[..MOST].join(", "), many.len() - MOST),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+fn nth(ahead: u64) -> String {
+    let place = ahead + 1;
+    let ending = match (place % 10, place % 100) {
+        (1, n) if n != 11 => "st",
+        (2, n) if n != 12 => "nd",
+        (3, n) if n != 13 => "rd",
+        _ => "th",
+    };
+    format!("{place}{ending}")
+}
+
+/// `2026-11-23T18:00:00Z (in 5m)`.
+fn when(at: Timestamp, now: Timestamp) -> String {
+    if at > now {
+        format!("{} (in {})", instant(at), span(at.since(now)))
+    } else {
+        format!("{} ({})", instant(at), ago(at, now))
+    }
+}
+
+fn when_with_preposition(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("at {}", when(at, now)) } else { "now".to_owned() }
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    match now.since(at) {
+        brief if brief < Duration::from_secs(1) => "just now".to_owned(),
+        long => format!("{} ago", span(long)),
+    }
+}
+
+/// Of what is reckoned only.
+fn soon(at: Timestamp, now: Timestamp) -> String {
+    format!("at {} (in about {})", instant(at), span(at.since(now)))
+}
+
+/// RFC 3339 to the second.
+pub(crate) fn instant(at: Timestamp) -> String {
+    at.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// In its two largest units; below a second in milliseconds.
+pub(crate) fn span(span: Duration) -> String {
+    let whole = match span {
+        long if long >= Duration::from_secs(1) => Duration::from_secs(long.as_secs()),
+        brief => Duration::from_millis(u64::try_from(brief.as_millis()).unwrap_or(u64::MAX)),
+    };
+    humantime::format_duration(whole).to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
