@@ -50,8 +50,8 @@ pub(super) struct Problem {
     errors: Vec<FieldError>,
     /// Where the job stands that the request does not fit.
     state: Option<State>,
-    /// The job that is in the way.
-    holder: Option<ShownHolder>,
+    /// The job that is in the way. In a box, because a refusal is handed up through many hands.
+    holder: Option<Box<ShownHolder>>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What the log is told, when that is more than the client's business.
     pub(super) log: Option<String>,
@@ -160,7 +160,7 @@ impl Problem {
     /// Another job holds the unique key; `done` is what that means for what was asked for.
     pub(super) fn key_held(holder: &Holder, done: &str) -> Self {
         let detail = format!("{done}: its unique key is held by {holder}");
-        Self { holder: Some(ShownHolder::of(holder)), ..Self::new(ProblemKind::KeyHeld, detail) }
+        Self { holder: Some(Box::new(ShownHolder::of(holder))), ..Self::new(ProblemKind::KeyHeld, detail) }
     }
 
     /// Worth another try in a while.
@@ -252,7 +252,7 @@ impl Problem {
             detail: &self.detail,
             errors: &self.errors,
             state: self.state,
-            holder: self.holder.as_ref(),
+            holder: self.holder.as_deref(),
         };
         let mut answer = json_of(status, "application/problem+json", &body);
         answer.headers_mut().extend(self.headers);

@@ -63,6 +63,9 @@ const FIXED_KEYS: usize = 16;
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
 
+/// Says that the key is given up.
+const GIVES_UP: &str = "-";
+
 const DONE: &str = "what became of each job";
 
 /// One line of a call of `move_jobs`, as its header lists them.
@@ -78,8 +81,9 @@ struct Line {
     note: String,
     counter: &'static str,
     owed: bool,
-    /// The key that it must hold for the move, or gives up when it is deleted.
+    /// The key that it must hold for the move, or gives up by it.
     key: Option<Wanted>,
+    gives_up: bool,
     then: Altered,
     /// What its foreign producer is told.
     answer: Option<OwedJob>,
@@ -144,7 +148,8 @@ impl Broker {
             pipeline.arg(&line.score).arg(&line.history).arg(&line.record).arg(&line.large).arg(&line.note);
             pipeline.arg(line.counter).arg(u8::from(line.owed));
             let key = line.key.as_ref();
-            pipeline.arg(key.map_or("", |key| &key.field)).arg(key.map_or("", |key| key.till));
+            let till = if line.gives_up { GIVES_UP } else { key.map_or("", |key| key.till) };
+            pipeline.arg(key.map_or("", |key| &key.field)).arg(till);
             pipeline.arg(key.map_or(0, |key| key.expires)).arg(key.map_or(0, |key| key.span).to_string());
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
@@ -204,6 +209,8 @@ impl Broker {
                 line.then = Altered::Done(Some(State::Cancelled));
                 line.owed = matches!(job.origin, Origin::Wire { .. });
                 line.answer = line.owed.then(|| OwedJob { job: job.clone().into(), history, token: 0, again: None });
+                line.gives_up = true;
+                line.key = job.unique.as_ref().map(|unique| Wanted::of(job, unique, now));
             }
             Change::Promote if !matches!(state, State::Scheduled | State::Retry) => {
                 return Ok(Err(Altered::Unfit(state)));
@@ -222,6 +229,7 @@ impl Broker {
             }
             Change::Delete => {
                 line.what = "delete";
+                line.gives_up = true;
                 line.key = job.unique.as_ref().map(|unique| Wanted::of(job, unique, now));
                 line.then = Altered::Done(None);
             }
@@ -274,6 +282,7 @@ impl Line {
             counter: "",
             owed: false,
             key: None,
+            gives_up: false,
             then: Altered::Restless,
             answer: None,
         }

@@ -295,9 +295,11 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
+        // First: a cancelled job holds nothing, but once it is deleted nobody can tell that it was cancelled.
+        self.release_keys(&queue.name, now).await?;
         let keys = self.keys(&queue.name);
         let ended = [&keys.completed, &keys.dead, &keys.cancelled];
-        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.unique, &keys.notes];
+        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.notes];
         let touched: Vec<&str> = ended.iter().chain(&others).map(|key| key.as_str()).collect();
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched);
@@ -306,9 +308,9 @@ impl Broker {
         pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
         pipeline.arg(now.as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let found: Vec<u64> = Script::prune.reply(reply, "nine numbers")?;
-        let &[mut deleted, purges, unique, ref sets @ ..] = found.as_slice() else {
-            return Err(BrokerError::Answer { script: "prune", expected: "nine numbers" });
+        let found: Vec<u64> = Script::prune.reply(reply, "eight numbers")?;
+        let &[mut deleted, purges, ref sets @ ..] = found.as_slice() else {
+            return Err(BrokerError::Answer { script: "prune", expected: "eight numbers" });
         };
         let bytes = [queue.keep_completed.bytes, queue.keep_dead.bytes, queue.keep_dead.bytes];
         for ((set, bytes), found) in ended.into_iter().zip(bytes).zip(sets.chunks_exact(2)) {
@@ -320,9 +322,6 @@ impl Broker {
         }
         if purges > 0 {
             self.empty_trash(&queue.name, now).await?;
-        }
-        if unique > 0 {
-            self.release_keys(&queue.name, now).await?;
         }
         Ok(deleted)
     }

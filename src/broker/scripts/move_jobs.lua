@@ -7,8 +7,7 @@
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
 --       for `cancels`, a counter ('' for none), '1' if a foreign producer is owed an answer,
---       the key that it must hold to go there, or gives up when it is deleted ('' for none; see lib/unique), until, expires,
---       for
+--       the key that it must hold to go there ('' for none; see lib/unique), until ('-': it gives the key up), expires, for
 -- Returns for each job an array: 1 done, 0 it stands elsewhere or has another history, 2 another job holds its key, and
 -- that one (see told in lib/unique).
 local WIDTH = 16
@@ -34,7 +33,8 @@ for i = 2, #ARGV, WIDTH do
   local field, done = ARGV[i + 12], { 0 }
   local stands = what ~= 'mark' and redis.call('ZSCORE', KEYS[from], id)
     and (redis.call('HGET', KEYS[2], id) or '') == before
-  local held = stands and what == 'move' and field ~= '' and unique().in_the_way(field, id)
+  local gives_up = ARGV[i + 13] == '-'
+  local held = stands and field ~= '' and not gives_up and unique().in_the_way(field, id)
   if what == 'mark' then
     if redis.call('HEXISTS', KEYS[4], id) == 1 then
       redis.call('HSET', KEYS[6], id, note)
@@ -49,9 +49,6 @@ for i = 2, #ARGV, WIDTH do
         redis.call('HDEL', KEYS[k], id)
       end
       redis.call('HDEL', KEYS[16], id)
-      if field ~= '' then
-        unique().release(field, id)
-      end
     else
       redis.call('ZADD', KEYS[to], score, id)
       if history == '' then
@@ -67,11 +64,13 @@ for i = 2, #ARGV, WIDTH do
       elseif large ~= '-' then
         redis.call('HSET', KEYS[3], id, large)
       end
-      if field ~= '' then
-        unique().claim({
-          id = id, field = field, till = ARGV[i + 13], expires = ARGV[i + 14], span = ARGV[i + 15], mark = unique().mark(id),
-        })
-      end
+    end
+    if field ~= '' and gives_up then
+      unique().release(field, id)
+    elseif field ~= '' then
+      unique().claim({
+        id = id, field = field, till = ARGV[i + 13], expires = ARGV[i + 14], span = ARGV[i + 15], mark = unique().mark(id),
+      })
     end
     if counter ~= '' then
       redis.call('HINCRBY', KEYS[7], counter, 1)

@@ -154,7 +154,7 @@ local function unique_keys(key, now)
     return nil, replaced, owed, first
   end
 
-  -- A job that is deleted holds nothing.
+  -- A job that is cancelled or deleted holds nothing.
   local function release(field, id)
     local entry = redis.call('HGET', key.unique, field)
     if entry and string.match(entry, '^%S+') == id then

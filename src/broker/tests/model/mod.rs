@@ -347,7 +347,7 @@ impl World {
         };
         let answer = self.nodes[n].alter(&self.queue.name, &[job_id], &change, self.now).await.expect("Redis answers");
         let expected = self.oracle.alter(&id, verb, self.now);
-        assert_eq!(answer, [expected.clone()], "{id}: {verb:?}");
+        assert_eq!(answer, std::slice::from_ref(&expected), "{id}: {verb:?}");
         match expected {
             Altered::Done(None) => {
                 self.deleted.insert(id);

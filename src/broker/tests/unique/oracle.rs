@@ -324,13 +324,19 @@ impl Oracle {
         }
     }
 
-    /// Retention deletes what has ended before that.
+    /// Retention deletes what has ended before that. Of what was cancelled nothing is left, and of a
+    /// throttled job that never started.
     pub(super) fn forget(&mut self, keep: Duration, now: Timestamp) {
         for known in self.jobs.values_mut() {
-            if let Place::Ended(_, at) = known.place
+            if let Place::Ended(state, at) = known.place
                 && at < now.before(keep)
             {
                 known.place = Place::Forgotten;
+                let never_started = known.first_start.is_none();
+                self.owners.retain(|_, owner| {
+                    let is_throttled = matches!(owner.rule, UniqueRule::Throttle { .. });
+                    owner.serial != known.serial || !(state == State::Cancelled || is_throttled && never_started)
+                });
             }
         }
     }
