@@ -98,6 +98,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        flow: None,
     }
 }
 

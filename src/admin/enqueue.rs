@@ -161,7 +161,7 @@ fn bulk_accepted(job: &Job, outcome: Enqueued) -> BulkAccepted<'_> {
             BulkAccepted { id, queue, task, state: Some(state), due, added: true }
         }
         // Where the older job stands is another question: GET it.
-        Enqueued::Exists => BulkAccepted { id, queue, task, state: None, due: None, added: false },
+        Enqueued::Exists | Enqueued::NotReady => BulkAccepted { id, queue, task, state: None, due: None, added: false },
     }
 }
 

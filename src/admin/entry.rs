@@ -111,9 +111,22 @@ impl Fields<'_> {
         let id = chosen.unwrap_or_else(fresh_id);
         let expires = expires.or_else(|| task.expiry(due.unwrap_or(now)));
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
-        let args_apart = None;
-        let job =
-            Job { id, queue, task, args, origin, enqueued_at, due, timeout, expires, retry, priority, args_apart };
+        let (args_apart, flow) = (None, None);
+        let job = Job {
+            id,
+            queue,
+            task,
+            flow,
+            args,
+            origin,
+            enqueued_at,
+            due,
+            timeout,
+            expires,
+            retry,
+            priority,
+            args_apart,
+        };
         Some(Entry { job, id_is_chosen })
     }
 

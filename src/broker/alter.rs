@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use super::enqueue::{Record, encode};
 use super::exchange::encode_history;
+use super::flows::words;
 use super::place;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
+use crate::job::flow::{Told, UNBOUND};
 use crate::job::{Args, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp};
 use crate::store::{QueueKeys, Standing};
 
@@ -45,7 +47,7 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 7;
+const FIXED_KEYS: usize = 8;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
@@ -63,6 +65,8 @@ struct Line {
     note: String,
     counter: &'static str,
     owed: bool,
+    /// What its flow is told.
+    word: String,
     then: Altered,
     /// What its foreign producer is told.
     answer: Option<OwedJob>,
@@ -124,7 +128,7 @@ impl Broker {
         for (index, line) in &lines {
             pipeline.arg(line.what).arg(ids[*index].as_str()).arg(&line.from).arg(&line.before).arg(&line.to);
             pipeline.arg(&line.score).arg(&line.history).arg(&line.record).arg(&line.large).arg(&line.note);
-            pipeline.arg(line.counter).arg(u8::from(line.owed));
+            pipeline.arg(line.counter).arg(u8::from(line.owed)).arg(&line.word);
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let done: Vec<u8> = Script::move_jobs.reply(reply, "a number for each job")?;
@@ -135,6 +139,9 @@ impl Broker {
                 continue;
             }
             altered[index] = line.then;
+            if !line.word.is_empty() {
+                self.flows_stir.notify_one();
+            }
             if let Some(answer) = line.answer {
                 self.owed.send(answer);
             }
@@ -177,6 +184,7 @@ impl Broker {
                 line.history = encode_history(&history)?;
                 line.counter = "cancelled";
                 line.then = Altered::Done(Some(State::Cancelled));
+                line.word = words::of(job, Told::Cancelled, now)?;
                 line.owed = matches!(job.origin, Origin::Wire { .. });
                 line.answer = line.owed.then(|| OwedJob { job: job.clone().into(), history, token: 0 });
             }
@@ -184,6 +192,7 @@ impl Broker {
                 return Ok(Err(Altered::Unfit(state)));
             }
             Change::Retry { .. } if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
+            Change::Retry { args: None } if is_unbound(history) => return Ok(Err(Altered::Unfit(state))),
             Change::Promote | Change::Retry { .. } => {
                 let edited = matches!(change, Change::Retry { args: Some(_) });
                 line.to = number(&keys.pending);
@@ -193,8 +202,15 @@ impl Broker {
                     (line.record, line.large) = rewritten(job, args.as_ref(), now)?;
                 }
                 line.then = Altered::Done(Some(State::Pending));
+                if state.has_ended() {
+                    line.word = words::of(job, Told::Again, now)?;
+                }
             }
             Change::Delete => {
+                if !state.has_ended() {
+                    // It will not run any more.
+                    line.word = words::of(job, Told::Cancelled, now)?;
+                }
                 line.what = "delete";
                 line.then = Altered::Done(None);
             }
@@ -246,15 +262,21 @@ impl Line {
             note: String::new(),
             counter: "",
             owed: false,
+            word: String::new(),
             then: Altered::Restless,
             answer: None,
         }
     }
 }
 
+/// Whether it died because its arguments refer to results that are not there: only its flow can start it anew.
+fn is_unbound(history: &History) -> bool {
+    history.end.is_some() && history.mishaps.last().is_some_and(|mishap| mishap.name == UNBOUND)
+}
+
 /// The keys that every call of `move_jobs` names, in its order.
 fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
-    [&keys.jobs, &keys.history, &keys.large, &keys.active, &keys.outbox, &keys.cancels, &keys.counters]
+    [&keys.jobs, &keys.history, &keys.large, &keys.active, &keys.outbox, &keys.cancels, &keys.counters, &keys.words]
 }
 
 /// The history of a job that a person sends off once more: what an ended one has used up is given back, what has

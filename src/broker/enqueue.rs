@@ -13,6 +13,8 @@ pub(crate) enum Enqueued {
     Added,
     /// A job of this id exists; it stays as it is.
     Exists,
+    /// It was started before, or is not to be started any more: only jobs of flows.
+    NotReady,
 }
 
 /// Jobs in one script call: bounds the time that Redis serves nobody else.
@@ -25,12 +27,19 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]: some or all of the jobs may have been added.
     pub(crate) async fn enqueue(&self, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
+        self.enqueue_out_of(None, jobs).await
+    }
+
+    /// The same for jobs of a flow: only those that stand in `ready`, and they leave it in the same step.
+    pub(super) async fn enqueue_out_of(&self, ready: Option<&str>, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut calls: Vec<Vec<usize>> = Vec::new();
         for (queue, indexes) in by_queue(jobs) {
             for batch in indexes.chunks(BATCH) {
                 let keys = self.keys(&queue);
-                Script::enqueue.call(&mut pipeline, &[&keys.jobs, &keys.large, &keys.pending, &keys.scheduled]);
+                let mut touched = vec![&*keys.jobs, &keys.large, &keys.pending, &keys.scheduled];
+                touched.extend(ready);
+                Script::enqueue.call(&mut pipeline, &touched);
                 for &index in batch {
                     let job = &jobs[index];
                     let Record { text, large } = encode(job)?;
@@ -48,9 +57,11 @@ impl Broker {
         for (reply, batch) in replies.into_iter().zip(calls) {
             let added: Vec<u8> = Script::enqueue.reply(reply, "a number for each job")?;
             for (index, added) in batch.into_iter().zip(added) {
-                if added == 1 {
-                    results[index] = Enqueued::Added;
-                }
+                results[index] = match added {
+                    1 => Enqueued::Added,
+                    2 => Enqueued::NotReady,
+                    _ => Enqueued::Exists,
+                };
             }
         }
         Ok(results)

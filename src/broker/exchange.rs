@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redis::{FromRedisValue, Pipeline, Value};
 
+use super::flows::words;
 use super::held::Hold;
 use super::place;
 use super::script::{Script, only};
@@ -250,6 +251,7 @@ impl Broker {
             } else {
                 pipeline.arg("")
             };
+            pipeline.arg(words::of_end(&claim.job, &decision.history)?);
         }
         Ok(())
     }
@@ -264,6 +266,9 @@ impl Broker {
                 return Settled::ToBeCancelled;
             }
             _ => {}
+        }
+        if claim.job.flow.is_some() && matches!(decision.next, Next::End(_)) {
+            self.flows_stir.notify_one();
         }
         if owes_reply(&claim.job, decision.next) {
             self.owed.send(OwedJob { job: claim.job, history: decision.history, token: claim.token });
@@ -287,6 +292,7 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.counters,
         &keys.outbox,
         &keys.cancels,
+        &keys.words,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
     pipeline.arg(keep_completed).arg(keep_dead);

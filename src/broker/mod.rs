@@ -15,6 +15,7 @@ mod demand;
 mod enqueue;
 mod exchange;
 mod fire;
+mod flows;
 mod held;
 mod nodes;
 mod outbox;
@@ -39,6 +40,7 @@ pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
+pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, Heard, ReadyFlow, ReadyJob};
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
@@ -46,6 +48,8 @@ pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use watch::{Armed, Watch};
+
+use tokio::sync::Notify;
 
 use crate::config::Queue;
 use crate::job::{NodeId, QueueName, Timestamp};
@@ -70,6 +74,8 @@ pub(crate) struct Broker {
     measured: Mutex<HashMap<String, sweep::Measured>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
+    /// Told when a flow may have something to go on with: a word that this process wrote, or a new flow.
+    pub flows_stir: Arc<Notify>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
     pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
@@ -89,6 +95,7 @@ impl Broker {
             ageing: Mutex::default(),
             measured: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
+            flows_stir: Arc::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
         (broker, receiver)

@@ -22,8 +22,31 @@ macro_rules! scripts {
 }
 
 scripts!(
-    admit, adopt, answer, claim, discard, enqueue, fire, heartbeat, move_jobs, promote, prune, purge, reap, restore,
-    retire, settle, shrink, take,
+    admit,
+    adopt,
+    answer,
+    claim,
+    discard,
+    enqueue,
+    fire,
+    flow_advance,
+    flow_bury,
+    flow_cancel,
+    flow_create,
+    flow_prune,
+    flow_reopen,
+    flow_rest,
+    heartbeat,
+    move_jobs,
+    promote,
+    prune,
+    purge,
+    reap,
+    restore,
+    retire,
+    settle,
+    shrink,
+    take,
 );
 
 #[cfg(not(debug_assertions))]

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
-pub(crate) use bind::{BindError, bind};
+pub(crate) use bind::{BindError, bind, bind_except};
 pub(crate) use diff::diff;
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};

@@ -76,6 +76,7 @@ impl Refused<'_> {
             retry: None,
             priority: Priority::default(),
             args_apart: None,
+            flow: None,
         };
         let mut history = History::default();
         history.note(Mishap {

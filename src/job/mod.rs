@@ -4,6 +4,7 @@
 //! is decided here, in [`decide()`], from values; acting on the decision is the broker's work.
 
 mod decide;
+pub(crate) mod flow;
 mod history;
 mod name;
 mod outcome;
@@ -16,7 +17,7 @@ mod time;
 
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};
-pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
+pub(crate) use name::{FlowId, InvalidName, JobId, MemberName, NodeId, QueueName, TaskName};
 pub(crate) use outcome::{Failure, Outcome, Retryable};
 pub(crate) use pattern::{FailurePattern, glob};
 pub(crate) use record::{Args, Job, Origin, Priority, State, Wire};

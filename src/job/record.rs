@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::flow::Member;
 use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
@@ -16,6 +17,9 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
+    /// Its place in a flow, which is told how it ends. Before the arguments, which may look like one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Member>,
     /// Empty in a record whose arguments stand beside it, until they are fetched.
     pub args: Args,
     /// Bytes of the arguments, when they are too large for the record and stand beside it.

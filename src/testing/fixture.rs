@@ -33,6 +33,7 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        flow: None,
     }
 }
 

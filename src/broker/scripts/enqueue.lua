@@ -1,9 +1,10 @@
--- Adds jobs. A job whose id exists already is left as it is.
+-- Adds jobs. A job whose id exists already is left as it is. Jobs of a flow come out of its ready ones in the same step, so
+-- each of them is added once.
 --
--- KEYS  jobs, large, pending, scheduled
+-- KEYS  jobs, large, pending, scheduled, and, if they are jobs of a flow, the flow's ready ones
 -- ARGV  for each job: id, record (JSON), set ('pending' | 'scheduled'), score, its arguments if they are too large for
 --       the record (JSON, else '')
--- Returns an array: 1 for each job that was added, 0 for each that was there.
+-- Returns an array: 1 for each job that was added, 0 for each that was there, 2 for each that is not ready.
 local WIDTH = 5
 local ids = {}
 for i = 1, #ARGV, WIDTH do
@@ -13,9 +14,14 @@ local known = redis.call('HMGET', KEYS[1], unpack(ids))
 local added, seen, records, large, sets = {}, {}, {}, {}, { pending = {}, scheduled = {} }
 for n = 1, #ids do
   local id, at = ids[n], (n - 1) * WIDTH
-  if known[n] or seen[id] then
+  if KEYS[5] and redis.call('SISMEMBER', KEYS[5], id) == 0 then
+    added[n] = 2
+  elseif known[n] or seen[id] then
     added[n] = 0
   else
+    if KEYS[5] then
+      redis.call('SREM', KEYS[5], id)
+    end
     seen[id] = true
     local r, list = #records, sets[ARGV[at + 3]]
     local l = #list

@@ -1,13 +1,14 @@
 -- Changes where jobs that do not run stand, if they stand there still: cancels, retries, promotes and deletes by id. The
 -- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
 --
--- KEYS  jobs, history, large, active, outbox, cancels, counters, then the sorted sets that the moves name
+-- KEYS  jobs, history, large, active, outbox, cancels, counters, words, then the sorted sets that the moves name
 -- ARGV  for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
---       for `cancels`, a counter ('' for none), '1' if a foreign producer is owed an answer
+--       for `cancels`, a counter ('' for none), '1' if a foreign producer is owed an answer,
+--       what its flow is to be told (JSON, or '')
 -- Returns for each job: 1 done, 0 it stands elsewhere or has another history.
-local WIDTH = 12
+local WIDTH = 13
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[4], '')
 local replies = {}
@@ -48,6 +49,9 @@ for i = 1, #ARGV, WIDTH do
     end
     if owed == '1' then
       redis.call('HSET', KEYS[5], id, '0')
+    end
+    if ARGV[i + 12] ~= '' then
+      redis.call('RPUSH', KEYS[8], ARGV[i + 12])
     end
     done = 1
   end

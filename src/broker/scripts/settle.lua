@@ -1,14 +1,15 @@
 -- Ends attempts: the only way out of active. A settle whose holder is not the active one is refused.
 -- Ended jobs beyond the number to keep are deleted here, so that the sets of a busy queue do not outgrow their bound.
 --
--- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels
+-- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels,
+--       words
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
 --       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
 --       'dead' | 'cancelled'), score, history (JSON), outcome's counter ('failed' | 'crashed' | ''), the token if a
---       foreign producer waits for an answer (else '')
+--       foreign producer waits for an answer (else ''), what its flow is to be told (JSON, or '')
 -- Returns for each settle: 1 applied, 2 was applied before (its answer was lost), 0 refused, 3 not applied because the
 -- job would go on and is to be cancelled: settle it again as cancelled.
-local WIDTH = 7
+local WIDTH = 8
 local sets = { pending = KEYS[5], retry = KEYS[6], completed = KEYS[7], dead = KEYS[8], cancelled = KEYS[9] }
 local ended = { completed = true, dead = true, cancelled = true }
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
@@ -19,7 +20,7 @@ for i = 3, #ARGV, WIDTH do
 end
 local holders = redis.call('HMGET', KEYS[1], unpack(ids))
 local cancels = redis.call('EXISTS', KEYS[12]) == 1
-local replies, left, histories, scores, counts, outbox = {}, {}, {}, {}, {}, {}
+local replies, left, histories, scores, counts, outbox, words = {}, {}, {}, {}, {}, {}, {}
 for n = 1, #ids do
   local at = 3 + (n - 1) * WIDTH
   local id, holder, set = ids[n], holders[n], ARGV[at + 2]
@@ -43,6 +44,9 @@ for n = 1, #ids do
       if ARGV[at + 6] ~= '' then
         outbox[#outbox + 1] = id
         outbox[#outbox + 1] = ARGV[at + 6]
+      end
+      if ARGV[at + 7] ~= '' then
+        words[#words + 1] = ARGV[at + 7]
       end
       replies[n] = 1
     end
@@ -69,6 +73,9 @@ for set, list in pairs(scores) do
 end
 if #outbox > 0 then
   redis.call('HSET', KEYS[11], unpack(outbox))
+end
+if #words > 0 then
+  redis.call('RPUSH', KEYS[13], unpack(words))
 end
 for name, n in pairs(counts) do
   redis.call('HINCRBY', KEYS[10], name, n)

@@ -69,6 +69,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        flow: None,
     }
 }
 
