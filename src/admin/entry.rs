@@ -11,7 +11,9 @@ use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
-use crate::config::{Config, NamePattern, Task, bind};
+use crate::config::{Config, NamePattern, Task, bind, bind_except};
+use crate::job::flow::reference::is_reference;
+use crate::job::flow::{Draft, IDS as FLOW_IDS};
 use crate::job::{Args, Job, JobId, Origin, Priority, QueueName, Timestamp};
 
 /// Jobs in one request.
@@ -41,8 +43,23 @@ pub(super) struct Entry {
 /// The only job of a request, or everything that is wrong with it.
 pub(super) fn one(config: &Config, entry: &Map<String, Value>, now: Timestamp) -> Result<Entry, Problem> {
     let mut errors = Vec::new();
-    let read = Fields { entry, at: String::new(), errors: &mut errors }.read(config, now);
+    let read = Fields { entry, at: String::new(), errors: &mut errors, refers: false }.read(config, now);
     read.ok_or_else(|| Problem::invalid(errors))
+}
+
+/// A job of a flow, at this place of the request. Its arguments may refer to results of others.
+pub(super) fn draft(
+    config: &Config,
+    entry: &Map<String, Value>,
+    at: &str,
+    errors: &mut Vec<FieldError>,
+    now: Timestamp,
+) -> Option<Draft> {
+    let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
+    let is_instant = |value: &Value| value.as_str().is_some_and(|text| instant(text).is_some());
+    let (delayed, expires_later) = (given("in").is_some(), !given("expires").is_some_and(is_instant));
+    let read = Fields { entry, at: at.to_owned(), errors, refers: true }.read(config, now)?;
+    Some(Draft { job: read.job, delayed, expires_later })
 }
 
 /// The jobs of a bulk request, or everything that is wrong with them.
@@ -66,7 +83,9 @@ pub(super) fn several(config: &Config, entries: &[Value], now: Timestamp) -> Res
             errors.push(FieldError { pointer: at, detail: format!("job {index} is not an object") });
             continue;
         };
-        let Some(entry) = (Fields { entry, at, errors: &mut errors }).read(config, now) else { continue };
+        let Some(entry) = (Fields { entry, at, errors: &mut errors, refers: false }).read(config, now) else {
+            continue;
+        };
         if !ids.insert(entry.job.id.clone()) {
             let detail = format!("the id {:?} stands twice in this request", entry.job.id.as_str());
             errors.push(FieldError { pointer: format!("/{index}/id"), detail });
@@ -82,6 +101,8 @@ struct Fields<'a> {
     /// Pointer to the entry.
     at: String,
     errors: &'a mut Vec<FieldError>,
+    /// Whether arguments may be references to results.
+    refers: bool,
 }
 
 impl Fields<'_> {
@@ -180,10 +201,11 @@ impl Fields<'_> {
     }
 
     fn args(&mut self, task: &Task) -> Option<Args> {
+        let open = |value: &Value| self.refers && is_reference(value);
         let bound = match self.entry.get("args") {
             None | Some(Value::Null) => bind(task, &[], Map::new()),
-            Some(Value::Object(keyword)) => bind(task, &[], keyword.clone()),
-            Some(Value::Array(positional)) => bind(task, positional, Map::new()),
+            Some(Value::Object(keyword)) => bind_except(task, &[], keyword.clone(), open),
+            Some(Value::Array(positional)) => bind_except(task, positional, Map::new(), open),
             Some(_) => {
                 self.wrong("args", "\"args\" must be an object (arguments by name) or an array (by position)");
                 return None;
@@ -207,6 +229,10 @@ impl Fields<'_> {
     fn id(&mut self) -> Option<JobId> {
         let text = self.text("id", "order-4711-receipt")?;
         match JobId::parse(&text) {
+            Ok(_) if text.starts_with(FLOW_IDS) => {
+                self.wrong("id", format!("ids that start with {FLOW_IDS:?} belong to the jobs of flows"));
+                None
+            }
             Ok(_) if text.starts_with(SCHEDULE_IDS) => {
                 self.wrong("id", format!("ids that start with {SCHEDULE_IDS:?} belong to the schedules"));
                 None
@@ -310,7 +336,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 }
 
 /// A field's name inside a JSON pointer.
-fn escaped(field: &str) -> String {
+pub(super) fn escaped(field: &str) -> String {
     field.replace('~', "~0").replace('/', "~1")
 }
 

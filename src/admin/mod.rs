@@ -13,6 +13,7 @@ mod entry;
 mod exposition;
 mod fields;
 mod filter;
+mod flow;
 mod health;
 mod job;
 mod nodes;

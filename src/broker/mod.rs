@@ -40,7 +40,7 @@ pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
-pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, Heard, ReadyFlow, ReadyJob};
+pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, ReadyFlow, ReadyJob};
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};

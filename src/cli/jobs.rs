@@ -162,6 +162,10 @@ pub(super) fn described(job: &Value) -> String {
     fact("queue", cell(&job["queue"]));
     let parked = if job["parked"] == true { ", because its task is paused" } else { "" };
     fact("state", format!("{}{parked}", cell(&job["state"])));
+    fact("why", cell(&job["why"]));
+    if job["flow"].is_object() {
+        fact("flow", format!("{} of {}", cell(&job["flow"]["name"]), cell(&job["flow"]["id"])));
+    }
     if job["purged"].is_object() {
         let (purge, queue) = (cell(&job["purged"]["purge"]), cell(&job["queue"]));
         fact("purged", format!("until {}: jobsd undo {queue} {purge}", cell(&job["purged"]["until"])));

@@ -6,6 +6,7 @@
 mod alter;
 mod client;
 mod enqueue;
+mod flow;
 mod jobs;
 mod node;
 mod offline;
@@ -26,6 +27,10 @@ pub(crate) enum Verb {
     Job(jobs::ShowJob),
     /// List jobs: those next in line first, or the latest.
     Jobs(jobs::ListJobs),
+    /// Show a flow, or submit, cancel or retry one.
+    Flow(flow::Flow),
+    /// List flows, the latest first.
+    Flows(flow::ListFlows),
     /// List the queues with their counts.
     Queues(queue::ListQueues),
     /// List the tasks and their parameters.
@@ -90,6 +95,8 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
         Verb::Enqueue(verb) => verb.run().await,
         Verb::Job(verb) => verb.run().await,
         Verb::Jobs(verb) => verb.run().await,
+        Verb::Flow(verb) => verb.run().await,
+        Verb::Flows(verb) => verb.run().await,
         Verb::Queues(verb) => verb.run().await,
         Verb::Tasks(verb) => verb.run().await,
         Verb::Nodes(verb) => verb.run().await,

@@ -8,8 +8,8 @@ use super::inspect::typed;
 use super::page::Position;
 use super::{LinkError, Store};
 use crate::job::flow::progress::Counts;
-use crate::job::flow::{self, Callback, FlowState, Heading, Listed, Outline, Stand};
-use crate::job::{FlowId, Request};
+use crate::job::flow::{self, Callback, Draft, FlowState, Heading, Listed, Outline, Stand};
+use crate::job::{FlowId, MemberName, Request};
 
 /// One flow as it stands.
 #[derive(Debug, Clone)]
@@ -74,6 +74,18 @@ impl Store {
             state.iter().filter_map(|(field, error)| Some((field.strip_prefix("e/")?.to_owned(), error.clone())));
         let (errors, cancelled) = (errors.collect(), state.get("cancel").map(|note| parsed(note)).transpose()?);
         Ok(Some(FlowView { stands, calls, errors, cancelled, outline }))
+    }
+
+    /// A job of a flow as it is before its turn.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer or it cannot be read.
+    pub(crate) async fn draft(&self, flow: &FlowId, name: &MemberName) -> Result<Option<Draft>, LinkError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.hget(self.keys.flow(flow).plan, format!("d/{name}"));
+        let reply = self.read(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
+        let text: Option<String> = typed(reply, "a job of a flow")?;
+        text.map(|text| parsed(&text)).transpose()
     }
 
     /// The latest flows, up to `count`, behind a position; each with its own.

@@ -13,6 +13,7 @@ mod command_line;
 mod crash;
 mod demand;
 mod embedded;
+mod flows;
 mod outage;
 mod pause;
 mod purge;

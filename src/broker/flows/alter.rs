@@ -165,7 +165,9 @@ impl Broker {
         Script::flow_reopen.call(&mut pipeline, &touched.map(String::as_str));
         let prefix = flow::ids_of(flow);
         pipeline.arg(flow.as_str()).arg(&prefix);
-        ids.iter().filter_map(|id| id.as_str().strip_prefix(&prefix)).for_each(|name| drop(pipeline.arg(name)));
+        for name in ids.iter().filter_map(|id| id.as_str().strip_prefix(&prefix)) {
+            pipeline.arg(name);
+        }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         self.flows_stir.notify_one();
         Script::flow_reopen.reply(reply, "a count")

@@ -19,7 +19,6 @@ mod prune;
 mod start;
 pub(super) mod words;
 
-pub(crate) use advance::Heard;
 pub(crate) use alter::{FlowCancelled, FlowRetried};
 pub(crate) use create::FlowCreated;
 pub(crate) use start::{ReadyFlow, ReadyJob};

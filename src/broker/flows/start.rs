@@ -11,7 +11,7 @@ use crate::broker::exchange::encode_history;
 use crate::broker::script::{Script, only};
 use crate::broker::{Broker, BrokerError, Enqueued};
 use crate::job::flow::{self, Draft, reference};
-use crate::job::{FlowId, History, Job, JobId, MemberName, Request, Timestamp};
+use crate::job::{FlowId, History, Job, Request, Timestamp};
 use crate::store::accepted;
 
 /// A flow that has something to go on with.
@@ -27,7 +27,6 @@ pub(crate) struct ReadyFlow {
 /// A job that may start.
 #[derive(Debug)]
 pub(crate) struct ReadyJob {
-    pub id: JobId,
     pub draft: Draft,
     /// What its arguments refer to, by name; `Err` says why there is nothing.
     pub results: HashMap<String, Result<Value, String>>,
@@ -96,16 +95,16 @@ impl Broker {
         let names: Vec<&str> = ids.iter().filter_map(|id| id.strip_prefix(&prefix)).collect();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("HMGET").arg(self.store.keys.flow(flow).plan);
-        names.iter().for_each(|name| drop(pipeline.arg(format!("d/{name}"))));
+        for name in &names {
+            pipeline.arg(format!("d/{name}"));
+        }
         let found: Vec<Option<String>> = texts(only(self.store.link.send(&pipeline).await?)?)?;
         let mut jobs = Vec::new();
         for (name, text) in names.into_iter().zip(found) {
-            let id = MemberName::parse(name).map(|name| flow::job_id(flow, &name));
-            let draft = text.as_deref().map(serde_json::from_str::<Draft>);
-            match (id, draft) {
-                (Ok(id), Some(Ok(draft))) => jobs.push(ReadyJob { id, draft, results: HashMap::new() }),
+            match text.as_deref().map(serde_json::from_str::<Draft>) {
+                Some(Ok(draft)) => jobs.push(ReadyJob { draft, results: HashMap::new() }),
                 // Another version wrote it; that one can start it.
-                (_, draft) => tracing::error!(%flow, name, "a job of the flow cannot be read: {draft:?}"),
+                draft => tracing::error!(%flow, name, "a job of the flow cannot be read: {draft:?}"),
             }
         }
         self.add_results(flow, &mut jobs).await?;

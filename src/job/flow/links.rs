@@ -59,25 +59,19 @@ impl Links {
         members
     }
 
-    /// Whether this member follows all the `wanted` ones, directly or not; asks no further than needed.
-    ///
-    /// # Errors
-    /// The first one that it does not follow.
-    pub(crate) fn follows_all(&self, link: usize, wanted: &[usize]) -> Result<(), usize> {
-        let mut open: Vec<usize> = wanted.to_vec();
+    /// Whether this member comes after that one, directly or not.
+    pub(crate) fn follows(&self, link: usize, wanted: usize) -> bool {
         let mut seen = vec![false; self.links.len()];
         let mut next: VecDeque<usize> = self.links[link].before.iter().copied().collect();
         while let Some(one) = next.pop_front() {
-            if open.is_empty() {
-                break;
+            if one == wanted {
+                return true;
             }
-            if std::mem::replace(&mut seen[one], true) {
-                continue;
+            if !std::mem::replace(&mut seen[one], true) {
+                next.extend(&self.links[one].before);
             }
-            open.retain(|&wanted| wanted != one);
-            next.extend(&self.links[one].before);
         }
-        open.first().map_or(Ok(()), |&missing| Err(missing))
+        false
     }
 
     /// Links the jobs of this part behind `before`; returns those that end it.
@@ -189,8 +183,8 @@ mod tests {
         assert_eq!((edges, links.links.len()), (100 + 200 + 200, 302), "one join, and none before a single job");
         assert_eq!(links.members_before(100), (0..100).collect::<Vec<_>>());
         assert_eq!(links.members_before(300), (100..300).collect::<Vec<_>>());
-        assert_eq!(links.follows_all(300, &[0, 99, 299]), Ok(()));
-        assert_eq!(links.follows_all(100, &[0, 101]), Err(101));
+        assert!(links.follows(300, 0) && links.follows(300, 299) && links.follows(100, 99));
+        assert!(!links.follows(100, 101) && !links.follows(0, 0));
     }
 
     #[test]

@@ -120,10 +120,6 @@ impl Outline {
         self.members.iter().chain(self.callbacks.iter().map(|(_, listed)| listed))
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<&Listed> {
-        self.jobs().find(|listed| listed.name.as_str() == name)
-    }
-
     pub(crate) fn links(&self) -> Links {
         let any: Vec<bool> = self.members.iter().map(|listed| listed.allow_failure).collect();
         Links::of(&self.shape, &any)

@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::{Links, Outline};
 use crate::job::Request;
 
+/// Culprits that are compared by how many jobs wait for them.
+const WEIGHED: usize = 100;
+
 /// Where a job stands, as far as its flow knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stand {
@@ -169,6 +172,7 @@ impl<'a> Progress<'a> {
         let culprits = self.culprits();
         let worst = culprits
             .iter()
+            .take(WEIGHED)
             .map(|&one| (self.blocked_by(one), one))
             .max_by_key(|&(blocked, one)| (blocked, std::cmp::Reverse(one)));
         match (self.state(), worst) {
