@@ -12,7 +12,7 @@
 //! The keys of a flow and of the queues of its jobs are touched by one script, so they must lie on one server: unlike
 //! queues alone, flows do not spread over a Redis Cluster.
 
-mod advance;
+pub(super) mod advance;
 mod alter;
 mod create;
 mod prune;

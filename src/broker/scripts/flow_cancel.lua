@@ -17,11 +17,13 @@ local CALLBACKS = { on_success = true, on_complete = true, on_death = true }
 local live, calls, cancelled = tonumber(head[4]), tonumber(head[5]), tonumber(head[6])
 for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   local name = string.sub(id, #ARGV[2] + 1)
-  redis.call('HSET', KEYS[1], 's/' .. name, 'x')
-  if CALLBACKS[name] then
-    calls = calls - 1
-  else
-    live, cancelled = live - 1, cancelled + 1
+  if redis.call('HGET', KEYS[1], 's/' .. name) == 'r' then
+    redis.call('HSET', KEYS[1], 's/' .. name, 'x')
+    if CALLBACKS[name] then
+      calls = calls - 1
+    else
+      live, cancelled = live - 1, cancelled + 1
+    end
   end
 end
 redis.call('DEL', KEYS[2])

@@ -1,5 +1,6 @@
 //! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
 
+mod flows;
 mod foreign;
 mod model;
 mod transitions;
