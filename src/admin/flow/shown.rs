@@ -283,9 +283,9 @@ pub(super) fn why_not_called(view: &FlowView, callback: Callback) -> String {
         return format!("the flow was cancelled {}; this job never starts", request.words());
     }
     match callback {
-        Callback::OnSuccess => "it starts when every job of the flow is completed",
-        Callback::OnComplete => "it starts when nothing of the flow runs any more",
-        Callback::OnDeath => "it starts when a job of the flow dies",
+        Callback::Success => "it starts when every job of the flow is completed",
+        Callback::Complete => "it starts when nothing of the flow runs any more",
+        Callback::Death => "it starts when a job of the flow dies",
     }
     .to_owned()
 }

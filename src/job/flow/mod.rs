@@ -35,25 +35,27 @@ pub(crate) struct Member {
 
 /// A job that is started when the flow has come to a certain point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub(crate) enum Callback {
     /// Every job is completed.
-    OnSuccess,
+    #[serde(rename = "on_success")]
+    Success,
     /// Nothing of it runs or waits for its turn any more, however it ended.
-    OnComplete,
+    #[serde(rename = "on_complete")]
+    Complete,
     /// A job died, for the first time.
-    OnDeath,
+    #[serde(rename = "on_death")]
+    Death,
 }
 
 impl Callback {
-    pub(crate) const ALL: [Self; 3] = [Self::OnSuccess, Self::OnComplete, Self::OnDeath];
+    pub(crate) const ALL: [Self; 3] = [Self::Success, Self::Complete, Self::Death];
 
     /// As it stands in requests; and what the job is called in the flow.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::OnSuccess => "on_success",
-            Self::OnComplete => "on_complete",
-            Self::OnDeath => "on_death",
+            Self::Success => "on_success",
+            Self::Complete => "on_complete",
+            Self::Death => "on_death",
         }
     }
 

@@ -183,11 +183,17 @@ impl World {
         }
         let Some((q, heard)) = self.heard[n].take() else { return "nothing was said" };
         let name = self.queues[q].name.clone();
-        let expected = self.at_the_head(q, &heard);
+        let expected = self.at_the_head(q, &heard).await;
         let taken = self.nodes[n].advance(&name, &heard, self.now).await.expect("Redis answers");
         assert_eq!(taken, expected, "words are taken from the head, once");
-        for _ in 0..taken {
-            let (job, told) = self.words[q].pop_front().expect("it was counted");
+        for heard in &heard[..taken] {
+            let (job, told) = self.words[q].pop_front().expect("a word that is owed");
+            let word = heard.word.as_ref().expect("it is readable");
+            assert_eq!(
+                (word.name.as_str(), word.what),
+                (job.as_str(), told),
+                "words come in the order of what they tell"
+            );
             self.oracle.hear(&job, told);
         }
         self.compare().await;
@@ -200,12 +206,12 @@ impl World {
         "words taken"
     }
 
-    /// How many of these words stand at the head of the list still.
-    fn at_the_head(&self, q: usize, heard: &[Heard]) -> usize {
-        let stands = |(heard, (job, told)): &(&Heard, &(String, Told))| {
-            heard.word.as_ref().is_some_and(|word| word.name.as_str() == job && word.what == *told)
-        };
-        heard.iter().zip(&self.words[q]).take_while(stands).count()
+    /// How many of these words, which were read before, stand at the head of the list still.
+    async fn at_the_head(&self, q: usize, heard: &[Heard]) -> usize {
+        let name = self.queues[q].name.clone();
+        let found = self.nodes[0].words(&[name], heard.len()).await.expect("Redis answers");
+        let now = found.into_iter().next().map(|(_, now)| now).unwrap_or_default();
+        heard.iter().zip(&now).take_while(|(heard, now)| heard == now).count()
     }
 
     async fn look(&mut self, n: usize) -> &'static str {
@@ -344,16 +350,16 @@ impl World {
     fn judge_callback(&mut self, callback: Callback, stand: Stand, state: FlowState) {
         let was_started = self.starts.get(callback.as_str()).copied().unwrap_or(0);
         let is_due = match callback {
-            Callback::OnSuccess => state == FlowState::Completed,
-            Callback::OnComplete => true,
-            Callback::OnDeath => self.oracle.died,
+            Callback::Success => state == FlowState::Completed,
+            Callback::Complete => true,
+            Callback::Death => self.oracle.died,
         };
         let reopened = self.reopened.get(callback.as_str()).copied().unwrap_or(0);
         assert!(was_started <= 1 + reopened, "{callback:?} was started {was_started} times");
         if !self.oracle.cancelled {
             assert_eq!(was_started > 0, is_due, "{callback:?} of a flow that is {state:?}, and stands {stand:?}");
         }
-        if callback == Callback::OnDeath && was_started > 0 {
+        if callback == Callback::Death && was_started > 0 {
             self.took("on_death called");
         }
     }

@@ -97,9 +97,9 @@ impl Oracle {
         let nothing_runs = of(Stand::Ready) + of(Stand::Started) == 0;
         let all_completed = of(Stand::Completed) == self.outline.members.len();
         let due = |callback| match callback {
-            Callback::OnSuccess => all_completed,
-            Callback::OnComplete => nothing_runs,
-            Callback::OnDeath => self.died,
+            Callback::Success => all_completed,
+            Callback::Complete => nothing_runs,
+            Callback::Death => self.died,
         };
         let due: Vec<Callback> =
             self.outline.callbacks.iter().map(|(callback, _)| *callback).filter(|one| due(*one)).collect();
