@@ -122,20 +122,21 @@ async fn page(
     loop {
         let found = shared.parts.broker.store.flow_lines(behind.as_ref(), limit).await;
         let found = found.map_err(|error| Problem::of_read(&error))?;
-        let is_end = found.len() < limit;
+        let mut is_end = found.len() < limit;
         looked_at += found.len();
-        for (position, line) in found {
+        let mut found = found.into_iter();
+        for (position, line) in found.by_ref() {
             behind = Some(position);
             flows.extend(line.filter(|line| state.is_none_or(|state| line.state == state)));
             if flows.len() == limit {
                 break;
             }
         }
-        let is_full = flows.len() == limit || looked_at >= LOOKED_AT;
-        if is_end && flows.len() < limit {
+        is_end &= found.next().is_none();
+        if is_end {
             return Ok((flows, None));
         }
-        if is_full {
+        if flows.len() == limit || looked_at >= LOOKED_AT {
             return Ok((flows, behind.map(|at| format!("{}:{}", at.score, at.id))));
         }
     }

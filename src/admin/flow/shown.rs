@@ -19,6 +19,8 @@ const STEP: usize = 200;
 const CULPRITS: usize = 20;
 /// In a larger flow only the whole is explained; what holds up one of its jobs, that job says itself.
 const EXPLAINED: usize = 1_000;
+/// The state of a job that a purge took out of its queue.
+const PURGED: &str = "purged";
 /// How much of an error is repeated in a sentence.
 const QUOTED: usize = 300;
 
@@ -130,7 +132,7 @@ pub(super) async fn look_closer(store: &Store, config: &Config, view: &FlowView)
 
 /// Where a job stands, as a person says it.
 fn word(standing: &Standing) -> &'static str {
-    if standing.place == Place::Purged { "purged" } else { standing.state().as_str() }
+    if standing.place == Place::Purged { PURGED } else { standing.state().as_str() }
 }
 
 /// What a job said last, without its secrets. Where its arguments stand elsewhere they are not known.
@@ -165,7 +167,7 @@ pub(super) fn shown<'a>(view: &'a FlowView, close: &Close) -> Shown<'a> {
         id: heading.id.as_str(),
         name: heading.name.as_deref(),
         state: progress.state(),
-        summary: progress.sentence(&why),
+        summary: format!("{}{}", progress.sentence(&why), purged(close)),
         submitted_at: heading.request.at.to_string(),
         by: &heading.request.by,
         cancelled: view.cancelled.as_ref().map(ShownRequest::of),
@@ -176,6 +178,16 @@ pub(super) fn shown<'a>(view: &'a FlowView, close: &Close) -> Shown<'a> {
             .callbacks()
             .map(|(callback, listed, stand)| picture.callback(callback, listed, stand))
             .collect(),
+    }
+}
+
+/// What the flow itself does not know: jobs that it takes for started wait in the trash.
+fn purged(close: &Close) -> String {
+    let count = close.states.values().filter(|state| **state == PURGED).count();
+    match count {
+        0 => String::new(),
+        1 => "; 1 job was purged, and the purge can be taken back".to_owned(),
+        more => format!("; {more} jobs were purged, and the purge can be taken back"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A flow: jobs that follow each other, alone or in groups, and jobs that follow the whole.
 //!
 //! Pure values: what a flow is made of ([`Outline`]), how that becomes predecessors and successors ([`links`]), which
-//! results its arguments refer to ([`reference`]), and what its state means in words ([`progress`]). Where a flow stands
+//! results its arguments refer to ([`mod@reference`]), and what its state means in words ([`progress`]). Where a flow stands
 //! is kept in Redis, by the broker.
 
 mod draft;

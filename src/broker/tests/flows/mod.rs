@@ -3,6 +3,7 @@
 //! `JOBSD_FLOW_CASES` sets the number of flows (default: a short form) and `JOBSD_FLOW_SEED` the seed of the first one; a
 //! failure prints the seed of its own.
 
+mod bounds;
 mod fates;
 mod oracle;
 mod shapes;

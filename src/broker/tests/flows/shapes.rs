@@ -24,6 +24,21 @@ pub(super) fn flow(random: &mut Random, id: &FlowId, queues: &[Queue], now: Time
     Flow { outline: Outline { heading, members, callbacks, shape }, drafts }
 }
 
+/// A flow of this shape over so many jobs of the first queue.
+pub(super) fn of_shape(id: &FlowId, count: usize, shape: Shape, now: Timestamp) -> Flow {
+    let member = |at: usize| Listed {
+        name: MemberName::parse(&format!("j{at}")).expect("a valid name"),
+        task: TaskName::parse("echo").expect("a valid name"),
+        queue: queue().name,
+        allow_failure: false,
+    };
+    let members: Vec<Listed> = (0..count).map(member).collect();
+    let drafts = members.iter().map(|one| draft(id, one, now)).collect();
+    let request = Request { at: now, by: "ann".to_owned(), reason: None };
+    let heading = Heading { id: id.clone(), name: None, request };
+    Flow { outline: Outline { heading, members, callbacks: Vec::new(), shape }, drafts }
+}
+
 fn part(random: &mut Random, members: &mut Vec<Listed>, queues: &[Queue], depth: usize) -> Shape {
     if depth == 3 || members.len() >= JOBS || depth > 0 && random.below(2) == 0 {
         return Shape::Job(member(random, members, queues));
