@@ -4,6 +4,8 @@
 //! reckons by the clock of its Redis: [`Reading::set_by`] measures how far the own clock is off, and [`now`] corrects
 //! for it.
 
+#[cfg(debug_assertions)]
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,5 +48,25 @@ impl Reading {
 
 fn machine_millis() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX).saturating_add(skew())
+}
+
+/// By how much the machine's clock is wrong on purpose, so that tests can have nodes whose clocks differ. Debug builds
+/// only.
+#[cfg(debug_assertions)]
+fn skew() -> i64 {
+    static SKEW: LazyLock<i64> = LazyLock::new(|| {
+        let text = std::env::var("JOBSD_CLOCK_SKEW_MS").unwrap_or_default();
+        let skew = text.parse().unwrap_or(0);
+        if skew != 0 {
+            tracing::warn!("its clock is wrong on purpose, by {skew} ms");
+        }
+        skew
+    });
+    *SKEW
+}
+
+#[cfg(not(debug_assertions))]
+fn skew() -> i64 {
+    0
 }

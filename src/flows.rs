@@ -118,20 +118,21 @@ impl Flows {
     }
 
     async fn start(&self, flow: &ReadyFlow) -> Result<usize, BrokerError> {
-        let now = clock::now();
+        let (now, config) = (clock::now(), self.config.load_full());
         let mut jobs = Vec::new();
         let mut moved = 0;
         for ready in &flow.jobs {
             let job = ready.draft.ready(now);
-            match self.bound(ready) {
-                Ok(args) => jobs.push(Job { args, ..job }),
+            match bound(&config, ready, job.clone()) {
+                Ok(job) => jobs.push(job),
                 Err(reason) => moved += usize::from(self.bury(&flow.id, &job, reason, now).await?),
             }
         }
         for (job, outcome) in jobs.iter().zip(self.broker.start_jobs(&flow.id, &jobs).await?) {
             match outcome {
-                Enqueued::Added => moved += 1,
-                Enqueued::NotReady => {}
+                Enqueued::Added | Enqueued::Replaced { .. } => moved += 1,
+                // No job of a flow is unique, so nobody holds a key before it.
+                Enqueued::NotReady | Enqueued::Held(_) => {}
                 Enqueued::Exists => {
                     let reason = format!("another job with the id {} exists", job.id);
                     moved += usize::from(self.bury(&flow.id, job, reason, now).await?);
@@ -139,20 +140,6 @@ impl Flows {
             }
         }
         Ok(moved)
-    }
-
-    /// The arguments of a job, whose results are known now.
-    fn bound(&self, ready: &ReadyJob) -> Result<crate::job::Args, String> {
-        let args = ready.args()?;
-        if ready.results.is_empty() {
-            // They were bound when the flow was submitted.
-            return Ok(args);
-        }
-        match self.config.load().tasks.get(&ready.draft.job.task) {
-            Some(task) => bind(task, &[], args).map_err(|error| error.to_string()),
-            // Whoever claims it says so better.
-            None => Ok(args),
-        }
     }
 
     async fn bury(&self, flow: &FlowId, job: &Job, reason: String, now: Timestamp) -> Result<bool, BrokerError> {
@@ -173,6 +160,21 @@ impl Flows {
             tracing::warn!("deleting old flows failed: {error}");
         }
     }
+}
+
+/// The job with the arguments that it has, now that the results are known, and with what it draws from under them.
+///
+/// # Errors
+/// Why it cannot start, in words.
+fn bound(config: &Config, ready: &ReadyJob, job: Job) -> Result<Job, String> {
+    let args = ready.args()?;
+    let args = match config.tasks.get(&job.task) {
+        // Without results they were bound when the flow was submitted; without a task, whoever claims it says so better.
+        Some(task) if !ready.results.is_empty() => bind(task, &[], args).map_err(|error| error.to_string())?,
+        _ => args,
+    };
+    let buckets = config.buckets(&job.queue, &job.task, &args).map_err(|error| error.to_string())?;
+    Ok(Job { args, buckets, ..job })
 }
 
 /// The history of a job that could not start.

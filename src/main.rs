@@ -97,6 +97,7 @@ struct ConfigFile {
 }
 
 fn main() -> ExitCode {
+    handler::guard_if_told(std::env::args_os());
     let cli = Cli::parse();
     // Every TLS client of the process uses this one provider. It fails only when one was installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();

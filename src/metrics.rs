@@ -16,6 +16,7 @@ pub(crate) enum Ending {
     Failed,
     TimedOut,
     Snoozed,
+    Unavailable,
     Expired,
     Interrupted,
     Cancelled,
@@ -28,6 +29,7 @@ impl EncodeLabelValue for Ending {
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Snoozed => "snoozed",
+            Self::Unavailable => "unavailable",
             Self::Expired => "expired",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
@@ -63,7 +65,12 @@ pub(crate) struct Metrics {
     pub running: Family<QueueLabels, Gauge>,
     /// Slots of the pool.
     pub slots: Family<QueueLabels, Gauge>,
-    /// The same two over all queues.
+    /// What its number lies between.
+    pub slots_min: Family<QueueLabels, Gauge>,
+    pub slots_max: Family<QueueLabels, Gauge>,
+    /// Steps from one number to another.
+    pub resizes: Family<QueueLabels, Counter>,
+    /// Those that run and those that may, over all queues.
     pub node_running: Gauge,
     pub node_slots: Gauge,
     pub attempt_seconds: Family<TaskLabels, Histogram>,
@@ -73,6 +80,10 @@ pub(crate) struct Metrics {
     pub taken_over: Family<QueueLabels, Counter>,
     /// Late results that were refused.
     pub refused: Family<QueueLabels, Counter>,
+    /// Whether the queue waits, because the service behind its jobs is down.
+    pub waits: Family<QueueLabels, Gauge>,
+    /// How often it began to wait.
+    pub outages: Family<QueueLabels, Counter>,
     /// Foreign messages that could not become jobs that run.
     pub unreadable: Family<QueueLabels, Counter>,
 }
@@ -89,12 +100,17 @@ impl Default for Metrics {
             attempts: Family::default(),
             running: Family::default(),
             slots: Family::default(),
+            slots_min: Family::default(),
+            slots_max: Family::default(),
+            resizes: Family::default(),
             node_running: Gauge::default(),
             node_slots: Gauge::default(),
             attempt_seconds: Family::new_with_constructor(|| Histogram::new(ATTEMPT_BUCKETS)),
             wait_seconds: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             taken_over: Family::default(),
             refused: Family::default(),
+            waits: Family::default(),
+            outages: Family::default(),
             unreadable: Family::default(),
         };
         metrics.register();
@@ -108,6 +124,9 @@ impl Metrics {
         registry.register("attempts", "Attempts that have ended", self.attempts.clone());
         registry.register("running", "Attempts that run now", self.running.clone());
         registry.register("slots", "Attempts that may run at once", self.slots.clone());
+        registry.register("slots_min", "The fewest slots that the configuration allows", self.slots_min.clone());
+        registry.register("slots_max", "The most slots that the configuration allows", self.slots_max.clone());
+        registry.register("slots_changes", "Steps from one number of slots to another", self.resizes.clone());
         registry.register("node_running", "Attempts that run now, over all queues", self.node_running.clone());
         let node_slots = "Attempts that may run at once, over all queues";
         registry.register("node_slots", node_slots, self.node_slots.clone());
@@ -116,6 +135,10 @@ impl Metrics {
         registry.register_with_unit("wait", "Time from due to claimed", Unit::Seconds, wait);
         registry.register("taken_over", "Claims taken over from dead nodes", self.taken_over.clone());
         registry.register("refused", "Late results of lost leases, refused", self.refused.clone());
+        let waits = "Whether the queue waits, because the service behind its jobs is down";
+        registry.register("waits_for_service", waits, self.waits.clone());
+        let outages = "How often the service behind the jobs was found down";
+        registry.register("service_outages", outages, self.outages.clone());
         registry.register("unreadable", "Foreign messages that could not be run", self.unreadable.clone());
     }
 }

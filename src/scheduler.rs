@@ -71,15 +71,36 @@ impl Scheduler {
         let Some(fire) = self.next.get(name).and_then(|(_, next)| *next).filter(|fire| *fire <= now) else {
             return Ok(());
         };
-        let expires = self.config.load().tasks.get(&schedule.task).and_then(|task| task.expiry(now));
-        let job = Job { expires, ..job(schedule, fire, now) };
+        let job = self.job(schedule, fire, now);
         match self.broker.fire(name, fire, &job, schedule.overlap == Overlap::Skip).await? {
             Fired::Enqueued => tracing::info!(schedule = %name, job = %job.id, "fired"),
             Fired::DoneBefore => {}
             Fired::Overlaps => tracing::info!(schedule = %name, %fire, "left out: the previous job has not ended"),
+            Fired::Held(holder) => {
+                tracing::info!(schedule = %name, %fire, "left out: its unique key is held by {holder}");
+            }
         }
         self.next.insert(name.to_owned(), (Arc::clone(schedule), following(schedule, fire.max(now))));
         Ok(())
+    }
+
+    /// The job of a fire, by the rules of its task.
+    fn job(&self, schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
+        let mut job = job(schedule, fire, now);
+        let config = self.config.load();
+        let Some(task) = config.tasks.get(&schedule.task) else { return job };
+        job.buckets = config.buckets(&job.queue, &job.task, &job.args).unwrap_or_else(|error| {
+            // There is nobody to refuse it to: a fire is not left out for this.
+            tracing::warn!(schedule = %schedule.name, "its job is not held to its limits: {error}");
+            Vec::new()
+        });
+        job.unique = task.unique_of(&job.args, &config.vars).unwrap_or_else(|error| {
+            tracing::error!(schedule = %schedule.name, "its job is enqueued without a unique key: {error}");
+            None
+        });
+        job.due = job.unique.as_ref().and_then(|unique| unique.rule.wait()).map(|wait| now.after(wait));
+        job.expires = task.expiry(job.due.unwrap_or(now));
+        job
     }
 }
 
@@ -89,6 +110,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         id: JobId::parse(&id).expect("a schedule's name and digits"),
         queue: schedule.queue.clone(),
         task: schedule.task.clone(),
+        buckets: Vec::new(),
         args: schedule.args.clone(),
         origin: Origin::Schedule { name: schedule.name.clone(), fire },
         enqueued_at: now,
@@ -98,6 +120,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
         flow: None,
     }
 }

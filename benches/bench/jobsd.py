@@ -147,12 +147,13 @@ def queue(name, concurrency, wires):
 
 
 def bulk_body(jobs):
-    return json.dumps([{"task": "noop", "args": ARGS}] * jobs).encode()
+    """Each job of a full body begins with a number of its own: where a limit has a key, that is its value."""
+    return json.dumps([{"task": "noop", "args": {"data": f"{n:03}" + DATA[3:]}} for n in range(jobs)]).encode()
 
 
-def fill(binary, server, jobs):
+def fill(binary, server, jobs, more=""):
     """Leaves `jobs` waiting jobs and no daemon behind; the last of them is the one that held the slot."""
-    with Daemon(binary, server, "filler", 1, hold=True) as daemon:
+    with Daemon(binary, server, "filler", 1, hold=True, more=more) as daemon:
         daemon.occupy()
         daemon.enqueue(jobs - 1)
         daemon.leave()

@@ -12,10 +12,10 @@ use super::enqueue::is_stale;
 use super::fields::{Fields, no_task};
 use super::problem::{Problem, ProblemKind};
 use super::{Shared, job, who};
-use crate::broker::{Altered, Broker, BrokerError, Change};
+use crate::broker::{Altered, Broker, BrokerError, Change, Edit};
 use crate::clock;
-use crate::config::{BindError, Config, JobSecrets, bind};
-use crate::job::{Args, JobId, QueueName, State};
+use crate::config::{BindError, Config, JobSecrets, RenderError, Task, bind};
+use crate::job::{Args, Job, JobId, QueueName, State, Unique};
 use crate::store::{LinkError, Place, Standing};
 
 /// What is to be done.
@@ -89,7 +89,7 @@ pub(super) async fn answer(
     let standing = job::find(shared, config, id).await?;
     let change = match verb {
         Verb::Cancel => Change::Cancel(request.clone()),
-        Verb::Retry => Change::Retry { args: args(broker, config, &standing, &mut fields).await? },
+        Verb::Retry => Change::Retry(edit(broker, config, &standing, &mut fields).await?),
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,
     };
@@ -99,10 +99,11 @@ pub(super) async fn answer(
         change_all(broker, queue, std::slice::from_ref(id), &change).await.map_err(|error| refusal(broker, &error))?;
     let done =
         |status, outcome, state| Ok(json(status, &Done { id: id.as_str(), queue: queue.as_str(), outcome, state }));
-    match altered.first().copied().unwrap_or(Altered::Unknown) {
+    match altered.into_iter().next().unwrap_or(Altered::Unknown) {
         Altered::Done(state) => done(StatusCode::OK, verb.past(), state),
         Altered::Requested => done(StatusCode::ACCEPTED, "cancel-requested", Some(State::Active)),
         Altered::Unfit(state) => Err(unfit(broker, verb, &standing, state).await),
+        Altered::Held(holder) => Err(Problem::key_held(&holder, "the job cannot be retried")),
         Altered::Unknown => Err(job::unknown()),
         Altered::Restless => {
             Err(Problem::unavailable("the job changed each time it was looked at; it was left as it is"))
@@ -144,14 +145,14 @@ pub(super) fn refusal(broker: &Broker, error: &BrokerError) -> Problem {
     }
 }
 
-/// The arguments of an edit-and-retry, bound to the task's parameters as those of a new job are. Where a secret was shown
-/// as `***` and comes back as that, the secret stays as it was.
-async fn args(
+/// An edit-and-retry: the arguments, bound to the task's parameters as those of a new job are. Where a secret was shown as
+/// `***` and comes back as that, the secret stays as it was.
+async fn edit(
     broker: &Broker,
     config: &Config,
     standing: &Standing,
     fields: &mut Fields<'_>,
-) -> Result<Option<Args>, Problem> {
+) -> Result<Option<Edit>, Problem> {
     let Some(given) = fields.value("args").cloned() else { return Ok(None) };
     let job = &standing.job;
     let Some(task) = config.tasks.get(&job.task) else {
@@ -166,7 +167,7 @@ async fn args(
     let bound: Result<Args, BindError> = match given {
         Value::Object(named) => {
             let shown = JobSecrets::of(Some(Arc::as_ref(task)), &before).args().clone();
-            match unmasked(Value::Object(named), &shown, &Value::Object(before)) {
+            match unmasked(Value::Object(named), &shown, &Value::Object(before.clone())) {
                 Value::Object(named) => bind(task, &[], named),
                 _ => bind(task, &[], Map::new()),
             }
@@ -177,7 +178,33 @@ async fn args(
             return Ok(None);
         }
     };
-    Ok(bound.map_err(|error| fields.wrong("args", error.to_string())).ok())
+    let Some(args) = bound.map_err(|error| fields.wrong("args", error.to_string())).ok() else { return Ok(None) };
+    let buckets = config.buckets(&job.queue, &job.task, &args).map_err(|error| error.to_string());
+    let unique = unique_under(config, task, job, &before, &args)
+        .map_err(|error| format!("the task's unique key cannot be told: {error}"));
+    match buckets.and_then(|buckets| Ok((buckets, unique?))) {
+        Ok((buckets, unique)) => Ok(Some(Edit { args, buckets, unique })),
+        Err(wrong) => {
+            fields.wrong("args", wrong);
+            Ok(None)
+        }
+    }
+}
+
+/// What makes a job unique under other arguments: a key that the task made of the old ones is made anew, one that its
+/// producer gave it stays.
+fn unique_under(
+    config: &Config,
+    task: &Task,
+    job: &Job,
+    before: &Args,
+    after: &Args,
+) -> Result<Option<Unique>, RenderError> {
+    let (Some(old), Some(rule)) = (&job.unique, &task.unique) else { return Ok(job.unique.clone()) };
+    if rule.key_of(before, &config.vars).ok().flatten().as_ref() != Some(&old.key) {
+        return Ok(Some(old.clone()));
+    }
+    Ok(rule.key_of(after, &config.vars)?.map(|key| Unique { key, rule: old.rule }))
 }
 
 /// The value that is meant where somebody has edited what was shown.

@@ -14,9 +14,9 @@ use super::alter::{Verb, change_all, refusal};
 use super::answer::{Answer, json};
 use super::fields::Fields;
 use super::filter::{self, Filter};
-use super::problem::Problem;
+use super::problem::{Problem, ShownHolder};
 use super::{Shared, page, who};
-use crate::broker::{Altered, Change};
+use crate::broker::{Altered, Change, Holder};
 use crate::clock;
 use crate::config::Config;
 use crate::job::{JobId, QueueName, State};
@@ -44,6 +44,11 @@ struct Done {
     requested: usize,
     /// Jobs that had left these states, or were gone, when their turn came.
     unfit: usize,
+    /// Those that cannot be retried because another job holds their unique key: how many, and the first of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    conflicts: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conflicting: Vec<Conflict>,
     /// The first of those that matched.
     ids: Vec<String>,
     scanned: usize,
@@ -54,12 +59,28 @@ struct Done {
     dry_run: bool,
 }
 
+/// A job that is not retried, and the one that holds its unique key.
+#[derive(Serialize)]
+struct Conflict {
+    id: String,
+    holder: ShownHolder,
+}
+
 /// What was found.
 struct Found {
     entries: Vec<Entry>,
     scanned: usize,
     /// What stands before the rest, if there may be one.
     rest: Option<Position>,
+}
+
+impl Done {
+    fn conflict(&mut self, id: &JobId, holder: &Holder) {
+        self.conflicts += 1;
+        if self.conflicting.len() < NAMED {
+            self.conflicting.push(Conflict { id: id.to_string(), holder: ShownHolder::of(holder) });
+        }
+    }
 }
 
 /// The change of all jobs that a filter means.
@@ -80,7 +101,7 @@ pub(super) async fn answer(
     let request = who::request(head, &mut fields)?;
     let change = match verb {
         Verb::Cancel => Change::Cancel(request.clone()),
-        Verb::Retry => Change::Retry { args: None },
+        Verb::Retry => Change::Retry(None),
         Verb::Promote => Change::Promote,
         Verb::Delete => Change::Delete,
     };
@@ -90,7 +111,20 @@ pub(super) async fn answer(
     let ids = found.entries.iter().take(NAMED).map(|entry| entry.id.to_string()).collect();
     let (matched, scanned, next) = (found.entries.len(), found.scanned, found.rest.as_ref().map(page::encoded));
     let (outcome, states) = (verb.past(), filter.states.clone());
-    let none = Done { outcome, states, matched, changed: 0, requested: 0, unfit: 0, ids, scanned, next, dry_run };
+    let none = Done {
+        outcome,
+        states,
+        matched,
+        changed: 0,
+        requested: 0,
+        unfit: 0,
+        conflicts: 0,
+        conflicting: Vec::new(),
+        ids,
+        scanned,
+        next,
+        dry_run,
+    };
     let done = if dry_run { none } else { change_found(shared, found.entries, &change, none).await? };
     if !dry_run {
         let Done { matched, changed, requested, .. } = done;
@@ -128,7 +162,7 @@ async fn find(
 ) -> Result<Found, Problem> {
     let store = &shared.parts.broker.store;
     let of_read = |error| Problem::of_read(&error);
-    let sources = store.sources(&filter.queues, &filter.states).await.map_err(of_read)?;
+    let sources = store.sources(&filter.queues, &filter.states);
     let mut found = Found { entries: Vec::new(), scanned: 0, rest: None };
     loop {
         let entries =
@@ -165,10 +199,11 @@ async fn change_found(shared: &Shared, entries: Vec<Entry>, change: &Change, mut
             let altered = altered.map_err(|error| {
                 refusal(&shared.parts.broker, &error).after(done.changed + done.requested, done.matched)
             })?;
-            for one in altered {
+            for (id, one) in chunk.iter().zip(altered) {
                 match one {
                     Altered::Done(_) => done.changed += 1,
                     Altered::Requested => done.requested += 1,
+                    Altered::Held(holder) => done.conflict(id, &holder),
                     Altered::Unfit(_) | Altered::Unknown | Altered::Restless => done.unfit += 1,
                 }
             }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::answer::{Answer, json};
 use super::entry::{self, Entry};
-use super::problem::{FieldError, Problem, ProblemKind};
-use crate::broker::{Broker, BrokerError, Enqueued};
+use super::problem::{FieldError, Problem, ProblemKind, ShownHolder};
+use crate::broker::{Broker, BrokerError, Enqueued, Holder};
 use crate::clock;
 use crate::config::Config;
 use crate::job::{Job, JobId, QueueName, State};
@@ -24,9 +24,13 @@ struct Accepted<'a> {
     /// RFC 3339. Absent: at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     due: Option<String>,
+    /// The job whose place it takes: it waited and held the same unique key, and is cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<&'a str>,
 }
 
-/// What became of one job of several: added, or there already and left as it is.
+/// What became of one job of several: added, or there already and left as it is, or left out because another job holds its
+/// unique key.
 #[derive(Serialize)]
 struct BulkAccepted<'a> {
     id: &'a str,
@@ -36,7 +40,11 @@ struct BulkAccepted<'a> {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     due: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<&'a str>,
     added: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<ShownHolder>,
 }
 
 /// `POST /api/v1/jobs`.
@@ -46,7 +54,8 @@ pub(super) async fn answer(broker: &Broker, config: &Config, body: &Value) -> Re
         Value::Object(object) => {
             let entries = [entry::one(config, object, now)?];
             match add(broker, config, &entries).await?.as_slice() {
-                [Enqueued::Added] => Ok(single_answer(&entries[0].job)),
+                [outcome] if outcome.is_new() => Ok(single_answer(&entries[0].job, outcome)),
+                [Enqueued::Held(holder)] => Err(held(holder)),
                 _ => Err(exists(&entries[0].job.id)),
             }
         }
@@ -81,7 +90,8 @@ async fn enqueue(broker: &Broker, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerE
     match broker.enqueue(jobs).await {
         Err(BrokerError::Link(error)) if is_stale(&error) => {
             tracing::debug!("enqueue again, on a new connection: {error}");
-            broker.enqueue(jobs).await.map(|_| vec![Enqueued::Added; jobs.len()])
+            let known = |outcome| if outcome == Enqueued::Exists { Enqueued::Added } else { outcome };
+            Ok(broker.enqueue(jobs).await?.into_iter().map(known).collect())
         }
         other => other,
     }
@@ -135,9 +145,18 @@ fn exists(id: &JobId) -> Problem {
     }
 }
 
-fn single_answer(job: &Job) -> Answer {
-    let (state, due) = standing(job);
-    let accepted = Accepted { id: job.id.as_str(), queue: job.queue.as_str(), task: job.task.as_str(), state, due };
+fn held(holder: &Holder) -> Problem {
+    let problem = Problem::key_held(holder, "the job was not enqueued");
+    match location(&holder.id) {
+        Some(location) => problem.with(header::LOCATION, location),
+        None => problem,
+    }
+}
+
+fn single_answer(job: &Job, outcome: &Enqueued) -> Answer {
+    let (state, due, replaced) = standing(job, outcome);
+    let (id, queue, task) = (job.id.as_str(), job.queue.as_str(), job.task.as_str());
+    let accepted = Accepted { id, queue, task, state, due, replaced };
     let mut answer = json(StatusCode::CREATED, &accepted);
     if let Some(location) = location(&job.id) {
         answer.headers_mut().insert(header::LOCATION, location);
@@ -148,27 +167,33 @@ fn single_answer(job: &Job) -> Answer {
 /// 201 when something was added; 200 when a repetition found everything there.
 fn bulk_answer(entries: &[Entry], outcomes: &[Enqueued]) -> Answer {
     let pairs = entries.iter().zip(outcomes);
-    let body: Vec<BulkAccepted<'_>> = pairs.map(|(entry, outcome)| bulk_accepted(&entry.job, *outcome)).collect();
-    let status = if outcomes.contains(&Enqueued::Added) { StatusCode::CREATED } else { StatusCode::OK };
+    let body: Vec<BulkAccepted<'_>> = pairs.map(|(entry, outcome)| bulk_accepted(&entry.job, outcome)).collect();
+    let status = if outcomes.iter().any(Enqueued::is_new) { StatusCode::CREATED } else { StatusCode::OK };
     json(status, &body)
 }
 
-fn bulk_accepted(job: &Job, outcome: Enqueued) -> BulkAccepted<'_> {
+fn bulk_accepted<'a>(job: &'a Job, outcome: &'a Enqueued) -> BulkAccepted<'a> {
     let (id, queue, task) = (job.id.as_str(), job.queue.as_str(), job.task.as_str());
+    let out = BulkAccepted { id, queue, task, state: None, due: None, replaced: None, added: false, holder: None };
     match outcome {
-        Enqueued::Added => {
-            let (state, due) = standing(job);
-            BulkAccepted { id, queue, task, state: Some(state), due, added: true }
+        Enqueued::Added | Enqueued::Replaced { .. } => {
+            let (state, due, replaced) = standing(job, outcome);
+            BulkAccepted { state: Some(state), due, replaced, added: true, ..out }
         }
         // Where the older job stands is another question: GET it.
-        Enqueued::Exists | Enqueued::NotReady => BulkAccepted { id, queue, task, state: None, due: None, added: false },
+        Enqueued::Exists | Enqueued::NotReady => out,
+        Enqueued::Held(holder) => BulkAccepted { holder: Some(ShownHolder::of(holder)), ..out },
     }
 }
 
-/// Where a job stands that was just added.
-fn standing(job: &Job) -> (State, Option<String>) {
-    let state = if job.due.is_some() { State::Scheduled } else { State::Pending };
-    (state, job.due.map(|due| due.to_string()))
+/// Where a job stands that was just added, when it is due, and whose place it takes.
+fn standing<'a>(job: &Job, outcome: &'a Enqueued) -> (State, Option<String>, Option<&'a str>) {
+    let (due, replaced) = match outcome {
+        Enqueued::Replaced { id, due } => (*due, Some(id.as_str())),
+        _ => (job.due, None),
+    };
+    let state = if due.is_some() { State::Scheduled } else { State::Pending };
+    (state, due.map(|due| due.to_string()), replaced)
 }
 
 /// Where the job can be read. `None` for an id that no header can hold.

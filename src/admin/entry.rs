@@ -3,6 +3,7 @@
 //! Knows the fields of a job and what each may hold; putting jobs in is [`super::enqueue`]'s.
 
 mod retry;
+mod unique;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
 use crate::config::{Config, NamePattern, Task, bind, bind_except};
-use crate::job::flow::reference::is_reference;
+use crate::job::flow::reference::{self, is_reference};
 use crate::job::flow::{Draft, IDS as FLOW_IDS};
-use crate::job::{Args, Job, JobId, Origin, Priority, QueueName, Timestamp};
+use crate::job::{Args, Bucket, Job, JobId, Origin, Priority, QueueName, Timestamp};
 
 /// Jobs in one request.
 const BULK: usize = 1000;
@@ -30,7 +31,8 @@ const AN_INSTANT: &str = "2026-12-24T18:00:00Z or 2026-12-24T13:00:00-05:00";
 const QUOTED: usize = 80;
 
 /// The fields of one job.
-const FIELDS: [&str; 10] = ["task", "args", "queue", "id", "in", "at", "timeout", "expires", "retry", "priority"];
+const FIELDS: [&str; 11] =
+    ["task", "args", "queue", "id", "in", "at", "timeout", "expires", "retry", "priority", "unique"];
 
 /// A job that can be enqueued as it stands.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(super) struct Entry {
 /// The only job of a request, or everything that is wrong with it.
 pub(super) fn one(config: &Config, entry: &Map<String, Value>, now: Timestamp) -> Result<Entry, Problem> {
     let mut errors = Vec::new();
-    let read = Fields { entry, at: String::new(), errors: &mut errors, refers: false }.read(config, now);
+    let read = Fields { entry, at: String::new(), errors: &mut errors, in_flow: false }.read(config, now);
     read.ok_or_else(|| Problem::invalid(errors))
 }
 
@@ -58,7 +60,7 @@ pub(super) fn draft(
     let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
     let is_instant = |value: &Value| value.as_str().is_some_and(|text| instant(text).is_some());
     let (delayed, expires_later) = (given("in").is_some(), !given("expires").is_some_and(is_instant));
-    let read = Fields { entry, at: at.to_owned(), errors, refers: true }.read(config, now)?;
+    let read = Fields { entry, at: at.to_owned(), errors, in_flow: true }.read(config, now)?;
     Some(Draft { job: read.job, delayed, expires_later })
 }
 
@@ -83,7 +85,7 @@ pub(super) fn several(config: &Config, entries: &[Value], now: Timestamp) -> Res
             errors.push(FieldError { pointer: at, detail: format!("job {index} is not an object") });
             continue;
         };
-        let Some(entry) = (Fields { entry, at, errors: &mut errors, refers: false }).read(config, now) else {
+        let Some(entry) = (Fields { entry, at, errors: &mut errors, in_flow: false }).read(config, now) else {
             continue;
         };
         if !ids.insert(entry.job.id.clone()) {
@@ -101,8 +103,8 @@ struct Fields<'a> {
     /// Pointer to the entry.
     at: String,
     errors: &'a mut Vec<FieldError>,
-    /// Whether arguments may be references to results.
-    refers: bool,
+    /// A job of a flow: its arguments may be references to results, and nothing makes it unique.
+    in_flow: bool,
 }
 
 impl Fields<'_> {
@@ -114,7 +116,14 @@ impl Fields<'_> {
         let args = task.and_then(|task| self.args(task));
         let queue = self.queue(config).or_else(|| task.map(|task| task.queue.clone()));
         let chosen = self.id();
+        let unique = match task.zip(args.as_ref()) {
+            Some((task, _)) if self.in_flow => self.refuse_unique(task),
+            Some((task, args)) => self.unique(config, task, args),
+            None => None,
+        };
         let due = self.due(now);
+        let wait = unique.as_ref().and_then(|unique| unique.rule.wait());
+        let due = wait.map_or(due, |wait| Some(self.put_off(wait, now)));
         let timeout = self.duration("timeout", LONGEST_TIMEOUT);
         if timeout == Some(Duration::ZERO) {
             self.wrong("timeout", "a timeout of nothing would stop every attempt at once");
@@ -125,6 +134,7 @@ impl Fields<'_> {
         let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
         let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
+        let buckets = self.buckets(config, &queue, task, &args);
         if self.errors.len() > before {
             return None;
         }
@@ -137,6 +147,8 @@ impl Fields<'_> {
             id,
             queue,
             task,
+            buckets: buckets?,
+            unique,
             flow,
             args,
             origin,
@@ -201,7 +213,7 @@ impl Fields<'_> {
     }
 
     fn args(&mut self, task: &Task) -> Option<Args> {
-        let open = |value: &Value| self.refers && is_reference(value);
+        let open = |value: &Value| self.in_flow && is_reference(value);
         let bound = match self.entry.get("args") {
             None | Some(Value::Null) => bind(task, &[], Map::new()),
             Some(Value::Object(keyword)) => bind_except(task, &[], keyword.clone(), open),
@@ -212,6 +224,14 @@ impl Fields<'_> {
             }
         };
         bound.map_err(|error| self.wrong("args", error.to_string())).ok()
+    }
+
+    /// What it draws from. Where it refers to results, that is known only when its turn comes.
+    fn buckets(&mut self, config: &Config, queue: &QueueName, task: &Task, args: &Args) -> Option<Vec<Bucket>> {
+        if self.in_flow && !reference::find(args).is_empty() {
+            return Some(Vec::new());
+        }
+        config.buckets(queue, &task.name, args).map_err(|error| self.wrong("args", error.to_string())).ok()
     }
 
     fn queue(&mut self, config: &Config) -> Option<QueueName> {
@@ -267,6 +287,17 @@ impl Fields<'_> {
             }
             (None, None) => None,
         }
+    }
+
+    /// When a job is due that starts only when none of its kind has come for a while.
+    fn put_off(&mut self, wait: Duration, now: Timestamp) -> Timestamp {
+        for field in ["in", "at"] {
+            if self.entry.get(field).is_some_and(|given| !given.is_null()) {
+                let span = humantime::format_duration(wait);
+                self.wrong(field, format!("the job is debounced: it starts {span} after the last one of its key"));
+            }
+        }
+        now.after(wait)
     }
 
     /// After when the job is not worth starting: an instant, or a span from the time at which it is `due`.

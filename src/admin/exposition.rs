@@ -53,6 +53,8 @@ struct Scraped {
     oldest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     backlog: Family<ListLabels, Gauge>,
     paused: Family<QueueLabels, Gauge>,
+    held: Family<QueueLabels, Gauge>,
+    limit_hits: Family<QueueLabels, Counter>,
     outcomes: Family<OutcomeLabels, Counter>,
 }
 
@@ -99,6 +101,9 @@ impl Scraped {
         registry.register_with_unit("queue_oldest", oldest, Unit::Seconds, self.oldest);
         registry.register("foreign_backlog", "Foreign messages that no node has taken yet", self.backlog);
         registry.register("queue_paused", "Whether somebody has paused the whole queue", self.paused);
+        let held = "Pending jobs that are held: by a pause of their task, by a limit, or until their tenant's turn";
+        registry.register("queue_held", held, self.held);
+        registry.register("queue_limit_hits", "How often a limit had no room for a job", self.limit_hits);
         let outcomes = "What attempts and jobs came to, over all nodes and restarts";
         registry.register("queue_outcomes", outcomes, self.outcomes);
     }
@@ -113,6 +118,8 @@ impl Scraped {
         self.oldest.get_or_create(&QueueLabels { queue: queue() }).set(oldest);
         let paused = pauses::of(view).0.is_some();
         self.paused.get_or_create(&QueueLabels { queue: queue() }).set(i64::from(paused));
+        self.held.get_or_create(&QueueLabels { queue: queue() }).set(gauge(view.held));
+        self.limit_hits.get_or_create(&QueueLabels { queue: queue() }).inc_by(view.counters.held);
         for (list, waiting) in &view.foreign {
             let labels = ListLabels { queue: queue(), wire: list.wire.as_str(), list: list.name.clone() };
             self.backlog.get_or_create(&labels).set(gauge(*waiting));

@@ -12,13 +12,15 @@ use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
 use super::flow;
+use super::limits::{self, ShownBlocked};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
 use crate::broker::Broker;
+use crate::clock;
 use crate::config::{Config, JobSecrets};
 use crate::job::{
     Backoff, Cause, End, FailurePattern, History, JobId, Mishap, MishapKind, Origin, QueueName, Request, RetryPolicy,
-    State, Timestamp,
+    State, Timestamp, Unique, Until,
 };
 use crate::store::{Place, Standing};
 
@@ -29,9 +31,12 @@ struct Shown<'a> {
     task: &'a str,
     queue: &'a str,
     state: State,
-    /// Out of the way, because its task is paused.
+    /// Out of the way of the others: its task is paused or a limit has no room for it. Where tenants take turns, all are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    held: bool,
+    /// The limit that has no room for it, of a pending job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<ShownBlocked>,
     /// What took it out of the queue, and until when that can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged: Option<ShownPurge>,
@@ -64,6 +69,9 @@ struct Shown<'a> {
     retry: Option<ShownRetry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<ShownAttempt>,
+    /// What makes it the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<ShownUnique>,
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
@@ -104,6 +112,19 @@ struct ShownRetry<'a> {
     span: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     never: Vec<&'a str>,
+}
+
+/// What makes a job unique, in the form in which it is written.
+#[derive(Serialize)]
+struct ShownUnique {
+    key: String,
+    on_conflict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<&'static str>,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    span: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<String>,
 }
 
 /// The attempt that runs now.
@@ -176,6 +197,7 @@ const LARGE: u64 = 256 * 1024;
 struct Around {
     purged: Option<(String, Timestamp)>,
     cancel: Option<Request>,
+    blocked: Option<ShownBlocked>,
     /// Whether the arguments are here.
     has_args: bool,
 }
@@ -191,7 +213,11 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
     let Some(mut view) = find_if_any(shared, config, id).await? else {
         return flow::answer_unstarted(shared, config, id).await;
     };
-    let around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    let mut around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
+    if let (State::Pending, Some(queue)) = (view.state(), config.queues.get(&view.job.queue)) {
+        let blocked = shared.parts.broker.store.blocked(queue, &view.job, clock::now()).await;
+        around.blocked = blocked.map_err(|error| Problem::of_read(&error))?.map(limits::blocked);
+    }
     Ok(json(StatusCode::OK, &shown(config, &view, around)))
 }
 
@@ -218,7 +244,7 @@ pub(super) fn unknown() -> Problem {
 async fn look_around(broker: &Broker, view: &mut Standing, full: bool) -> Result<Around, Problem> {
     let of_read = |error| Problem::of_read(&error);
     let (queue, id) = (view.job.queue.clone(), view.job.id.clone());
-    let mut around = Around { purged: None, cancel: None, has_args: view.job.args_apart.is_none() };
+    let mut around = Around { purged: None, cancel: None, blocked: None, has_args: view.job.args_apart.is_none() };
     if let Some(bytes) = view.job.args_apart {
         let show = full || bytes <= LARGE;
         if show || view.history != History::default() {
@@ -245,7 +271,8 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         task: job.task.as_str(),
         queue: job.queue.as_str(),
         state: view.state(),
-        parked: view.place == Place::Parked,
+        held: view.place == Place::Held && job.line().is_none(),
+        blocked: around.blocked,
         purged: around.purged.map(|(purge, until)| ShownPurge { purge, until: until.to_string() }),
         cancel_requested: around.cancel.as_ref().map(ShownRequest::of),
         priority: job.priority.steps(),
@@ -259,6 +286,7 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around) -> Shown<'a> {
         expires: job.expires.map(|at| at.to_string()),
         retry: job.retry.as_ref().map(shown_retry),
         attempt: attempt(view),
+        unique: job.unique.as_ref().map(|unique| shown_unique(unique, &secrets)),
         history: history(&view.history, &secrets),
         end: view.history.end.as_ref().map(|end| shown_end(end, &secrets)),
     }
@@ -281,6 +309,17 @@ fn shown_retry(policy: &RetryPolicy) -> ShownRetry<'_> {
         jitter: policy.jitter,
         span: policy.span.as_ref().map(words),
         never: policy.never.iter().map(FailurePattern::as_str).collect(),
+    }
+}
+
+fn shown_unique(unique: &Unique, secrets: &JobSecrets) -> ShownUnique {
+    let words = |span: Duration| humantime::format_duration(span).to_string();
+    ShownUnique {
+        key: secrets.text(unique.key.as_str()),
+        on_conflict: unique.rule.on_conflict(),
+        until: unique.rule.until().map(Until::as_str),
+        span: unique.rule.span().map(words),
+        wait: unique.rule.wait().map(words),
     }
 }
 

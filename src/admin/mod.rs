@@ -16,6 +16,7 @@ mod filter;
 mod flow;
 mod health;
 mod job;
+mod limits;
 mod nodes;
 mod overview;
 mod page;
@@ -27,6 +28,7 @@ mod request;
 mod routes;
 mod server;
 mod stall;
+mod stance;
 mod table;
 mod task;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::entry::{nearest, quoted};
 use super::problem::{Problem, ProblemKind};
+use super::stance::ShownBreaker;
 use crate::broker::{NodeCard, NodeOrder, NodeQueue};
 use crate::clock;
 use crate::job::{NodeId, Timestamp};
@@ -34,6 +35,8 @@ struct ShownQueue {
     queue: String,
     concurrency: usize,
     running: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<ShownBreaker>,
 }
 
 #[derive(Serialize)]
@@ -57,10 +60,10 @@ pub(super) async fn answer(shared: &Shared) -> Result<Answer, Problem> {
 fn shown(shared: &Shared, id: &NodeId, card: NodeCard, now: Timestamp) -> Shown {
     let broker = &shared.parts.broker;
     let this = *id == broker.node;
-    let queues = card.queues.into_iter().map(|NodeQueue { queue, concurrency, running }| {
+    let queues = card.queues.into_iter().map(|NodeQueue { queue, concurrency, running, outage }| {
         // Of ourselves we know better than what the last heartbeat said.
         let running = if this { broker.holds(&queue) } else { running };
-        ShownQueue { queue: queue.to_string(), concurrency, running }
+        ShownQueue { queue: queue.to_string(), concurrency, running, breaker: outage.map(ShownBreaker::of) }
     });
     Shown {
         node: id.to_string(),

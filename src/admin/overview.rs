@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::alter::refusal;
 use super::answer::{Answer, json, page, text};
+use super::limits::{self, ShownLimit};
 use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
 use super::request::Format;
+use super::stance::{ShownBreaker, ShownScale};
 use super::{Shared, pauses, table};
-use crate::broker::NodeCard;
+use crate::broker::{NodeCard, Stance};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::control::Phase;
@@ -57,18 +59,27 @@ pub(super) struct RedisState {
 #[derive(Debug, Serialize)]
 pub(super) struct QueueRow<'a> {
     pub(super) queue: &'a str,
+    /// Slots on this node.
     pub(super) concurrency: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<ShownScale>,
     /// Who has paused the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) paused: Option<ShownRequest>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) paused_tasks: Vec<PausedTask>,
+    /// Why it waits on this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) breaker: Option<ShownBreaker>,
     pub(super) lists: Vec<ListRow<'a>>,
     pub(super) jobs: Option<Jobs>,
     /// How long the first in line has been waiting; absent when there is none.
     pub(super) oldest_wait_seconds: Option<f64>,
     /// Since the queue was first used, over all nodes and restarts.
     totals: Option<Totals>,
+    /// What bounds it over all nodes, when that is asked for and there is something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<ShownLimit>,
     /// Where its jobs run, when that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<ServedBy>>,
@@ -81,6 +92,8 @@ struct ServedBy {
     running: usize,
     concurrency: usize,
     draining: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<ShownBreaker>,
 }
 
 /// A foreign list that the queue reads.
@@ -96,8 +109,9 @@ pub(super) struct ListRow<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Jobs {
     pub(super) pending: u64,
-    /// Those of the pending ones whose task is paused.
-    parked: u64,
+    /// Those of the pending ones that are out of the way of the others: their task is paused, a limit has no room for them,
+    /// or it is not their tenant's turn.
+    held: u64,
     pub(super) active: u64,
     pub(super) scheduled: u64,
     pub(super) retry: u64,
@@ -141,8 +155,11 @@ pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Resul
     let now = clock::now();
     let views = read(shared, config).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     let nodes = shared.parts.broker.nodes(now).await.map_err(|error| refusal(&shared.parts.broker, &error))?;
-    let mut rows = rows(config, Some(&views));
+    let mut rows = rows(shared, config, Some(&views));
     for row in &mut rows {
+        if let Some(queue) = config.queues.get(row.queue) {
+            row.limits = limits::of(shared, queue).await?;
+        }
         row.nodes = Some(nodes.iter().filter_map(|(id, card)| served_by(shared, row.queue, id, card, now)).collect());
     }
     Ok(rows)
@@ -152,13 +169,16 @@ fn served_by(shared: &Shared, queue: &str, id: &NodeId, card: &NodeCard, now: Ti
     let served = card.queues.iter().find(|served| served.queue.as_str() == queue)?;
     let broker = &shared.parts.broker;
     // Of ourselves we know better than what the last heartbeat said.
-    let (running, draining) = if *id == broker.node {
-        (broker.holds(&served.queue), *broker.draining.borrow())
+    let (running, draining, outage) = if *id == broker.node {
+        (broker.holds(&served.queue), *broker.draining.borrow(), broker.stances.of(&served.queue).outage)
     } else {
-        (served.running, card.draining)
+        (served.running, card.draining, served.outage.clone())
     };
-    let concurrency = served.concurrency;
-    (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining })
+    let breaker = outage.map(ShownBreaker::of);
+    let size = |stance: Stance| stance.scaled.map(|scaled| scaled.size);
+    let own = (*id == broker.node).then(|| broker.stances.of(&served.queue)).and_then(size);
+    let concurrency = own.unwrap_or(served.concurrency);
+    (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining, breaker })
 }
 
 /// The numbers of every queue of the configuration, in its order.
@@ -201,7 +221,7 @@ fn overview<'a>(shared: &'a Shared, config: &'a Config, views: &'a Result<Vec<Qu
         started: shared.started.to_string(),
         uptime_seconds: clock::now().since(shared.started).as_secs(),
         redis: RedisState { up: error.is_none(), error, warnings: warnings(shared) },
-        queues: rows(config, views.as_deref().ok()),
+        queues: rows(shared, config, views.as_deref().ok()),
     }
 }
 
@@ -212,25 +232,29 @@ fn warnings(shared: &Shared) -> Vec<String> {
     told.map(|finding| format!("{}: {}; {}", finding.severity.as_str(), finding.sentence, finding.remedy)).collect()
 }
 
-fn rows<'a>(config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>> {
+fn rows<'a>(shared: &Shared, config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>> {
     let now = clock::now();
     let view = |queue: &Queue| views.and_then(|views| views.iter().find(|view| view.queue == queue.name));
-    config.queues.values().map(|queue| row(queue, view(queue), now)).collect()
+    let stance = |queue: &Queue| shared.parts.broker.stances.of(&queue.name);
+    config.queues.values().map(|queue| row(queue, stance(queue), view(queue), now)).collect()
 }
 
-fn row<'a>(queue: &'a Queue, view: Option<&QueueView>, now: Timestamp) -> QueueRow<'a> {
+fn row<'a>(queue: &'a Queue, stance: Stance, view: Option<&QueueView>, now: Timestamp) -> QueueRow<'a> {
     let backlog = |at: usize| view.and_then(|view| view.foreign.get(at)).map(|(_, waiting)| *waiting);
     let lists = queue.lists.iter().enumerate();
     let (paused, paused_tasks) = view.map(pauses::of).unwrap_or_default();
     QueueRow {
         queue: queue.name.as_str(),
-        concurrency: queue.concurrency,
+        concurrency: stance.scaled.as_ref().map_or(queue.concurrency.max, |scaled| scaled.size),
+        scale: stance.scaled.map(ShownScale::of),
         paused,
         paused_tasks,
+        breaker: stance.outage.map(ShownBreaker::of),
         lists: lists.map(|(at, (wire, list))| ListRow { wire: wire.as_str(), list, backlog: backlog(at) }).collect(),
         jobs: view.map(jobs),
         oldest_wait_seconds: view.and_then(|view| view.oldest_pending).map(|at| now.since(at).as_secs_f64()),
         totals: view.map(totals),
+        limits: Vec::new(),
         nodes: None,
     }
 }
@@ -238,7 +262,7 @@ fn row<'a>(queue: &'a Queue, view: Option<&QueueView>, now: Timestamp) -> QueueR
 fn jobs(view: &QueueView) -> Jobs {
     Jobs {
         pending: view.pending,
-        parked: view.parked,
+        held: view.held,
         active: view.active,
         scheduled: view.scheduled,
         retry: view.retry,

@@ -66,9 +66,9 @@ struct Row<'a> {
     /// The last failure, in a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Out of the way, because its task is paused.
+    /// Out of the way of the others: its task is paused or a limit has no room for it. Where tenants take turns, all are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    parked: bool,
+    held: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unreadable: bool,
 }
@@ -86,7 +86,7 @@ pub(super) async fn answer(shared: &Shared, config: &Config, query: Option<&str>
     let states = if filter.states.is_empty() { State::ALL.to_vec() } else { filter.states.clone() };
     let order = order(&filter.states);
     let of_read = |error| Problem::of_read(&error);
-    let sources = store.sources(&filter.queues, &states).await.map_err(of_read)?;
+    let sources = store.sources(&filter.queues, &states);
     let (mut found, mut scanned): (Vec<Listed>, usize) = (Vec::new(), 0);
     let next = loop {
         let step = if filter.looks_inside() { STEP } else { limit };
@@ -155,7 +155,8 @@ fn row<'a>(listed: &'a Listed, config: &Config) -> Row<'a> {
         node: None,
         attempts: None,
         error: None,
-        parked: entry.place == Place::Parked,
+        held: entry.place == Place::Held
+            && listed.standing.as_ref().is_none_or(|standing| standing.job.line().is_none()),
         unreadable: listed.standing.is_none(),
     };
     match &listed.standing {

@@ -7,6 +7,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use super::answer::{Answer, json_of};
+use crate::broker::Holder;
 use crate::job::State;
 use crate::store::{LinkError, Refusal, Report, size};
 
@@ -25,6 +26,8 @@ pub(super) enum ProblemKind {
     MethodNotAllowed,
     SlowBody,
     IdExists,
+    /// Another job holds the unique key.
+    KeyHeld,
     /// The job or queue stands otherwise than the request needs.
     Unfit,
     TooLarge,
@@ -47,6 +50,8 @@ pub(super) struct Problem {
     errors: Vec<FieldError>,
     /// Where the job stands that the request does not fit.
     state: Option<State>,
+    /// The job that is in the way.
+    holder: Option<ShownHolder>,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What the log is told, when that is more than the client's business.
     pub(super) log: Option<String>,
@@ -60,7 +65,7 @@ pub(super) struct FieldError {
     pub(super) detail: String,
 }
 
-/// The body: `{"type", "title", "status", "detail", "errors"?, "state"?}`.
+/// The body: `{"type", "title", "status", "detail", "errors"?, "state"?, "holder"?}`.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -71,6 +76,32 @@ struct Body<'a> {
     errors: &'a [FieldError],
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<&'a ShownHolder>,
+}
+
+/// A job that holds a unique key, as it is shown.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ShownHolder {
+    id: String,
+    /// Absent of one that has ended and is deleted, while the time of its hold is not over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    since: String,
+    /// The latest. Absent: only what becomes of the job decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_at: Option<String>,
+}
+
+impl ShownHolder {
+    pub(super) fn of(holder: &Holder) -> Self {
+        Self {
+            id: holder.id.to_string(),
+            state: holder.state,
+            since: holder.since.to_string(),
+            free_at: holder.free_at.map(|free| free.to_string()),
+        }
+    }
 }
 
 impl ProblemKind {
@@ -86,6 +117,7 @@ impl ProblemKind {
             }
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not come in time"),
             Self::IdExists => (StatusCode::CONFLICT, "id-exists", "this id is taken"),
+            Self::KeyHeld => (StatusCode::CONFLICT, "key-held", "another job holds the unique key"),
             Self::Unfit => (StatusCode::CONFLICT, "unfit", "this does not fit the state it is in"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the request cannot be done as it stands"),
@@ -105,7 +137,15 @@ impl ProblemKind {
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), state: None, headers: Vec::new(), log: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            state: None,
+            holder: None,
+            headers: Vec::new(),
+            log: None,
+        }
     }
 
     /// What is wrong with the body, place by place. At least one.
@@ -115,6 +155,12 @@ impl Problem {
             several => format!("{} things are wrong with the request; none of it was done", several.len()),
         };
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
+    }
+
+    /// Another job holds the unique key; `done` is what that means for what was asked for.
+    pub(super) fn key_held(holder: &Holder, done: &str) -> Self {
+        let detail = format!("{done}: its unique key is held by {holder}");
+        Self { holder: Some(ShownHolder::of(holder)), ..Self::new(ProblemKind::KeyHeld, detail) }
     }
 
     /// Worth another try in a while.
@@ -206,6 +252,7 @@ impl Problem {
             detail: &self.detail,
             errors: &self.errors,
             state: self.state,
+            holder: self.holder.as_ref(),
         };
         let mut answer = json_of(status, "application/problem+json", &body);
         answer.headers_mut().extend(self.headers);

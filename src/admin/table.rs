@@ -7,6 +7,7 @@ use std::time::Duration;
 use minijinja::{Environment, context};
 
 use super::overview::{Overview, QueueRow};
+use super::stance::ShownBreaker;
 
 /// The cells of a line.
 const COLUMNS: usize = 11;
@@ -106,11 +107,12 @@ fn cells(row: &QueueRow<'_>, known: bool) -> [String; COLUMNS] {
     ]
 }
 
-/// What is held back in a queue.
+/// What holds a queue back.
 fn state(row: &QueueRow<'_>, known: bool) -> String {
     match (&row.paused, row.paused_tasks.len()) {
         _ if !known => UNKNOWN.to_owned(),
         (Some(_), _) => "paused".to_owned(),
+        _ if row.breaker.is_some() => row.breaker.as_ref().map_or("", ShownBreaker::words).to_owned(),
         (None, 0) => "open".to_owned(),
         (None, 1) => "1 task paused".to_owned(),
         (None, tasks) => format!("{tasks} tasks paused"),
@@ -124,6 +126,13 @@ fn facts(overview: &Overview<'_>) -> Vec<(&'static str, String)> {
     };
     let mut facts = vec![("node", format!("{}  {}", overview.node, overview.phase)), ("redis", redis)];
     facts.extend(overview.redis.warnings.iter().map(|warning| ("", warning.clone())));
+    for row in &overview.queues {
+        let reason = row.breaker.as_ref().map(|breaker| ("waits", format!("{}: {}", row.queue, breaker.reason())));
+        facts.extend(reason);
+    }
+    for (row, scale) in overview.queues.iter().filter_map(|row| Some((row, row.scale.as_ref()?))) {
+        facts.push(("slots", format!("{}: {}", row.queue, scale.words())));
+    }
     facts.push(("uptime", span(Duration::from_secs(overview.uptime_seconds))));
     facts.push(("version", overview.version.to_owned()));
     facts

@@ -220,7 +220,7 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
     let queue = Queue {
         name: name(text),
         lists,
-        concurrency: 4,
+        concurrency: crate::config::Concurrency::fixed(4),
         timeout: Duration::from_secs(300),
         retry: RetryPolicy {
             limit: 0,
@@ -233,8 +233,10 @@ fn queue(text: &str, lists: Vec<(Wire, String)>) -> (QueueName, Arc<Queue>) {
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        batch: None,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: crate::config::Limits::default(),
     };
     (name(text), Arc::new(queue))
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use redis::Pipeline;
+use redis::{FromRedisValue, Pipeline, Value};
 
 use super::enqueue::{Record, encode};
 use super::exchange::encode_history;
 use super::script::{Script, only};
+use super::unique::{Holder, Wanted, duplicate_of, duplicate_text};
 use super::{Broker, BrokerError, OwedJob};
 use crate::job::{History, Job, QueueName, Timestamp, Wire};
 use crate::store::ForeignList;
@@ -25,7 +26,7 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct Haul {
     pub messages: Vec<Taken>,
-    /// Jobs that were pending already; `None` when the queue is paused, and nothing was looked at.
+    /// How much of the room is taken; `None` when the queue is paused, and nothing was looked at.
     pub pending: Option<usize>,
 }
 
@@ -58,7 +59,7 @@ pub(crate) enum Verdict {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admitted {
     Yes,
     /// A job of this id is waiting or running; the message is a repetition of it.
@@ -67,13 +68,16 @@ pub(crate) enum Admitted {
     DoneBefore,
     /// Its producer has withdrawn it meanwhile.
     Withdrawn,
+    /// Another job holds its unique key: it has become a cancelled job that says so, and its producer is told.
+    Duplicate(Holder),
 }
 
 /// Messages in one script call: bounds the time that Redis serves nobody else.
 const MESSAGES: usize = 250;
 
 impl Broker {
-    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once.
+    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once. Where jobs may
+    /// be held, no more than `most` wait in all.
     ///
     /// # Errors
     /// [`BrokerError`]: what was taken all the same is found by [`Broker::adopt`].
@@ -82,14 +86,16 @@ impl Broker {
         queue: &QueueName,
         lists: &[ForeignList],
         room: usize,
+        most: Option<usize>,
         now: Timestamp,
     ) -> Result<Haul, BrokerError> {
         let keys = self.keys(queue);
-        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses];
+        let mut touched = vec![&*keys.pending, &keys.inflight, &keys.counters, &keys.leases, &keys.pauses, &keys.held];
         touched.extend(lists.iter().flat_map(|list| list.keys.iter().map(String::as_str)));
         let mut pipeline = Pipeline::new();
         Script::take.call(&mut pipeline, &touched);
         pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room).arg(MESSAGES);
+        pipeline.arg(most.map(|most| most.to_string()).unwrap_or_default());
         for list in lists {
             for _ in &list.keys {
                 pipeline.arg(side(list.wire));
@@ -161,7 +167,10 @@ impl Broker {
             &keys.outbox,
             &keys.counters,
             &keys.large,
-            &keys.parked,
+            &keys.held,
+            &keys.lines,
+            &keys.turns,
+            &keys.unique,
         ];
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
@@ -169,14 +178,39 @@ impl Broker {
         for (name, value) in &mark.fields {
             pipeline.arg(name).arg(value);
         }
+        pipeline.arg(admissions.len());
         for admission in admissions {
             self.add(&mut pipeline, admission, now)?;
         }
+        add_uniques(&mut pipeline, admissions, now)?;
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let codes: Vec<u8> = Script::admit.reply(reply, "a number for each message")?;
-        let admitted: Vec<Admitted> = codes.into_iter().map(admitted).collect();
-        self.owe_refusals(admissions, &admitted);
+        let told: Vec<Value> = Script::admit.reply(reply, TOLD)?;
+        let admitted: Vec<Admitted> = told.into_iter().map(|told| self.admitted(told)).collect::<Result<_, _>>()?;
+        self.owe_refusals(admissions, &admitted, now);
         Ok(admitted)
+    }
+
+    /// What became of a message, as the script tells it.
+    fn admitted(&self, told: Value) -> Result<Admitted, BrokerError> {
+        match told {
+            Value::Int(1) => Ok(Admitted::Yes),
+            Value::Int(2) => Ok(Admitted::LivesAlready),
+            Value::Int(3) => Ok(Admitted::Withdrawn),
+            Value::Int(_) => Ok(Admitted::DoneBefore),
+            unique => {
+                let words: Vec<String> = FromRedisValue::from_redis_value(unique).map_err(|_| broken("admit", TOLD))?;
+                match words.as_slice() {
+                    [code, holder @ ..] if code == "4" => {
+                        Holder::read(holder).map(Admitted::Duplicate).ok_or(broken("admit", TOLD))
+                    }
+                    [_, _, owed @ ..] => {
+                        self.owe_replaced(owed);
+                        Ok(Admitted::Yes)
+                    }
+                    _ => Ok(Admitted::Yes),
+                }
+            }
+        }
     }
 
     fn add(&self, pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result<(), BrokerError> {
@@ -196,17 +230,38 @@ impl Broker {
             }
         }
         pipeline.arg(admission.hash.as_deref().unwrap_or_default());
+        let line = if let Verdict::Job(job) = &admission.verdict { job.line() } else { None };
+        pipeline.arg(line.unwrap_or_default());
         Ok(())
     }
 
-    /// The producers of refused messages are owed an answer.
-    fn owe_refusals(&self, admissions: &[Admission], admitted: &[Admitted]) {
+    /// The producers of messages that have ended at once are owed an answer.
+    fn owe_refusals(&self, admissions: &[Admission], admitted: &[Admitted], now: Timestamp) {
         for (admission, admitted) in admissions.iter().zip(admitted) {
-            if let (Verdict::Refused(job, history), Admitted::Yes) = (&admission.verdict, admitted) {
-                self.owed.send(OwedJob { job: Arc::new((**job).clone()), history: (**history).clone(), token: 0 });
-            }
+            let (job, history) = match (&admission.verdict, admitted) {
+                (Verdict::Refused(job, history), Admitted::Yes) => (job, (**history).clone()),
+                (Verdict::Job(job), Admitted::Duplicate(holder)) => (job, duplicate_of(holder.id.as_str(), now)),
+                _ => continue,
+            };
+            self.owed.send(OwedJob { job: Arc::new((**job).clone()), history, token: 0 });
         }
     }
+}
+
+/// What the script is told of the messages that are unique, if any is.
+fn add_uniques(pipeline: &mut Pipeline, admissions: &[Admission], now: Timestamp) -> Result<(), BrokerError> {
+    let mut is_first = true;
+    for (index, admission) in admissions.iter().enumerate() {
+        let Verdict::Job(job) = &admission.verdict else { continue };
+        let Some(unique) = &job.unique else { continue };
+        if std::mem::take(&mut is_first) {
+            pipeline.arg(now.as_millis());
+        }
+        pipeline.arg(index + 1);
+        Wanted::of(job, unique, now).add(pipeline, job, now)?;
+        pipeline.arg(duplicate_text(now)?);
+    }
+    Ok(())
 }
 
 /// Celery's consumers take from the tail, RQ's from the head.
@@ -218,18 +273,10 @@ fn side(wire: Wire) -> &'static str {
 }
 
 const HAUL: &str = "a count, and messages";
+const TOLD: &str = "what became of each message";
 
 fn broken(script: &'static str, expected: &'static str) -> BrokerError {
     BrokerError::Answer { script, expected }
-}
-
-fn admitted(code: u8) -> Admitted {
-    match code {
-        1 => Admitted::Yes,
-        2 => Admitted::LivesAlready,
-        3 => Admitted::Withdrawn,
-        _ => Admitted::DoneBefore,
-    }
 }
 
 /// A message from its place in the in-flight record: the field names its list, behind a NUL.

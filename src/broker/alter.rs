@@ -11,9 +11,12 @@ use super::exchange::encode_history;
 use super::flows::words;
 use super::place;
 use super::script::{Script, only};
+use super::unique::{Holder, Wanted};
 use super::{Broker, BrokerError, OwedJob};
 use crate::job::flow::{Told, UNBOUND};
-use crate::job::{Args, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp};
+use crate::job::{
+    Args, Bucket, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp, Unique,
+};
 use crate::store::{QueueKeys, Standing};
 
 /// What is asked of a job.
@@ -21,17 +24,25 @@ use crate::store::{QueueKeys, Standing};
 pub(crate) enum Change {
     /// Ends it, whether it waits or runs.
     Cancel(Request),
-    /// Makes an ended job pending again, with all its attempts before it, or a waiting one due at once; with `args` under
+    /// Makes an ended job pending again, with all its attempts before it, or a waiting one due at once; with an edit under
     /// other arguments.
-    Retry { args: Option<Args> },
+    Retry(Option<Edit>),
     /// Makes a job that waits for its time due at once.
     Promote,
     /// Deletes it with everything that is known of it.
     Delete,
 }
 
+/// Other arguments for a job, and what it draws from and what makes it unique under them.
+#[derive(Debug, Clone)]
+pub(crate) struct Edit {
+    pub args: Args,
+    pub buckets: Vec<Bucket>,
+    pub unique: Option<Unique>,
+}
+
 /// What became of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Altered {
     /// It stands there now; `None` after a delete.
     Done(Option<State>),
@@ -39,6 +50,8 @@ pub(crate) enum Altered {
     Requested,
     /// A job in this state cannot be changed so.
     Unfit(State),
+    /// Another job holds its unique key, so it cannot be sent off once more.
+    Held(Holder),
     Unknown,
     /// It changed each time it was looked at.
     Restless,
@@ -47,10 +60,12 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 8;
+const FIXED_KEYS: usize = 16;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
+
+const DONE: &str = "what became of each job";
 
 /// One line of a call of `move_jobs`, as its header lists them.
 struct Line {
@@ -65,6 +80,8 @@ struct Line {
     note: String,
     counter: &'static str,
     owed: bool,
+    /// The key that it must hold for the move, or gives up when it is deleted.
+    key: Option<Wanted>,
     /// What its flow is told.
     word: String,
     then: Altered,
@@ -125,25 +142,34 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         let touched = fixed(&keys).into_iter().map(String::as_str).chain(sets.iter().map(String::as_str));
         Script::move_jobs.call(&mut pipeline, &touched.collect::<Vec<_>>());
+        pipeline.arg(now.as_millis());
         for (index, line) in &lines {
             pipeline.arg(line.what).arg(ids[*index].as_str()).arg(&line.from).arg(&line.before).arg(&line.to);
             pipeline.arg(&line.score).arg(&line.history).arg(&line.record).arg(&line.large).arg(&line.note);
-            pipeline.arg(line.counter).arg(u8::from(line.owed)).arg(&line.word);
+            pipeline.arg(line.counter).arg(u8::from(line.owed));
+            let key = line.key.as_ref();
+            pipeline.arg(key.map_or("", |key| &key.field)).arg(key.map_or("", |key| key.till));
+            pipeline.arg(key.map_or(0, |key| key.expires)).arg(key.map_or(0, |key| key.span).to_string());
+            pipeline.arg(&line.word);
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let done: Vec<u8> = Script::move_jobs.reply(reply, "a number for each job")?;
+        let done: Vec<Vec<String>> = Script::move_jobs.reply(reply, DONE)?;
         let mut again = Vec::new();
         for ((index, line), done) in lines.into_iter().zip(done) {
-            if done == 0 {
-                again.push(index);
-                continue;
-            }
-            altered[index] = line.then;
-            if !line.word.is_empty() {
-                self.flows_stir.notify_one();
-            }
-            if let Some(answer) = line.answer {
-                self.owed.send(answer);
+            match done.as_slice() {
+                [code] if code == "1" => {
+                    altered[index] = line.then;
+                    if !line.word.is_empty() {
+                        self.flows_stir.notify_one();
+                    }
+                    line.answer.into_iter().for_each(|answer| self.owed.send(answer));
+                }
+                [code, holder @ ..] if code == "2" => {
+                    let holder = Holder::read(holder);
+                    let broken = BrokerError::Answer { script: "move_jobs", expected: DONE };
+                    altered[index] = Altered::Held(holder.ok_or(broken)?);
+                }
+                _ => again.push(index),
             }
         }
         Ok(again)
@@ -168,7 +194,7 @@ impl Broker {
             (FIXED_KEYS + 1 + index).to_string()
         };
         let state = place.state();
-        let Some(from) = place.key(&keys, job) else {
+        let Some(from) = place.key(&keys) else {
             return Ok(match change {
                 Change::Cancel(request) if state == State::Active => Ok(Line::mark(request)?),
                 _ => Err(Altered::Unfit(state)),
@@ -191,15 +217,16 @@ impl Broker {
             Change::Promote if !matches!(state, State::Scheduled | State::Retry) => {
                 return Ok(Err(Altered::Unfit(state)));
             }
-            Change::Retry { .. } if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
-            Change::Retry { args: None } if is_unbound(history) => return Ok(Err(Altered::Unfit(state))),
-            Change::Promote | Change::Retry { .. } => {
-                let edited = matches!(change, Change::Retry { args: Some(_) });
+            Change::Retry(_) if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
+            Change::Retry(None) if is_unbound(history) => return Ok(Err(Altered::Unfit(state))),
+            Change::Promote | Change::Retry(_) => {
+                let edited = matches!(change, Change::Retry(Some(_)));
                 line.to = number(&keys.pending);
                 line.score = place::in_line(job.priority, now, self.ageing(queue)).to_string();
                 line.history = encode_unless_empty(&again(history.clone(), state, edited))?;
-                if let Change::Retry { args } = change {
-                    (line.record, line.large) = rewritten(job, args.as_ref(), now)?;
+                if let Change::Retry(edit) = change {
+                    (line.record, line.large) = rewritten(job, edit.as_ref(), now)?;
+                    line.key = wanted(job, state, edit.as_ref(), now);
                 }
                 line.then = Altered::Done(Some(State::Pending));
                 if state.has_ended() {
@@ -212,6 +239,7 @@ impl Broker {
                     line.word = words::of(job, Told::Cancelled, now)?;
                 }
                 line.what = "delete";
+                line.key = job.unique.as_ref().map(|unique| Wanted::of(job, unique, now));
                 line.then = Altered::Done(None);
             }
         }
@@ -262,6 +290,7 @@ impl Line {
             note: String::new(),
             counter: "",
             owed: false,
+            key: None,
             word: String::new(),
             then: Altered::Restless,
             answer: None,
@@ -276,38 +305,65 @@ fn is_unbound(history: &History) -> bool {
 
 /// The keys that every call of `move_jobs` names, in its order.
 fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
-    [&keys.jobs, &keys.history, &keys.large, &keys.active, &keys.outbox, &keys.cancels, &keys.counters, &keys.words]
+    [
+        &keys.jobs,
+        &keys.history,
+        &keys.large,
+        &keys.active,
+        &keys.outbox,
+        &keys.cancels,
+        &keys.counters,
+        &keys.unique,
+        &keys.pending,
+        &keys.scheduled,
+        &keys.retry,
+        &keys.held,
+        &keys.completed,
+        &keys.dead,
+        &keys.cancelled,
+        &keys.words,
+    ]
 }
 
 /// The history of a job that a person sends off once more: what an ended one has used up is given back, what has
 /// happened stays readable. Finished steps stay finished, unless they were done with other arguments.
 fn again(mut history: History, state: State, edited: bool) -> History {
     if state.has_ended() {
-        let History { mishaps, interruptions, steps, .. } = history;
-        history = History { mishaps, interruptions, steps, ..History::default() };
+        let History { mishaps, interruptions, steps, partial, .. } = history;
+        history = History { mishaps, interruptions, steps, partial, ..History::default() };
     }
     if edited {
-        history.steps.clear();
+        history.forget_steps();
     }
     history
 }
 
 /// The record of a job that is sent off once more, and its large arguments, where they are other than before: under other
 /// arguments, or when its time to expire has passed, which it is not held to again.
-fn rewritten(job: &Job, args: Option<&Args>, now: Timestamp) -> Result<(String, String), BrokerError> {
+fn rewritten(job: &Job, edit: Option<&Edit>, now: Timestamp) -> Result<(String, String), BrokerError> {
     let expires = job.expires.filter(|expires| *expires > now);
-    match args {
+    match edit {
         None if expires == job.expires => Ok((String::new(), KEEP.to_owned())),
         None => {
             // The arguments may stand beside the record; they are not touched.
             let text = serde_json::to_string(&Job { expires, ..job.clone() });
             Ok((text.map_err(|error| BrokerError::Encode(error.to_string()))?, KEEP.to_owned()))
         }
-        Some(args) => {
-            let Record { text, large } = encode(&Job { args: args.clone(), args_apart: None, expires, ..job.clone() })?;
+        Some(Edit { args, buckets, unique }) => {
+            let (args, buckets, unique) = (args.clone(), buckets.clone(), unique.clone());
+            let edited = Job { args, buckets, unique, args_apart: None, expires, ..job.clone() };
+            let Record { text, large } = encode(&edited)?;
             Ok((text, large))
         }
     }
+}
+
+/// The key that a job must hold to be sent off once more: when it had ended, or gets another one. A job that waits and goes
+/// on under the same key asks nobody.
+fn wanted(job: &Job, state: State, edit: Option<&Edit>, now: Timestamp) -> Option<Wanted> {
+    let unique = edit.map_or(job.unique.as_ref(), |edit| edit.unique.as_ref())?;
+    let is_new = state.has_ended() || job.unique.as_ref().is_none_or(|before| before.key != unique.key);
+    is_new.then(|| Wanted::of(job, unique, now))
 }
 
 /// A job without a past has none in Redis either.

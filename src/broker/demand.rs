@@ -18,6 +18,8 @@ pub(crate) struct Told {
     pub free: usize,
     /// Attempts that have ended since the pool began.
     pub ended: u64,
+    /// Slots that the pool has at all.
+    pub slots: usize,
     /// Whether it claims at all.
     is_open: bool,
     count: u64,
@@ -31,9 +33,9 @@ impl Default for Demand {
 
 impl Demand {
     /// The pool's word: this many slots are free, or, where the node has a bound, this many jobs may wait for one; and
-    /// this many attempts have ended.
-    pub(crate) fn tell(&self, free: usize, ended: u64) {
-        self.0.send_modify(|told| *told = Told { free, ended, is_open: true, count: told.count + 1 });
+    /// this many attempts have ended; it has this many `slots` at all.
+    pub(crate) fn tell(&self, free: usize, ended: u64, slots: usize) {
+        self.0.send_modify(|told| *told = Told { free, ended, slots, is_open: true, count: told.count + 1 });
     }
 
     /// The pool claims nothing, until it tells a number again.

@@ -9,7 +9,7 @@ use super::held::Hold;
 use super::place;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, OwedJob};
-use crate::config::Queue;
+use crate::config::{Limits, Queue};
 use crate::job::{Decision, History, Job, Next, NodeId, Origin, QueueName, State, Timestamp};
 use crate::store::{QueueKeys, accepted};
 
@@ -47,8 +47,10 @@ pub(crate) enum Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     Open,
-    /// There may be more to claim than came: jobs of a task that runs again are still coming back.
+    /// There may be more to claim than came: jobs that were held are still coming back.
     More,
+    /// A limit of the whole queue has no room: there is nothing to claim until its line is to be looked at.
+    Limited,
     /// The whole queue is paused.
     Paused,
 }
@@ -99,8 +101,13 @@ impl Broker {
             Script::promote.call(&mut pipeline, &[&keys.scheduled, &keys.retry, &keys.pending]);
             pipeline.arg(now.as_millis()).arg(PROMOTE).arg(queue.ageing.as_millis().to_string());
         }
+        let news = want > 0 && !self.knows_limits(queue);
+        if news {
+            // Before the claim: whatever waits may have nothing to wait for any more.
+            pipeline.cmd("ZUNIONSTORE").arg(&keys.lines).arg(1).arg(&keys.lines).arg("WEIGHTS").arg(0);
+        }
         if want > 0 {
-            self.add_claim(&mut pipeline, &keys, want, now);
+            self.add_claim(&mut pipeline, &keys, &queue.limits, want, now);
         }
         let mut replies = match self.store.link.send(&pipeline).await {
             Ok(replies) => replies.into_iter(),
@@ -112,6 +119,9 @@ impl Broker {
             Some(reply) => Script::promote.reply::<u64>(reply, "a count").map(drop),
             None => Ok(()),
         };
+        if news && replies.next().is_some_and(|reply| accepted(reply).is_ok()) {
+            self.learn_limits(queue);
+        }
         let claims = match replies.next() {
             Some(reply) if want > 0 => self.claimed(&queue.name, reply, now).await,
             _ => Ok((Vec::new(), Line::Open)),
@@ -119,7 +129,18 @@ impl Broker {
         Exchange { settled, to_cancel, promoted, claims }
     }
 
-    fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, want: usize, now: Timestamp) {
+    /// To be called before the time of a claim is taken. Windows of limits are reckoned by the clock of Redis, so a node
+    /// that could not ask for it yet does that first; if it cannot now, neither can it claim.
+    pub(crate) async fn prepare(&self, queue: &Queue) {
+        if !queue.limits.is_empty()
+            && !self.knows_limits(queue)
+            && let Err(error) = self.set_clock().await
+        {
+            tracing::debug!(queue = %queue.name, "the clock is not set yet: {error}");
+        }
+    }
+
+    fn add_claim(&self, pipeline: &mut Pipeline, keys: &QueueKeys, limits: &Limits, want: usize, now: Timestamp) {
         let touched = [
             &keys.pending,
             &keys.jobs,
@@ -128,10 +149,15 @@ impl Broker {
             &keys.leases,
             &keys.counters,
             &keys.pauses,
-            &keys.parked,
+            &keys.held,
+            &keys.lines,
+            &keys.turns,
+            &keys.used,
+            &keys.starts,
         ];
         Script::claim.call(pipeline, &touched.map(String::as_str));
         pipeline.arg(now.as_millis()).arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(want);
+        pipeline.arg(limits.told());
     }
 
     /// The claims, each with its arguments.
@@ -158,6 +184,7 @@ impl Broker {
         let line = match word.as_slice() {
             b"paused" => Line::Paused,
             b"more" => Line::More,
+            b"limited" => Line::Limited,
             _ => Line::Open,
         };
         let mut claims = Vec::with_capacity(found.len() / 2);
@@ -292,13 +319,15 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.counters,
         &keys.outbox,
         &keys.cancels,
+        &keys.used,
+        &keys.lines,
         &keys.words,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));
     pipeline.arg(keep_completed).arg(keep_dead);
 }
 
-/// Who runs a job, as it stands in the `active` hash.
+/// Who runs a job, as it stands in the `active` hash before what the attempt has drawn.
 pub(super) fn holder(token: u64, node: &NodeId, started: Timestamp) -> String {
     format!("{token} {node} {}", started.as_millis())
 }

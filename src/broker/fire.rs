@@ -4,18 +4,23 @@ use redis::Pipeline;
 
 use super::enqueue::{Record, encode};
 use super::script::{Script, only};
+use super::unique::{Holder, Wanted};
 use super::{Broker, BrokerError};
 use crate::job::{Job, QueueName, Timestamp};
 
 /// What became of a fire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fired {
     Enqueued,
     /// This node or another has done this fire or a later one.
     DoneBefore,
     /// The job of the previous fire has not ended, and overlaps are to be left out.
     Overlaps,
+    /// Another job holds its unique key.
+    Held(Holder),
 }
+
+const WORDS: &str = "what became of the fire";
 
 impl Broker {
     /// Enqueues `job` as the fire `fire` of `schedule`, unless it was done; with `skip_overlap` also unless the job of an
@@ -40,20 +45,37 @@ impl Broker {
             &keys.retry,
             &keys.active,
             &keys.large,
-            &keys.parked,
+            &keys.held,
+            &keys.unique,
+            &keys.history,
+            &keys.completed,
+            &keys.dead,
+            &keys.cancelled,
+            &keys.outbox,
+            &keys.counters,
         ];
+        let (set, score) = self.place(job, job.enqueued_at);
         let mut pipeline = Pipeline::new();
         Script::fire.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(schedule).arg(fire.as_millis()).arg(job.id.as_str()).arg(text);
-        pipeline.arg(job.enqueued_at.as_millis()).arg(self.place(job, job.enqueued_at).1).arg(large);
-        pipeline.arg(if skip_overlap { "skip" } else { "" });
-        let reply = only(self.store.link.send(&pipeline).await?)?;
-        match Script::fire.reply::<u8>(reply, "0, 1 or 2")? {
-            0 => Ok(Fired::DoneBefore),
-            1 => Ok(Fired::Enqueued),
-            2 => Ok(Fired::Overlaps),
-            _ => Err(BrokerError::Answer { script: "fire", expected: "0, 1 or 2" }),
+        pipeline.arg(job.enqueued_at.as_millis()).arg(score).arg(large);
+        pipeline.arg(if skip_overlap { "skip" } else { "" }).arg(set);
+        if let Some(unique) = &job.unique {
+            Wanted::of(job, unique, job.enqueued_at).add(&mut pipeline, job, job.enqueued_at)?;
         }
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let words: Vec<String> = Script::fire.reply(reply, WORDS)?;
+        let fired = match words.as_slice() {
+            [code] if code == "0" => Some(Fired::DoneBefore),
+            [code, replaced @ ..] if code == "1" => {
+                self.owe_replaced(replaced.get(1..).unwrap_or_default());
+                Some(Fired::Enqueued)
+            }
+            [code] if code == "2" => Some(Fired::Overlaps),
+            [code, holder @ ..] if code == "3" => Holder::read(holder).map(Fired::Held),
+            _ => None,
+        };
+        fired.ok_or(BrokerError::Answer { script: "fire", expected: WORDS })
     }
 
     /// The last fire of a schedule. One that has none yet is entered as if it had fired now, so that from here on no

@@ -17,6 +17,7 @@ mod exchange;
 mod fire;
 mod flows;
 mod held;
+mod keep;
 mod nodes;
 mod outbox;
 mod pause;
@@ -25,9 +26,11 @@ mod purge;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod script;
+mod stance;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod watch;
 
 use std::collections::HashMap;
@@ -35,23 +38,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use admit::{Admission, Admitted, Mark, Taken, Verdict};
-pub(crate) use alter::{Altered, Change};
+pub(crate) use alter::{Altered, Change, Edit};
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
 pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, ReadyFlow, ReadyJob};
+pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver, Place};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use script::scripts;
+pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
+pub(crate) use unique::Holder;
 pub(crate) use watch::{Armed, Watch};
 
 use tokio::sync::Notify;
 
-use crate::config::Queue;
+use crate::config::{Limits, Queue};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::{LinkError, QueueKeys, Store};
 use held::Held;
@@ -64,14 +70,20 @@ pub(crate) struct Broker {
     pub watch: Watch,
     /// Answers owed to foreign producers, as they arise; who cannot keep up finds them in the outbox.
     pub owed: outbox::OwedSender,
+    /// How the pools of this node serve their queues just now.
+    pub stances: stance::Stances,
     lease: Duration,
     held: Held,
     /// Free slots of each pool, for the intake.
     demands: Mutex<HashMap<QueueName, Demand>>,
     /// What a step of priority is worth in each queue of the configuration.
     ageing: Mutex<HashMap<QueueName, Duration>>,
+    /// By which limits the lines of each queue were looked at last.
+    limits: Mutex<HashMap<QueueName, Limits>>,
     /// The sets of ended jobs as they were measured last, by their keys.
     measured: Mutex<HashMap<String, sweep::Measured>>,
+    /// Where the walk through the unique keys of each queue stands.
+    walks: Mutex<HashMap<QueueName, String>>,
     /// Whether this node claims nothing more, because it was told to drain.
     pub draining: tokio::sync::watch::Sender<bool>,
     /// Told when a flow may have something to go on with: a word that this process wrote, or a new flow.
@@ -89,11 +101,14 @@ impl Broker {
             node,
             watch,
             owed,
+            stances: stance::Stances::default(),
             lease,
             held: Held::default(),
             demands: Mutex::default(),
             ageing: Mutex::default(),
+            limits: Mutex::default(),
             measured: Mutex::default(),
+            walks: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
             flows_stir: Arc::default(),
             surveys: tokio::sync::watch::Sender::default(),
@@ -120,6 +135,17 @@ impl Broker {
     fn ageings(&self) -> MutexGuard<'_, HashMap<QueueName, Duration>> {
         // A panic while it was locked cannot have left it half-changed: every use is a single operation.
         self.ageing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lines of the queue were looked at since its limits are what they are.
+    fn knows_limits(&self, queue: &Queue) -> bool {
+        let known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&queue.name) == Some(&queue.limits)
+    }
+
+    fn learn_limits(&self, queue: &Queue) {
+        let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(queue.name.clone(), queue.limits.clone());
     }
 
     /// How many claims of this queue the process holds.

@@ -3,7 +3,7 @@
 use redis::{FromRedisValue, Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, Outage};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::accepted;
 
@@ -28,6 +28,9 @@ pub(crate) struct NodeQueue {
     pub queue: QueueName,
     pub concurrency: usize,
     pub running: usize,
+    /// Why it waits there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 /// What a node can be told.

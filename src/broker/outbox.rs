@@ -272,7 +272,7 @@ impl Answer {
     }
 }
 
-fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
+pub(super) fn owed_job(record: Option<&str>, history: Option<&str>, token: u64) -> Option<OwedJob> {
     let job: Job = serde_json::from_str(record?).ok()?;
     let history = serde_json::from_str(history?).ok()?;
     Some(OwedJob { job: Arc::new(job), history, token })

@@ -1,14 +1,14 @@
 //! Pauses of a queue or of one task in it, over all nodes and restarts.
 //!
 //! While a queue is paused nothing is claimed from it and nothing is taken from its foreign lists; what runs goes on.
-//! Jobs of a paused task are parked when a claim comes to them, so that they do not stand in the way of the others.
+//! Jobs of a paused task are held when a claim comes to them, so that they do not stand in the way of the others.
 
 use std::sync::Arc;
 
 use redis::Pipeline;
 use tokio::sync::Notify;
 
-use super::script::only;
+use super::script::{Script, only};
 use super::{Broker, BrokerError};
 use crate::job::{QueueName, Request, TaskName};
 use crate::store::accepted;
@@ -64,10 +64,12 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]: repeat it.
     pub(crate) async fn resume(&self, queue: &QueueName, what: &Paused) -> Result<bool, BrokerError> {
+        let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
-        pipeline.hdel(self.keys(queue).pauses, what.field());
-        let reply = accepted(only(self.store.link.send(&pipeline).await?)?)?;
-        let ended = matches!(reply, redis::Value::Int(1));
+        Script::resume.call(&mut pipeline, &[&keys.pauses, &keys.lines]);
+        pipeline.arg(what.field());
+        let reply = only(self.store.link.send(&pipeline).await?)?;
+        let ended = Script::resume.reply::<u8>(reply, "0 or 1")? == 1;
         if ended {
             tracing::info!(%queue, task = what.field(), "resumed");
         }

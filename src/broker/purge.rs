@@ -37,9 +37,11 @@ pub(crate) enum Restored {
     Gone,
 }
 
-/// A key that holds what waits, and gets it back.
+/// A key that holds what waits.
 struct Waiting {
     key: String,
+    /// The key that gets it back.
+    back: String,
     /// The end from which a list is served, `L` or `R`; `-` for a sorted set.
     side: char,
     /// Its name in the trash.
@@ -47,7 +49,7 @@ struct Waiting {
 }
 
 impl Broker {
-    /// Takes everything that waits out of the queue: pending, parked, scheduled and retried jobs, and the messages in
+    /// Takes everything that waits out of the queue: pending, held, scheduled and retried jobs, and the messages in
     /// `lists`. What runs goes on.
     ///
     /// # Errors
@@ -61,20 +63,20 @@ impl Broker {
         let keys = self.keys(queue);
         let (id, until) = (purge_id(), now.after(UNDO));
         let waiting = waiting(&keys, lists);
-        let mut touched = vec![keys.trash.clone(), keys.manifest_of(&id), keys.pending.clone(), keys.parked.clone()];
+        let mut touched =
+            [&keys.trash, &keys.manifest_of(&id), &keys.held, &keys.lines, &keys.turns].map(String::clone).to_vec();
         touched.extend(waiting.iter().flat_map(|one| [one.key.clone(), keys.trash_of(&id, &one.name)]));
         let mut pipeline = Pipeline::new();
         Script::purge.call(&mut pipeline, &touched.iter().map(String::as_str).collect::<Vec<_>>());
         pipeline.arg(&id).arg(until.as_millis());
         for one in &waiting {
-            pipeline.arg(format!("{}{}", one.side, one.key));
+            pipeline.arg(format!("{}{}", one.side, one.back));
         }
         let counts: Vec<u64> = Script::purge.reply(only(self.store.link.send(&pipeline).await?)?, "counts")?;
         let sum = |sorted: bool| -> u64 {
             waiting.iter().zip(&counts).filter(|(one, _)| (one.side == '-') == sorted).map(|(_, count)| count).sum()
         };
-        let parked = counts.get(waiting.len()).copied().unwrap_or(0);
-        let purge = Purge { jobs: parked + sum(true), messages: sum(false), id, until };
+        let purge = Purge { jobs: sum(true), messages: sum(false), id, until };
         tracing::warn!(%queue, purge = purge.id, jobs = purge.jobs, messages = purge.messages, "purged");
         Ok(purge)
     }
@@ -132,16 +134,20 @@ impl Broker {
     }
 }
 
-/// Every key of the queue that holds what waits; the script itself knows what is parked.
+/// Every key of the queue that holds what waits. Taken back, held jobs come to pending: a claim holds them again if there
+/// is still a reason.
 fn waiting(keys: &QueueKeys, lists: &[ForeignList]) -> Vec<Waiting> {
     let mut waiting: Vec<Waiting> =
-        [(&keys.pending, "pending"), (&keys.scheduled, "scheduled"), (&keys.retry, "retry")]
+        [(&keys.pending, "pending"), (&keys.held, "held"), (&keys.scheduled, "scheduled"), (&keys.retry, "retry")]
             .into_iter()
-            .map(|(key, name)| Waiting { key: key.clone(), side: '-', name: name.to_owned() })
+            .map(|(key, name)| {
+                let back = if name == "held" { &keys.pending } else { key };
+                Waiting { key: key.clone(), back: back.clone(), side: '-', name: name.to_owned() }
+            })
             .collect();
     for list in lists {
         let side = if list.wire == Wire::Celery { 'R' } else { 'L' };
-        let of = |key: &String| Waiting { key: key.clone(), side, name: format!("list/{key}") };
+        let of = |key: &String| Waiting { key: key.clone(), back: key.clone(), side, name: format!("list/{key}") };
         waiting.extend(list.keys.iter().map(of));
     }
     waiting
@@ -157,7 +163,7 @@ fn standing(keys: &QueueKeys) -> [&String; 8] {
         &keys.completed,
         &keys.dead,
         &keys.cancelled,
-        &keys.parked,
+        &keys.held,
     ]
 }
 

@@ -7,46 +7,28 @@ use redis::{FromRedisValue, Pipeline, Value};
 use super::BrokerError;
 use crate::store::{LinkError, accepted};
 
+/// `NAME with LIBRARY` is a script before which a file of `scripts/lib/` stands.
 macro_rules! scripts {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(with $library:ident)?),* $(,)?) => {
         /// One transition each; see the header of the file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(non_camel_case_types, reason = "the variants are the names of the files")]
         pub(super) enum Script { $($name),* }
 
         /// The source of every script.
-        pub(super) const SCRIPTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+        pub(super) const SCRIPTS: &[&str] = &[$(concat!(
+            $(include_str!(concat!("scripts/lib/", stringify!($library), ".lua")),)?
+            include_str!(concat!("scripts/", stringify!($name), ".lua"))
+        )),*];
 
         const NAMES: &[&str] = &[$(stringify!($name)),*];
     };
 }
 
 scripts!(
-    admit,
-    adopt,
-    answer,
-    claim,
-    discard,
-    enqueue,
-    fire,
-    flow_advance,
-    flow_bury,
-    flow_cancel,
-    flow_create,
-    flow_prune,
-    flow_reopen,
-    flow_rest,
-    heartbeat,
-    move_jobs,
-    promote,
-    prune,
-    purge,
-    reap,
-    restore,
-    retire,
-    settle,
-    shrink,
-    take,
+    admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique, flow_advance,
+    flow_bury, flow_cancel, flow_create, flow_prune, flow_reopen, flow_rest, heartbeat, keep, move_jobs with unique, promote,
+    prune, purge, reap, release with unique, restore, resume, retire, settle, shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

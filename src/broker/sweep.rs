@@ -129,7 +129,8 @@ impl Broker {
     ) -> Result<Vec<Swept>, BrokerError> {
         let keys = self.keys(queue);
         let mut pipeline = Pipeline::new();
-        Script::reap.call(&mut pipeline, &[&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters]);
+        let touched = [&keys.leases, &keys.active, &keys.jobs, &keys.history, &keys.counters, &keys.used, &keys.lines];
+        Script::reap.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(expired_before.as_millis()).arg(now.as_millis()).arg(self.node.as_str()).arg(limit);
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let (mine, taken): (Vec<Vec<u8>>, Vec<Vec<u8>>) = Script::reap.reply(reply, "two lists")?;
@@ -290,14 +291,15 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes ended jobs that are past their retention, by age or by count, a bounded number; says how many.
+    /// Deletes ended jobs that are past their retention, by age or by count, a bounded number, and unique keys that nobody
+    /// holds; says how many jobs.
     ///
     /// # Errors
     /// [`BrokerError`] when Redis does not answer.
     pub(crate) async fn prune(&self, queue: &Queue, now: Timestamp) -> Result<u64, BrokerError> {
         let keys = self.keys(&queue.name);
         let ended = [&keys.completed, &keys.dead, &keys.cancelled];
-        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash];
+        let others = [&keys.jobs, &keys.history, &keys.large, &keys.outbox, &keys.trash, &keys.unique];
         let touched: Vec<&str> = ended.iter().chain(&others).map(|key| key.as_str()).collect();
         let mut pipeline = Pipeline::new();
         Script::prune.call(&mut pipeline, &touched);
@@ -306,9 +308,9 @@ impl Broker {
         pipeline.arg(queue.keep_completed.count).arg(queue.keep_dead.count).arg(PRUNE);
         pipeline.arg(now.as_millis());
         let reply = only(self.store.link.send(&pipeline).await?)?;
-        let found: Vec<u64> = Script::prune.reply(reply, "eight numbers")?;
-        let &[mut deleted, purges, ref sets @ ..] = found.as_slice() else {
-            return Err(BrokerError::Answer { script: "prune", expected: "eight numbers" });
+        let found: Vec<u64> = Script::prune.reply(reply, "nine numbers")?;
+        let &[mut deleted, purges, unique, ref sets @ ..] = found.as_slice() else {
+            return Err(BrokerError::Answer { script: "prune", expected: "nine numbers" });
         };
         let bytes = [queue.keep_completed.bytes, queue.keep_dead.bytes, queue.keep_dead.bytes];
         for ((set, bytes), found) in ended.into_iter().zip(bytes).zip(sets.chunks_exact(2)) {
@@ -320,6 +322,9 @@ impl Broker {
         }
         if purges > 0 {
             self.empty_trash(&queue.name, now).await?;
+        }
+        if unique > 0 {
+            self.release_keys(&queue.name, now).await?;
         }
         Ok(deleted)
     }

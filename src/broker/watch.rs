@@ -70,13 +70,16 @@ impl Watch {
         self.register(notify, timed);
         self.register(notify, std::slice::from_ref(&also.to_owned()));
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("EXISTS").arg(filled).cmd("EXISTS").arg(also);
+        pipeline.cmd("EXISTS").arg(also);
+        if !filled.is_empty() {
+            pipeline.cmd("EXISTS").arg(filled);
+        }
         for key in timed {
             pipeline.zrange_withscores(key, 0, 0);
         }
         let mut replies = self.send(&pipeline).await?.into_iter();
-        let ready = matches!(replies.next(), Some(Value::Int(n)) if n > 0);
         let _armed = replies.next();
+        let ready = !filled.is_empty() && matches!(replies.next(), Some(Value::Int(n)) if n > 0);
         let due = replies.filter_map(first_score).min();
         Ok(Armed { ready, due })
     }

@@ -43,6 +43,9 @@ pub(crate) struct Enqueue {
     /// Longest run of one attempt.
     #[arg(long, value_name = "SPAN")]
     timeout: Option<String>,
+    /// A unique key: a second job of the task is refused while the first has not ended, or as '{"key": …}' says.
+    #[arg(long, value_name = "KEY|JSON")]
+    unique: Option<String>,
     /// Wait until the job has ended; exit code 1 unless it is completed.
     #[arg(long)]
     wait: bool,
@@ -102,6 +105,9 @@ impl Enqueue {
         }
         if let Some(priority) = self.priority {
             body["priority"] = priority.into();
+        }
+        if let Some(unique) = &self.unique {
+            body["unique"] = if unique.starts_with('{') { read_json(unique)? } else { unique.as_str().into() };
         }
         Ok(body)
     }
@@ -175,7 +181,7 @@ async fn params(client: &Client, task: &str, unused: bool) -> Result<Vec<(String
     Ok(params.iter().map(|param| (output::cell(&param["name"]), kind(param))).collect())
 }
 
-fn by_name(pairs: &[&str], params: &[(String, ParamType)]) -> Result<Value, CliError> {
+pub(super) fn by_name(pairs: &[&str], params: &[(String, ParamType)]) -> Result<Value, CliError> {
     let mut args = Map::new();
     for pair in pairs {
         let Some((name, text)) = pair.split_once('=') else {

@@ -130,10 +130,10 @@ impl ListJobs {
 }
 
 fn row(job: &Value) -> Vec<String> {
-    let parked = if job["parked"] == true { " (task paused)" } else { "" };
+    let held = if job["held"] == true { " (held)" } else { "" };
     vec![
         cell(&job["id"]),
-        format!("{}{parked}", cell(&job["state"])),
+        format!("{}{held}", cell(&job["state"])),
         cell(&job["queue"]),
         if job["unreadable"] == true { "(unreadable)".to_owned() } else { cell(&job["task"]) },
         when(&job["at"]),
@@ -160,8 +160,8 @@ pub(super) fn described(job: &Value) -> String {
     fact("id", cell(&job["id"]));
     fact("task", cell(&job["task"]));
     fact("queue", cell(&job["queue"]));
-    let parked = if job["parked"] == true { ", because its task is paused" } else { "" };
-    fact("state", format!("{}{parked}", cell(&job["state"])));
+    let held = if job["held"] == true { ", held: its task is paused, or a limit has no room for it" } else { "" };
+    fact("state", format!("{}{held}", cell(&job["state"])));
     fact("why", cell(&job["why"]));
     if job["flow"].is_object() {
         fact("flow", format!("{} of {}", cell(&job["flow"]["name"]), cell(&job["flow"]["id"])));

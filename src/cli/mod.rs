@@ -1,10 +1,12 @@
 //! The verbs of the command line that speak with a running daemon, by its HTTP API.
 //!
 //! What a job or a queue is and what may be done to it is the daemon's to say; here its words are put into tables, and its
-//! refusals into exit codes. Only [`offline`] goes to Redis itself, for the time when no daemon runs.
+//! refusals into exit codes. Only [`offline`] goes to Redis itself, for the time when no daemon runs, and [`email`] needs
+//! no daemon at all.
 
 mod alter;
 mod client;
+mod email;
 mod enqueue;
 mod flow;
 mod jobs;
@@ -55,6 +57,9 @@ pub(crate) enum Verb {
     Delete(alter::Delete),
     /// Make jobs that wait for their time due now.
     Promote(alter::Promote),
+    /// Look at mails without sending them.
+    #[command(subcommand)]
+    Email(email::Email),
 }
 
 /// Why a verb was not done.
@@ -109,6 +114,7 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
         Verb::Cancel(verb) => verb.run().await,
         Verb::Delete(verb) => verb.run().await,
         Verb::Promote(verb) => verb.run().await,
+        Verb::Email(verb) => verb.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

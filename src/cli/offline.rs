@@ -86,6 +86,7 @@ async fn cancel_one(
         Some(Altered::Requested) => done("cancel-requested"),
         Some(Altered::Unfit(state)) => Ok(Err(format!("a job that is {} cannot be cancelled", state.as_str()))),
         Some(Altered::Restless) => Ok(Err("the job changed each time it was looked at".to_owned())),
+        Some(Altered::Held(holder)) => Ok(Err(format!("its unique key is held by {holder}"))),
         Some(Altered::Unknown) | None => unknown(),
     }
 }

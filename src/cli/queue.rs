@@ -103,9 +103,25 @@ impl ListQueues {
             return Ok(());
         }
         let rows: Vec<Vec<String>> = list(&queues["queues"]).iter().map(queue_row).collect();
-        let headings =
-            ["QUEUE", "STATE", "PENDING", "ACTIVE", "SCHEDULED", "RETRY", "DEAD", "FOREIGN", "OLDEST", "REASON"];
+        let headings = [
+            "QUEUE",
+            "STATE",
+            "SLOTS",
+            "PENDING",
+            "ACTIVE",
+            "SCHEDULED",
+            "RETRY",
+            "DEAD",
+            "FOREIGN",
+            "OLDEST",
+            "REASON",
+        ];
         output::print(&table(&headings, &rows));
+        let limits: Vec<Vec<String>> = list(&queues["queues"]).iter().flat_map(limit_rows).collect();
+        if !limits.is_empty() {
+            output::print("\n");
+            output::print(&table(&["LIMIT", "OF", "BY", "RUNNING", "STARTED", "HELD", "MOST HELD"], &limits));
+        }
         Ok(())
     }
 }
@@ -114,6 +130,7 @@ fn queue_row(queue: &Value) -> Vec<String> {
     let tasks = list(&queue["paused_tasks"]).len();
     let state = match (queue["paused"].is_object(), tasks) {
         (true, _) => "paused".to_owned(),
+        _ if queue["breaker"].is_object() => "service down".to_owned(),
         (false, 0) => "open".to_owned(),
         (false, tasks) => format!("{tasks} task{} paused", if tasks == 1 { "" } else { "s" }),
     };
@@ -124,6 +141,7 @@ fn queue_row(queue: &Value) -> Vec<String> {
     vec![
         cell(&queue["queue"]),
         state,
+        slots(queue),
         jobs("pending"),
         jobs("active"),
         jobs("scheduled"),
@@ -131,8 +149,44 @@ fn queue_row(queue: &Value) -> Vec<String> {
         jobs("dead"),
         foreign.to_string(),
         oldest,
-        request(&queue["paused"]),
+        reason(queue),
     ]
+}
+
+/// How many there are, and between which bounds.
+fn slots(queue: &Value) -> String {
+    let (slots, scale) = (cell(&queue["concurrency"]), &queue["scale"]);
+    if scale.is_object() { format!("{slots} ({}-{})", scale["min"], scale["max"]) } else { slots }
+}
+
+/// Why a queue does not go on, or does not grow.
+fn reason(queue: &Value) -> String {
+    match (&queue["paused"], &queue["breaker"]["reason"], &queue["scale"]["held"]) {
+        (paused @ Value::Object(_), ..) => request(paused),
+        (_, Value::Null, held) => cell(held),
+        (_, breaker, _) => cell(breaker),
+    }
+}
+
+/// Each limit of a queue with its use: `3 of 20`, `12 of 20 in 1m`.
+fn limit_rows(queue: &Value) -> Vec<Vec<String>> {
+    let of = |used: &Value, most: &Value| match used.as_u64() {
+        Some(used) => format!("{used} of {}", cell(most)),
+        None => format!("{} each", cell(most)),
+    };
+    let row = |limit: &Value| {
+        let rates = list(&limit["rates"]).iter();
+        let rates: Vec<String> =
+            rates.map(|rate| format!("{} in {}", of(&rate["started"], &rate["most"]), cell(&rate["window"]))).collect();
+        let top = list(&limit["top"]).iter();
+        let top: Vec<String> = top.map(|line| format!("{} ({})", cell(&line["value"]), cell(&line["held"]))).collect();
+        let running =
+            if limit["concurrency"].is_null() { String::new() } else { of(&limit["used"], &limit["concurrency"]) };
+        let whose = limit["task"].as_str().unwrap_or("all").to_owned();
+        let by = limit["key"].as_str().unwrap_or_default().to_owned();
+        vec![cell(&queue["queue"]), whose, by, running, rates.join(", "), cell(&limit["held"]), top.join(", ")]
+    };
+    list(&queue["limits"]).iter().map(row).collect()
 }
 
 /// Who asked, and why.

@@ -198,6 +198,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::BatchRule;
     use crate::job::{QueueName, TaskName};
 
     fn param(name: &str, kind: ParamType) -> Param {
@@ -217,6 +218,9 @@ mod tests {
             timeout: None,
             retry: None,
             expires: None,
+            limits: vec![],
+            unique: None,
+            batch: BatchRule::AsQueue,
             steps: vec![],
             result: None,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Config, Queue, Schedule};
+use super::{Concurrency, Config, Queue, Schedule};
 use crate::job::QueueName;
 
 /// All that differs between a running configuration and a new one.
@@ -28,7 +28,7 @@ pub(crate) struct Diff {
 pub(crate) struct QueueChange {
     pub name: QueueName,
     /// Old and new concurrency, when they differ.
-    pub resized: Option<(usize, usize)>,
+    pub resized: Option<(Concurrency, Concurrency)>,
     /// Whether it reads other foreign lists.
     pub lists: bool,
     /// Whether timeout, retry, crash limit or retention differ.
@@ -69,6 +69,7 @@ fn services(old: &Config, new: &Config) -> Vec<&'static str> {
         ("email", old.email != new.email),
         ("push", old.push != new.push),
         ("video", old.video != new.video),
+        ("http", old.http != new.http),
         ("vars", old.vars != new.vars),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -215,6 +216,7 @@ task = "t"
         let cases = [
             ("[vars]", "# only a comment\n[vars]", "nothing changed"),
             ("concurrency = 10", "concurrency = 20", "queues: ~a (10 → 20)"),
+            ("concurrency = 10", "concurrency = { min = 3, max = 12 }", "queues: ~a (10 → 3 to 12)"),
             ("concurrency = 10", "timeout = \"1m\"", "queues: ~a"),
             ("[queues.b]", "[queues.c]", "queues: +c -b"),
             ("SELECT 1", "SELECT 2", "tasks: ~t"),
@@ -244,7 +246,10 @@ task = "t"
         let changed =
             diff(&config(str::to_owned), &config(|file| file.replace("concurrency = 10", "concurrency = 20")));
         let [change] = changed.queues_changed.as_slice() else { panic!("{changed:?}") };
-        assert_eq!((change.resized, change.policy, change.lists), (Some((10, 20)), false, false));
+        assert_eq!(
+            (change.resized, change.policy, change.lists),
+            (Some((Concurrency::fixed(10), Concurrency::fixed(20))), false, false)
+        );
         assert_ne!(changed, Diff::default());
         let wires = "[queues.b]\nwires = [\"rq\"]\n";
         let changed = diff(

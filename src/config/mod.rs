@@ -5,10 +5,14 @@
 
 mod bind;
 mod diff;
+mod email;
 mod escape;
 mod failures;
 mod file;
+mod http;
 mod job_secrets;
+mod limit;
+mod multi_row;
 mod queue;
 mod redis;
 mod schedule;
@@ -18,6 +22,7 @@ mod service;
 mod sql;
 mod task;
 mod template;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,22 +30,26 @@ use std::sync::Arc;
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind, bind_except};
 pub(crate) use diff::diff;
+pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid, Ses, Smtp, SmtpTls};
 pub(crate) use failures::{failure_names, is_known};
 pub(crate) use file::{Loaded, MAIL_TEMPLATES, Problems, load, parse};
+pub(crate) use http::{AllowPrivate, Http, SigningKey};
 pub(crate) use job_secrets::JobSecrets;
-pub(crate) use queue::{Queue, Retention};
+pub(crate) use limit::{Key, Limit, LimitError, Limits, Points, Rate};
+pub(crate) use multi_row::MultiRow;
+pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Email, EmailProvider, Log, LogFormat, Node, Push, PushProvider, SlotOrder, SlotRules, Smtp,
-    SmtpTls, Video,
+    Admin, Database, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider, SlotOrder, SlotRules, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
-    EmailStep, ExecStep, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep, PushStep, SqlStep, Step, Task,
-    VideoMode, VideoStep,
+    BatchRule, EmailStep, ExecLimits, ExecStep, ExecUser, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep,
+    PushStep, SqlStep, Step, Task, VideoMode, VideoStep,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
+pub(crate) use unique::TaskUnique;
 
 use crate::job::{QueueName, TaskName};
 
@@ -55,6 +64,7 @@ pub(crate) struct Config {
     pub email: Email,
     pub push: Push,
     pub video: Video,
+    pub http: Http,
     /// `[vars]`: values that templates see as `vars.NAME`.
     pub vars: serde_json::Map<String, serde_json::Value>,
     pub queues: BTreeMap<QueueName, Arc<Queue>>,

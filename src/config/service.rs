@@ -79,59 +79,48 @@ impl Database {
     }
 }
 
-/// `[email]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Email {
-    pub provider: EmailProvider,
-    /// `Name <address>` or an address.
-    pub from: String,
-    pub reply_to: Option<String>,
-    /// A folder of templates that come before the built-in ones of the same name.
-    pub templates: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum EmailProvider {
-    /// One `.eml` file for each mail in this folder; nothing is sent.
-    Outbox {
-        folder: PathBuf,
-    },
-    Smtp(Smtp),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Smtp {
-    pub host: String,
-    pub port: u16,
-    pub tls: SmtpTls,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    /// A PEM file of a certificate authority to trust besides the public ones.
-    pub ca_file: Option<PathBuf>,
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SmtpTls {
-    None,
-    StartTls,
-    Tls,
-}
-
 /// `[push]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Push {
     pub provider: PushProvider,
     /// A query for the device tokens of a user; its one parameter is `:user_id`, its first column the token.
     pub tokens_query: Option<Statement>,
+    /// What is done with a token that the provider does not know any more: `:token`, and `:user_id` if it likes.
+    pub remove_device: Option<Statement>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PushProvider {
     /// One `.json` file for each message, in the form FCM takes, in this folder; nothing is sent.
-    Outbox { folder: PathBuf },
+    Outbox {
+        folder: PathBuf,
+    },
     /// FCM HTTP v1 with a service account's key file.
-    Fcm { credentials: PathBuf, endpoint: String, timeout: Duration },
+    Fcm {
+        credentials: PathBuf,
+        endpoint: String,
+        timeout: Duration,
+    },
+    OneSignal(OneSignal),
+}
+
+/// `[push.onesignal]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OneSignal {
+    pub app_id: String,
+    pub api_key: Secret,
+    pub endpoint: String,
+    pub timeout: Duration,
+    pub target: OneSignalTarget,
+}
+
+/// Whom a request to OneSignal names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OneSignalTarget {
+    /// The user, by the alias under which OneSignal knows the app's user ids; it finds the devices itself.
+    User { alias: String },
+    /// The subscriptions that `tokens_query` gives.
+    Devices,
 }
 
 /// `[video]`.

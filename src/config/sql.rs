@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::multi_row::{Mark, MultiRow, Seen};
+
 /// Whose lexical rules apply, and how its placeholders look (`$1` or `?1`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -20,6 +22,8 @@ pub(crate) struct Statement {
     pub names: Vec<String>,
     /// Its first word, in capitals.
     pub verb: String,
+    /// The same for many rows at once, if it has such a form.
+    pub multi_row: Option<MultiRow>,
 }
 
 /// Why a text is not one statement, and which bytes of it are meant.
@@ -48,7 +52,7 @@ impl Statement {
     /// # Errors
     /// [`StatementError`] when it is not exactly one whole statement that leaves the transaction alone.
     pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Self, StatementError> {
-        let mut scanner = Scanner { rest: text, out: String::new(), names: Vec::new(), dialect };
+        let mut scanner = Scanner { rest: text, out: String::new(), names: Vec::new(), marks: Vec::new(), dialect };
         scanner.statement().map_err(|(problem, length)| {
             // Nothing is taken of what cannot be read, so the problem begins where the rest does.
             let start = text.len() - scanner.rest.len();
@@ -79,6 +83,7 @@ struct Scanner<'a> {
     rest: &'a str,
     out: String,
     names: Vec<String>,
+    marks: Vec<Mark>,
     dialect: Dialect,
 }
 
@@ -103,7 +108,9 @@ impl<'a> Scanner<'a> {
             }
         }
         let verb = verb.ok_or((StatementProblem::Empty, 0))?;
-        Ok(Statement { sql: std::mem::take(&mut self.out), names: std::mem::take(&mut self.names), verb })
+        let (sql, names) = (std::mem::take(&mut self.out), std::mem::take(&mut self.names));
+        let multi_row = MultiRow::of(&sql, &self.marks, names.len(), self.placeholder_mark());
+        Ok(Statement { sql, names, verb, multi_row })
     }
 
     /// The first word, which says what the statement does.
@@ -115,7 +122,7 @@ impl<'a> Scanner<'a> {
                 Err((StatementProblem::Transaction(verb), word.len()))
             }
             _ => {
-                self.take(word.len());
+                self.mark(word.len(), Seen::Word);
                 Ok(verb)
             }
         }
@@ -126,6 +133,17 @@ impl<'a> Scanner<'a> {
         let (taken, rest) = self.rest.split_at(len);
         self.out.push_str(taken);
         self.rest = rest;
+    }
+
+    /// The same, and notes what it is.
+    fn mark(&mut self, len: usize, what: Seen) {
+        let start = self.out.len();
+        self.take(len);
+        self.marks.push(Mark { place: start..self.out.len(), what });
+    }
+
+    fn placeholder_mark(&self) -> char {
+        if self.dialect == Dialect::Postgres { '$' } else { '?' }
     }
 
     fn token(&mut self, first: char) -> Result<(), Found> {
@@ -143,7 +161,9 @@ impl<'a> Scanner<'a> {
             '?' | '$' | '@' | '#' if !postgres => return Err(self.foreign(1 + name_len(&self.rest[1..]))),
             ':' if self.rest.starts_with("::") => self.take(2),
             ':' if parameter_len(&self.rest[1..]) > 0 => self.placeholder(),
-            c if starts_name(c) => self.take(name_len(self.rest)),
+            '(' => self.mark(1, Seen::Open),
+            ')' => self.mark(1, Seen::Close),
+            c if starts_name(c) => self.mark(name_len(self.rest), Seen::Word),
             c => self.take(c.len_utf8()),
         }
         Ok(())
@@ -220,8 +240,10 @@ impl<'a> Scanner<'a> {
             self.names.push(name.to_owned());
             self.names.len() - 1
         });
-        self.out.push(if self.dialect == Dialect::Postgres { '$' } else { '?' });
+        let start = self.out.len();
+        self.out.push(self.placeholder_mark());
         self.out.push_str(&(number + 1).to_string());
+        self.marks.push(Mark { place: start..self.out.len(), what: Seen::Placeholder(number) });
         self.rest = &self.rest[1 + len..];
     }
 }

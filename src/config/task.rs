@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Statement, Template, ValueTemplate};
-use crate::job::{QueueName, RetryPolicy, TaskName, Timestamp, glob};
+use super::{Batch, Limit, Queue, RenderError, SigningKey, Statement, TaskUnique, Template, ValueTemplate};
+use crate::job::{Args, QueueName, RetryPolicy, TaskName, Timestamp, Unique, glob};
 
 /// A declared task.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,11 @@ pub(crate) struct Task {
     pub retry: Option<RetryPolicy>,
     /// How long after it became due a job is still worth starting, unless its producer says otherwise.
     pub expires: Option<Duration>,
+    /// What its jobs are held to, in every queue for itself.
+    pub limits: Vec<Limit>,
+    /// Which of its jobs are the same to it.
+    pub unique: Option<TaskUnique>,
+    pub batch: BatchRule,
     /// At least one; run one after another.
     pub steps: Vec<Step>,
     /// What the producer gets back. Templates see the arguments, `vars`, `steps` (the results, in order), `now`
@@ -31,10 +36,54 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether an attempt has something to keep before its end: a finished step, or the devices that a push has reached.
+    pub(crate) fn is_done_in_parts(&self) -> bool {
+        self.steps.len() > 1 || self.steps.iter().any(|step| matches!(step, Step::Push(_)))
+    }
+
     /// When a job that is due at this instant expires, if its producer does not say.
     pub(crate) fn expiry(&self, due: Timestamp) -> Option<Timestamp> {
         self.expires.map(|span| due.after(span))
     }
+
+    pub(crate) fn has_param(&self, name: &str) -> bool {
+        self.params.iter().any(|param| param.name == name)
+    }
+
+    /// What makes a job with these arguments unique, if its producer does not say.
+    ///
+    /// # Errors
+    /// [`RenderError`] when its key cannot be worked out.
+    pub(crate) fn unique_of(&self, args: &Args, vars: &Map<String, Value>) -> Result<Option<Unique>, RenderError> {
+        self.unique.as_ref().map_or(Ok(None), |unique| unique.of(args, vars))
+    }
+
+    /// Whether its handler can do many jobs at once.
+    pub(crate) fn takes_batches(&self) -> bool {
+        match self.steps.as_slice() {
+            [Step::Sql(step)] => matches!(step.statements.as_slice(), [statement] if statement.multi_row.is_some()),
+            [Step::Probe(_)] => true,
+            _ => false,
+        }
+    }
+
+    /// How many of its jobs that wait in this queue are done at once.
+    pub(crate) fn batch_in(&self, queue: &Queue) -> Option<Batch> {
+        match self.batch {
+            BatchRule::Own(batch) => Some(batch),
+            BatchRule::Never => None,
+            BatchRule::AsQueue => queue.batch.filter(|_| self.takes_batches()),
+        }
+    }
+}
+
+/// Whether a task does many jobs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchRule {
+    /// As the queue says, if its handler can.
+    AsQueue,
+    Never,
+    Own(Batch),
 }
 
 /// A producer's name for a task: a dotted path in which `*` stands for any run of characters.
@@ -111,7 +160,8 @@ impl ParamType {
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    Email(EmailStep),
+    /// On the heap: it is by far the largest.
+    Email(Box<EmailStep>),
     Sql(SqlStep),
     Push(PushStep),
     Video(VideoStep),
@@ -123,6 +173,9 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EmailStep {
     pub to: Template,
+    /// Rendered to an address, an array of addresses, or nothing; `bcc` too.
+    pub cc: Option<ValueTemplate>,
+    pub bcc: Option<ValueTemplate>,
     pub subject: Template,
     /// A template by name (itself a template, so that an argument may choose it). Empty once rendered: use `html` and
     /// `text`.
@@ -134,6 +187,10 @@ pub(crate) struct EmailStep {
     pub from: Option<Template>,
     pub reply_to: Option<Template>,
     pub headers: Vec<(String, Template)>,
+    /// Where the recipient unsubscribes: an `https:` or `mailto:` link, or an array of them.
+    pub unsubscribe: Option<ValueTemplate>,
+    /// Files: a path, a table of `path`, `name` and `type`, or an array of these.
+    pub attachments: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -151,6 +208,12 @@ pub(crate) struct PushStep {
     pub body: Template,
     /// Sent as FCM's data payload: an object whose values are made strings.
     pub data: Option<ValueTemplate>,
+    /// FCM's options for each platform, put over those that jobsd sets.
+    pub android: Option<ValueTemplate>,
+    pub apns: Option<ValueTemplate>,
+    pub webpush: Option<ValueTemplate>,
+    /// Further fields of OneSignal's request.
+    pub onesignal: Option<ValueTemplate>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -180,6 +243,28 @@ pub(crate) struct ExecStep {
     /// Environment variables of the daemon that the program sees, beside PATH and LANG.
     pub env: Vec<String>,
     pub dir: Option<PathBuf>,
+    /// Who the program runs as. `None`: as the daemon does.
+    pub user: Option<ExecUser>,
+    pub limits: ExecLimits,
+    /// Whether what an argument of the job gives may begin with `-`, where the step's own text does not.
+    pub allow_options: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExecUser {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What each process of a program may use. `None`: what the daemon may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExecLimits {
+    /// Bytes of data: heap, and memory mapped for itself alone.
+    pub memory: Option<u64>,
+    /// Time on a processor.
+    pub cpu: Option<Duration>,
+    /// Open files.
+    pub files: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -191,6 +276,12 @@ pub(crate) struct HttpStep {
     pub body: Option<ValueTemplate>,
     /// Statuses that mean "not now, later": the job is put off and no attempt is spent.
     pub snooze: Vec<u16>,
+    /// Redirects that are followed, one after another.
+    pub redirects: u8,
+    /// From the first connection to the end of the answer. `None`: only the job's own timeout.
+    pub timeout: Option<Duration>,
+    /// Each signs the request, in the form of Standard Webhooks. None: it is not signed.
+    pub signing_keys: Vec<SigningKey>,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.

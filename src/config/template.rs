@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
@@ -81,6 +82,29 @@ impl Template {
             .map_err(|error| RenderError { template: self.source.to_string(), reason: reason(&error) })
     }
 
+    /// Renders a URL: what an expression gives is one piece of a path or a query, and is percent-encoded, so that no
+    /// argument changes the host, the path around it or the rest of the query. Left as they are: an expression that the
+    /// URL begins with, for it is the URL, and what went through `urlencode` (which leaves `/` alone) or `safe`.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub(crate) fn render_url(&self, context: &Value) -> Result<String, RenderError> {
+        let mut env = environment();
+        let begins = AtomicBool::new(self.source.trim_start().starts_with("{{"));
+        env.set_formatter(move |out, _, value| {
+            let text = value.to_string();
+            if begins.swap(false, Ordering::Relaxed) || value.is_safe() {
+                return out.write_str(&text).map_err(minijinja::Error::from);
+            }
+            out.write_str(&percent_encoded(&text)).map_err(minijinja::Error::from)
+        });
+        env.add_filter("urlencode", |value: &minijinja::Value| {
+            minijinja::filters::urlencode(value).map(minijinja::Value::from_safe_string)
+        });
+        env.render_str(&self.source, minijinja::value::Serde(context))
+            .map_err(|error| RenderError { template: self.source.to_string(), reason: reason(&error) })
+    }
+
     fn evaluate(&self, context: &Value) -> Result<Value, RenderError> {
         let fail = |reason: String| RenderError { template: self.source.to_string(), reason };
         let expression = expression_of(&self.source).unwrap_or(&self.source);
@@ -151,6 +175,19 @@ fn environment() -> Environment<'static> {
     env
 }
 
+/// Everything but the characters that mean nothing anywhere in a URL (RFC 3986, 2.3).
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// `{{ now | minus("90d") }}`: the instant that much earlier, in the form that `now` has.
 fn minus(instant: &str, span: &str) -> Result<String, minijinja::Error> {
     let fail = |message: String| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message);
@@ -199,6 +236,22 @@ mod tests {
         assert_eq!(value(json!("{{ now | minus('90d') }}"), context.clone()), Ok(json!("2026-08-25T10:00:00.000Z")));
         assert!(value(json!("{{ now | minus('90 parsecs') }}"), context.clone()).is_err());
         assert!(value(json!("{{ now | minus('9000000y') }}"), context).is_err());
+    }
+
+    #[test]
+    fn a_piece_of_a_url_stays_one_piece() {
+        let context =
+            json!({"x": "../a?b=c#d&e f", "path": "a/b?c", "base": "https://h.test/v1", "n": 7, "none": null});
+        let url = |source: &str| {
+            Template::parse(source).expect("it parses").render_url(&context).map_err(|error| error.reason)
+        };
+        let piece = "..%2Fa%3Fb%3Dc%23d%26e%20f";
+        assert_eq!(url("https://h.test/{{ x }}/y?q={{ x }}"), Ok(format!("https://h.test/{piece}/y?q={piece}")));
+        assert_eq!(url("{{ base }}/{{ x }}/{{ n }}"), Ok(format!("https://h.test/v1/{piece}/7")));
+        assert_eq!(url("https://h.test/{{ path | urlencode }}"), Ok("https://h.test/a/b%3Fc".into()));
+        assert_eq!(url("https://h.test/{{ path | safe }}"), Ok("https://h.test/a/b?c".into()));
+        assert_eq!(url("https://h.test{{ x }}/"), Ok(format!("https://h.test{piece}/")));
+        assert!(url("https://h.test/{{ nobody }}").is_err());
     }
 
     #[test]

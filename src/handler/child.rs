@@ -8,7 +8,8 @@
 //! daemon, so [`run`] must be awaited on them, never on a thread of `spawn_blocking`.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::io::PipeWriter;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use tokio::process::{Child, ChildStdin};
 
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
+/// What a guard needs to end those that it guards, when it is told to do so at once.
+const GUARD: Duration = Duration::from_secs(3);
 /// What a process that left the group can still hold up our reading of its inherited pipes.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -68,8 +71,18 @@ pub(super) enum ChildError {
 
 /// Runs the program to its end. Dropping the future ends the whole process group.
 pub(super) async fn run(program: Program) -> Result<Finished, ChildError> {
+    follow(program, None).await
+}
+
+/// As [`run`], for a program that guards others: SIGTERM and SIGINT tell it to end them, in peace or at once, and SIGKILL
+/// is for the guard that does not. It alone inherits `report`.
+pub(super) async fn run_guard(program: Program, report: PipeWriter) -> Result<Finished, ChildError> {
+    follow(program, Some(report)).await
+}
+
+async fn follow(program: Program, report: Option<PipeWriter>) -> Result<Finished, ChildError> {
     let follow = |reason| ChildError::Follow { path: program.path.clone(), reason };
-    let mut group = Group::start(&program)?;
+    let mut group = Group::start(&program, report)?;
     let leader = group.leader();
     let mut out = Output::new(program.stdout);
     let mut err = Output::new(program.stderr);
@@ -104,10 +117,13 @@ struct Leader {
     /// Readable once the process has ended, reaped or not.
     pidfd: AsyncFd<OwnedFd>,
     reaped: bool,
+    /// It has others to end before it may be killed.
+    guard: bool,
 }
 
 impl Group {
-    fn start(program: &Program) -> Result<Self, ChildError> {
+    /// Our end of `report` is closed with the start, so that its reader sees the guard's end.
+    fn start(program: &Program, report: Option<PipeWriter>) -> Result<Self, ChildError> {
         let fail = |reason| ChildError::Start { path: program.path.clone(), reason };
         let mut command = tokio::process::Command::new(&program.path);
         command.args(&program.args).env_clear().envs(program.env.iter().cloned()).process_group(0);
@@ -116,9 +132,13 @@ impl Group {
             command.current_dir(dir);
         }
         let parent = rustix::process::getpid();
-        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+        let inherited = report.as_ref().map(|report| report.as_raw_fd());
+        // SAFETY: between fork and exec the closure makes a few system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
+                if inherited.is_some_and(|number| libc::fcntl(number, libc::F_SETFD, 0) != 0) {
+                    return Err(std::io::Error::last_os_error());
+                }
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                 // The daemon may have died before the call above took effect.
                 if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::CHILD.into()) }
@@ -128,7 +148,9 @@ impl Group {
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.expect("a child that was just started and never waited for has an id");
         match watch(pid) {
-            Ok(pidfd) => Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false }) }),
+            Ok(pidfd) => {
+                Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false, guard: inherited.is_some() }) })
+            }
             Err(error) => {
                 kill_group(pid, Signal::KILL);
                 Err(fail(error))
@@ -162,6 +184,10 @@ impl Leader {
             _ = async { tokio::join!(nothing.0.read(stdout), nothing.1.read(stderr), std::future::pending::<()>()) } => {}
             _ = tokio::time::timeout(GRACE, ended(&self.pidfd)) => {}
         }
+        if self.guard {
+            kill_group(self.pid, Signal::INT);
+            let _ = tokio::time::timeout(GUARD, ended(&self.pidfd)).await;
+        }
         kill_group(self.pid, Signal::KILL);
         let _ = self.reap().await;
     }
@@ -176,7 +202,7 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if !self.reaped {
-            kill_group(self.pid, Signal::KILL);
+            kill_group(self.pid, if self.guard { Signal::INT } else { Signal::KILL });
         }
     }
 }

@@ -5,6 +5,7 @@
 //! failure is handed back as a value, and whoever drops the future of [`Handlers::perform`] has
 //! stopped everything it started.
 
+mod batch;
 mod child;
 mod context;
 mod email;
@@ -28,7 +29,9 @@ use crate::config::{Config, JobSecrets, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
-pub(crate) use steps::Steps;
+pub(crate) use email::{MailPreview, PreviewError, preview as preview_mails};
+pub(crate) use exec::guard_if_told;
+pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
 /// Everything that performs tasks, built once for a configuration. Connections are made when a
 /// step first needs them.
@@ -75,17 +78,32 @@ struct Run<'a> {
     /// Position of the step in its task, from 0.
     step: usize,
     context: &'a Context,
+    /// Where a step that is done in parts remembers which are done.
+    steps: &'a Steps,
 }
 
 /// Why an attempt ends before its last step is done.
 #[derive(Debug)]
 enum Halt {
     Failed(Failure),
+    /// Somebody else runs the job by now: nothing more may be done for it here.
+    LeaseLost,
     /// Not now, later: see [`Outcome::Snoozed`].
     Snoozed {
         delay: Option<Duration>,
         reason: String,
     },
+    /// Nobody could do this step now: see [`Outcome::Unavailable`].
+    Unavailable {
+        error: Failure,
+        retry_after: Option<Duration>,
+    },
+}
+
+impl From<LeaseLost> for Halt {
+    fn from(_: LeaseLost) -> Self {
+        Self::LeaseLost
+    }
 }
 
 impl<E: Into<Failure>> From<E> for Halt {
@@ -103,11 +121,11 @@ impl Handlers {
     pub(crate) fn new(config: &Config) -> Result<Self, HandlersError> {
         Ok(Self {
             vars: Value::Object(config.vars.clone()),
-            email: email::Email::new(&config.email)?,
+            email: email::Email::new(config)?,
             sql: sql::Sql::new(&config.database)?,
             push: push::Push::new(&config.push)?,
             video: video::Video::new(&config.video)?,
-            http: http::Http::new()?,
+            http: http::Http::new(&config.http)?,
         })
     }
 
@@ -117,30 +135,23 @@ impl Handlers {
     /// statement is cancelled and rolled back, a connection in the middle of a conversation is closed.
     pub(crate) async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
         let mut context = Context::new(attempt, &self.vars, clock::now());
-        match self.steps(attempt, &mut context).await {
-            Ok(result) => Outcome::Success(result),
-            Err(halt) => {
-                let secrets = JobSecrets::of(Some(attempt.task), &attempt.job.args);
-                match halt {
-                    Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
-                    Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
-                }
-            }
-        }
+        let result = self.steps(attempt, &mut context).await;
+        attempt.ended(result)
     }
 
     async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
-            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context };
+            let run = Run { job: attempt.job, attempt: attempt.attempt, step: number, context, steps: &attempt.steps };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);
+            // What the last step has done goes along with the settle, at once.
+            if number + 1 < attempt.task.steps.len() {
+                attempt.steps.keep().await?;
+            }
         }
-        match &attempt.task.result {
-            Some(template) => Ok(template.render(context.values())?),
-            None => Ok(context.last_result()),
-        }
+        attempt.result(context)
     }
 
     /// Each on the heap: the future of an attempt has the size of its largest part, and is moved when it is spawned.
@@ -148,17 +159,40 @@ impl Handlers {
         match step {
             Step::Email(step) => Ok(Box::pin(self.email.send(step, run)).await?),
             Step::Sql(step) => {
-                let mut named = run.context.args().clone();
-                for (name, template) in &step.values {
-                    named.insert(name.clone(), template.render(run.context.values())?);
-                }
-                Ok(Box::pin(self.sql.run(&step.statements, &named)).await?)
+                let named = batch::named(step, run.context)?;
+                Ok(Box::pin(self.sql.run(&step.statements, &named)).await.map_err(sql::SqlError::into_halt)?)
             }
             Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
             Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
             Step::Exec(step) => Ok(Box::pin(exec::run(step, run)).await?),
             Step::Http(step) => Ok(Box::pin(self.http.call(step, run)).await?),
             Step::Probe(step) => probe::run(step, run).await,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// What the producer gets back once all steps are done.
+    fn result(&self, context: &Context) -> Result<Value, Halt> {
+        match &self.task.result {
+            Some(template) => Ok(template.render(context.values())?),
+            None => Ok(context.last_result()),
+        }
+    }
+
+    fn ended(&self, result: Result<Value, Halt>) -> Outcome {
+        let halt = match result {
+            Ok(result) => return Outcome::Success(result),
+            Err(halt) => halt,
+        };
+        let secrets = JobSecrets::of(Some(self.task), &self.job.args);
+        match halt {
+            Halt::LeaseLost => Outcome::Interrupted { reason: "its lease was lost while it ran".to_owned() },
+            Halt::Failed(failure) => Outcome::Failure(without_secrets(failure, &secrets)),
+            Halt::Snoozed { delay, reason } => Outcome::Snoozed { delay, reason: secrets.text(&reason) },
+            Halt::Unavailable { error, retry_after } => {
+                Outcome::Unavailable { error: without_secrets(error, &secrets), retry_after }
+            }
         }
     }
 }

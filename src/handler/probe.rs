@@ -22,6 +22,28 @@ pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> 
     }
 }
 
+/// All at once, as far as that makes sense: those that sleep do so together, and an echo says how many there were.
+pub(super) async fn run_batch(step: &ProbeStep, runs: &[Run<'_>]) -> Vec<Result<Value, Halt>> {
+    if step.op == ProbeOp::Sleep {
+        let started = clock::now();
+        let spans: Vec<Result<Duration, Failure>> = runs.iter().map(|run| seconds(run, "sleep")).collect();
+        tokio::time::sleep(spans.iter().flatten().max().copied().unwrap_or_default()).await;
+        let slept = |span: Result<Duration, Failure>| Ok(span.map(|_| json!({"started": started.to_string()}))?);
+        return spans.into_iter().map(slept).collect();
+    }
+    let mut results = Vec::with_capacity(runs.len());
+    for one in runs {
+        let result = run(step, one).await.map(|mut result| {
+            if step.op == ProbeOp::Echo {
+                result["batch"] = json!(runs.len());
+            }
+            result
+        });
+        results.push(result);
+    }
+    results
+}
+
 /// Sleeps for the argument `seconds` and returns `{"started": …}`.
 async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
     let started = clock::now();

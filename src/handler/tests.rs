@@ -1,5 +1,7 @@
 //! The walk through a task's steps, with the probe handler and SQLite doing the work.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -96,11 +98,52 @@ async fn what_is_done_stays_done_when_the_attempt_is_stopped() {
     assert_eq!(steps.results(), [json!({"affected": 1, "rows": []})]);
 }
 
+/// Each finished step but the last, whose settle follows at once. It used to be stored by the settle alone, so that a
+/// daemon that died in the second step did the first one again.
+#[tokio::test]
+async fn a_finished_step_is_stored_before_the_next_one_begins() {
+    let world = world();
+    let count = "SELECT count(*) AS n FROM notifications";
+    let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
+    let task = fixture::task(vec![sql(insert), sql(count), sql(insert)]);
+    let stored: Arc<Mutex<Vec<Done>>> = Arc::default();
+    let store = Arc::clone(&stored);
+    let keep: Keep = Arc::new(move |done| {
+        store.lock().expect("no panic with the lock").push(done);
+        Box::pin(async { Ok(()) })
+    });
+    perform(&world, &task, json!({"user_id": 1}), &Steps::new(Done::default(), Some(keep))).await;
+    let first = json!({"affected": 1, "rows": []});
+    let second = json!({"affected": 1, "rows": [{"n": 1}]});
+    let done =
+        |steps: &[&Value]| Done { steps: steps.iter().map(|&step| step.clone()).collect(), partial: Value::Null };
+    assert_eq!(*stored.lock().expect("no panic"), [done(&[&first]), done(&[&first, &second])]);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_lease_was_lost_does_no_further_step() {
+    let world = world();
+    let insert = "INSERT INTO notifications (user_id, notification_type, content) VALUES (:user_id, 'x', 'y')";
+    let task = fixture::task(vec![probe(ProbeOp::Noop), sql(insert)]);
+    let lost: Keep = Arc::new(|_| Box::pin(async { Err(LeaseLost) }));
+    let outcome = perform(&world, &task, json!({"user_id": 1}), &Steps::new(Done::default(), Some(lost))).await;
+    assert!(matches!(outcome, Outcome::Interrupted { .. }), "{outcome:?}");
+    let count = fixture::task(vec![sql("SELECT count(*) AS n FROM notifications")]);
+    let outcome = perform(&world, &count, Value::Null, &Steps::default()).await;
+    assert_eq!(outcome, Outcome::Success(json!({"affected": 1, "rows": [{"n": 0}]})));
+}
+
 #[tokio::test]
 async fn a_job_whose_steps_are_all_done_only_renders_its_result() {
     let world = world();
     let task = fixture::task(vec![probe(ProbeOp::Fail)]);
-    let outcome = perform(&world, &task, Value::Null, &Steps::new(vec![json!("done before")])).await;
+    let outcome = perform(
+        &world,
+        &task,
+        Value::Null,
+        &Steps::new(Done { steps: vec![json!("done before")], partial: Value::Null }, None),
+    )
+    .await;
     assert_eq!(outcome, Outcome::Success(json!("done before")));
 }
 

@@ -27,6 +27,8 @@ use crate::store::{ForeignList, LinkError, accepted};
 
 /// Messages that are adopted in one round trip.
 const BATCH: usize = 250;
+/// Jobs that may wait in a queue whose messages are taken ahead of their time.
+const WAITING: usize = 100_000;
 /// Pause after a failure; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How soon to look again when enough jobs wait already and not so many have ended as had to: not before the first, and
@@ -91,8 +93,9 @@ impl Pump {
             match self.pass(room, &stop).await {
                 Ok(moved) => {
                     self.pause = PAUSE.0;
-                    // What became jobs changes the pool's number; it comes round and says the next one.
-                    known = (moved == Moved::Jobs).then_some(told);
+                    // What became jobs changes the pool's number; it comes round and says the next one. Where jobs may be
+                    // held that number says little: messages behind those that must wait may be free to start.
+                    known = (moved == Moved::Jobs && !self.looks_ahead()).then_some(told);
                     match moved {
                         Moved::Jobs | Moved::Others => {}
                         Moved::Enough { surplus } => self.wait_for_room(told, surplus, &stop).await,
@@ -114,10 +117,18 @@ impl Pump {
         self.broker.watch.forget(&self.changed);
     }
 
+    /// Whether messages are taken although the pool could not start them yet: one that a limit lets start, or whose
+    /// tenant has his turn, may stand behind many that have to wait.
+    fn looks_ahead(&self) -> bool {
+        self.config.load().queues.get(&self.queue).is_some_and(|queue| queue.limits.may_hold())
+    }
+
     /// How many jobs may be pending: what the pool could start now, and what it ends within a moment.
     fn room(&mut self, told: Told) -> usize {
-        let concurrency = self.config.load().queues.get(&self.queue).map_or(0, |queue| queue.concurrency);
-        told.free + self.pace.ahead(told.ended, concurrency, Instant::now())
+        if self.looks_ahead() {
+            return WAITING;
+        }
+        told.free + self.pace.ahead(told.ended, told.slots, Instant::now())
     }
 
     /// One round: what is in flight and abandoned comes first, then new messages.
@@ -130,7 +141,8 @@ impl Pump {
                 return self.admit(adopted, stop).await;
             }
         }
-        let haul = self.broker.take(&self.queue, &self.lists, room, clock::now()).await?;
+        let most = self.looks_ahead().then_some(WAITING);
+        let haul = self.broker.take(&self.queue, &self.lists, room, most, clock::now()).await?;
         if !haul.messages.is_empty() {
             return self.admit(haul.messages, stop).await;
         }
@@ -220,6 +232,9 @@ impl Pump {
                 }
                 (Verdict::Job(job) | Verdict::Refused(job, _), Admitted::LivesAlready) => {
                     tracing::info!(queue = %self.queue, job = %job.id, "a repetition of a job that lives: left out");
+                }
+                (Verdict::Job(job), Admitted::Duplicate(holder)) => {
+                    tracing::info!(queue = %self.queue, job = %job.id, "left out: its unique key is held by {holder}");
                 }
                 _ => {}
             }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::Verdict;
-use crate::config::{BindError, Config, Task};
+use crate::config::{BindError, Config, LimitError, RenderError, Task};
 use crate::job::{
     Args, Cause, End, History, InvalidName, Job, JobId, Mishap, MishapKind, NodeId, Origin, Priority, QueueName, State,
     TaskName, Timestamp, Wire,
@@ -52,6 +52,15 @@ impl Why {
     pub(super) fn bad_arguments(error: &BindError) -> Self {
         Self::new(Cause::BadArguments, "TypeError", &error.to_string())
     }
+
+    /// A limit by which it could never start.
+    pub(super) fn unfit_for_limit(error: &LimitError) -> Self {
+        Self::new(Cause::BadArguments, "ValueError", &error.to_string())
+    }
+
+    pub(super) fn no_key(error: &RenderError) -> Self {
+        Self::new(Cause::BadArguments, "ValueError", &format!("the task's unique key cannot be told: {error}"))
+    }
 }
 
 /// Stands where a task's name would, when none could be read.
@@ -67,6 +76,7 @@ impl Refused<'_> {
             id: self.id.unwrap_or_else(JobId::random),
             queue: queue.clone(),
             task: named.unwrap_or_else(|| TaskName::parse(NAMELESS).expect("a valid name")),
+            buckets: Vec::new(),
             args,
             origin: Origin::Wire { wire: self.wire, list: self.list.to_owned(), reply: self.reply },
             enqueued_at: now,
@@ -76,6 +86,7 @@ impl Refused<'_> {
             retry: None,
             priority: Priority::default(),
             args_apart: None,
+            unique: None,
             flow: None,
         };
         let mut history = History::default();

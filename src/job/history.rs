@@ -32,6 +32,9 @@ pub(crate) struct History {
     /// Results of the steps that are done; the next attempt goes on behind them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Value>,
+    /// What the step after them remembers of itself, when a part of it is done: to whom it has delivered already.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub partial: Value,
     /// The latest attempts that did not succeed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mishaps: Vec<Mishap>,
@@ -120,6 +123,12 @@ impl History {
     /// The number of the attempt that comes next, from 1. Interrupted ones are not counted.
     pub(crate) fn next_attempt(&self) -> u32 {
         1 + self.failures + self.crashes
+    }
+
+    /// Nothing is done: the next attempt, if there is one, begins at the beginning.
+    pub(crate) fn forget_steps(&mut self) {
+        self.steps.clear();
+        self.partial = Value::Null;
     }
 
     /// The snooze, if that is how the latest attempt ended.

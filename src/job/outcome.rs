@@ -21,6 +21,12 @@ pub(crate) enum Outcome {
         /// One sentence for a person.
         reason: String,
     },
+    /// The service behind the handler is down: nothing is wrong with the job, and it costs no attempt.
+    Unavailable {
+        error: Failure,
+        /// When the service has said so.
+        retry_after: Option<Duration>,
+    },
     /// The attempt did not start: the job had expired at this instant.
     Expired(Timestamp),
     /// The process that ran the attempt died or lost its lease; `reason` says which, in words.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::flow::Member;
-use super::{JobId, QueueName, RetryPolicy, TaskName, Timestamp};
+use super::{Bucket, JobId, QueueName, RetryPolicy, TaskName, Timestamp, Unique};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
 pub(crate) type Args = Map<String, Value>;
@@ -17,6 +17,12 @@ pub(crate) struct Job {
     pub id: JobId,
     pub queue: QueueName,
     pub task: TaskName,
+    /// What it draws from limits with keys, and its tenant. The claim reads it as text, right behind the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Bucket>,
+    /// What makes it the only one. Behind the task and the buckets: there the scripts look for it in the record's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
     /// Its place in a flow, which is told how it ends. Before the arguments, which may look like one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<Member>,
@@ -42,6 +48,13 @@ pub(crate) struct Job {
     /// As with nice(1) and with Celery on Redis, less is sooner.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
     pub priority: Priority,
+}
+
+impl Job {
+    /// The line of its tenant, where tenants take turns.
+    pub(crate) fn line(&self) -> Option<&str> {
+        self.buckets.iter().find(|bucket| bucket.is_tenant()).map(Bucket::name)
+    }
 }
 
 /// How urgent a job is among those of its queue: −9 comes first, 9 last, 0 when nobody says anything.

@@ -1,18 +1,22 @@
-//! One run of a job: find its task, perform it under its timeout, say how it ended.
+//! One run of a job, or of many in a batch: find the task, perform it under its timeout, say how each ended.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::Live;
-use crate::broker::Claim;
+use super::shared::Live;
+use crate::broker::{Broker, Claim, Running};
 use crate::clock;
-use crate::config::Queue;
-use crate::handler::{Attempt, Handlers, Steps};
-use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Request, Snooze, State};
+use crate::config::{Queue, Task};
+use crate::handler::{Attempt, Done, Handlers, Keep, LeaseLost, Steps};
+use crate::job::{Cause, Decision, Failure, Job, Next, Outcome, Request, Snooze, State, Timestamp};
+
+/// Pause before what is done is stored once more; it doubles up to the second one.
+const KEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What ends an attempt from outside.
 #[derive(Debug)]
@@ -23,43 +27,124 @@ pub(super) struct Ends {
     pub(super) cancelled: oneshot::Receiver<Request>,
 }
 
-/// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
-pub(super) async fn run(
-    live: Arc<Live>,
-    queue: Arc<Queue>,
-    job: Arc<Job>,
-    number: u32,
-    steps: Steps,
-    ends: Ends,
-) -> Outcome {
-    let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
-    perform(&live, &queue, &job, number, steps, ends).instrument(span).await
+/// A job as an attempt at it sees it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) job: Arc<Job>,
+    /// Of the attempt, from 1.
+    pub(super) number: u32,
+    pub(super) steps: Steps,
 }
 
-async fn perform(live: &Live, queue: &Queue, job: &Job, number: u32, steps: Steps, ends: Ends) -> Outcome {
-    let Some(task) = live.config.tasks.get(&job.task) else {
-        let message = format!("no task named {} is declared in the configuration of this node", job.task);
-        return Failure::never("NotRegistered", message).into();
-    };
-    if let Some(at) = job.expires.filter(|&at| at < clock::now()) {
+/// Performs the job's task. Dropping the future (timeout, abort) stops everything that the handler started.
+pub(super) async fn run(live: Arc<Live>, queue: Arc<Queue>, part: Part, ends: Ends) -> Vec<Outcome> {
+    let Part { job, number, .. } = &part;
+    let span = tracing::info_span!("attempt", queue = %job.queue, job = %job.id, task = %job.task, attempt = number);
+    vec![perform(&live, &queue, &part, ends).instrument(span).await]
+}
+
+async fn perform(live: &Live, queue: &Queue, part: &Part, ends: Ends) -> Outcome {
+    let job = &part.job;
+    let Some(task) = live.config.tasks.get(&job.task) else { return unknown(job) };
+    if let Some(at) = expired(job) {
         return Outcome::Expired(at);
     }
-    let limit = job.timeout.or(task.timeout).unwrap_or(queue.timeout);
+    let limit = timeout(job, task, queue);
     let handlers: &Handlers = &live.handlers;
-    let attempt = Attempt { job, task, attempt: number, steps };
+    let attempt = attempt(part, task);
     tokio::select! {
         outcome = tokio::time::timeout(limit, handlers.perform(&attempt)) => {
             outcome.unwrap_or(Outcome::TimedOut(limit))
         }
         Ok(request) = ends.cancelled => Outcome::Cancelled(request),
-        () = ends.abort.cancelled() => Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() },
+        () = ends.abort.cancelled() => stopped(),
+    }
+}
+
+/// Performs a task for many jobs of it at once, under one timeout.
+pub(super) async fn run_batch(
+    live: Arc<Live>,
+    parts: Vec<Part>,
+    limit: Duration,
+    abort: CancellationToken,
+) -> Vec<Outcome> {
+    let first = &parts[0].job;
+    let span = tracing::info_span!("batch", queue = %first.queue, task = %first.task, jobs = parts.len());
+    perform_batch(&live, &parts, limit, abort).instrument(span).await
+}
+
+async fn perform_batch(live: &Live, parts: &[Part], limit: Duration, abort: CancellationToken) -> Vec<Outcome> {
+    let first = &parts[0].job;
+    let Some(task) = live.config.tasks.get(&first.task) else { return vec![unknown(first); parts.len()] };
+    let late: Vec<Option<Timestamp>> = parts.iter().map(|part| expired(&part.job)).collect();
+    let timely = parts.iter().zip(&late).filter(|(_, late)| late.is_none());
+    let attempts: Vec<Attempt<'_>> = timely.map(|(part, _)| attempt(part, task)).collect();
+    let all = |outcome: Outcome| vec![outcome; attempts.len()];
+    let outcomes = tokio::select! {
+        outcomes = tokio::time::timeout(limit, live.handlers.perform_batch(&attempts)) => {
+            outcomes.unwrap_or_else(|_| all(Outcome::TimedOut(limit)))
+        }
+        () = abort.cancelled() => all(stopped()),
+    };
+    let mut outcomes = outcomes.into_iter();
+    let outcome = |late: Option<Timestamp>| match late {
+        Some(at) => Outcome::Expired(at),
+        None => outcomes.next().expect("the handlers say how each of them ended"),
+    };
+    late.into_iter().map(outcome).collect()
+}
+
+fn attempt<'a>(part: &'a Part, task: &'a Task) -> Attempt<'a> {
+    Attempt { job: &part.job, task, attempt: part.number, steps: part.steps.clone() }
+}
+
+/// Longest run of an attempt at the job.
+pub(super) fn timeout(job: &Job, task: &Task, queue: &Queue) -> Duration {
+    job.timeout.or(task.timeout).unwrap_or(queue.timeout)
+}
+
+fn unknown(job: &Job) -> Outcome {
+    let message = format!("no task named {} is declared in the configuration of this node", job.task);
+    Failure::never("NotRegistered", message).into()
+}
+
+fn expired(job: &Job) -> Option<Timestamp> {
+    job.expires.filter(|&at| at < clock::now())
+}
+
+fn stopped() -> Outcome {
+    Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() }
+}
+
+/// Stores what an attempt has done while it goes on.
+pub(super) fn keep(broker: Arc<Broker>, running: Running) -> Keep {
+    let running = Arc::new(running);
+    Arc::new(move |done| {
+        let (broker, running) = (Arc::clone(&broker), Arc::clone(&running));
+        Box::pin(async move { store(&broker, &running, done).await })
+    })
+}
+
+/// Tries until Redis has answered: a step that was done must not be done again because Redis was away. The job's timeout
+/// bounds it.
+async fn store(broker: &Broker, running: &Running, done: Done) -> Result<(), LeaseLost> {
+    let history = running.with(done.steps, done.partial);
+    let mut pause = KEEP_PAUSE.0;
+    loop {
+        match broker.keep(running, &history).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(LeaseLost),
+            Err(error) => tracing::debug!("storing a finished step failed, trying again: {error}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(KEEP_PAUSE.1);
     }
 }
 
 /// The outcome of an attempt whose task did not end by itself: a bug of ours, which must not cost more than this job.
 pub(super) fn panicked(error: tokio::task::JoinError) -> Outcome {
     if error.is_cancelled() {
-        return Outcome::Interrupted { reason: "the daemon stopped before the job had ended".to_owned() };
+        return stopped();
     }
     let panic = error.into_panic();
     let words = panic
@@ -120,7 +205,7 @@ mod tests {
         assert!(size < 2_000, "{size} bytes");
     }
 
-    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Arc<Job>, u32, Steps, Ends) -> F) -> usize {
+    fn size<F>(_: impl Fn(Arc<Live>, Arc<Queue>, Part, Ends) -> F) -> usize {
         std::mem::size_of::<F>()
     }
 }

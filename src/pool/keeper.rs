@@ -167,7 +167,10 @@ impl Keeper {
     }
 
     fn served(&self, queue: &Queue) -> NodeQueue {
-        NodeQueue { queue: queue.name.clone(), concurrency: queue.concurrency, running: self.broker.holds(&queue.name) }
+        let (name, stance) = (queue.name.clone(), self.broker.stances.of(&queue.name));
+        let concurrency = stance.scaled.map_or(queue.concurrency.max, |scaled| scaled.size);
+        let outage = stance.outage;
+        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage }
     }
 
     fn obey(&self, order: Option<NodeOrder>) {

@@ -1,39 +1,49 @@
 //! One pool for each queue: claims as many jobs as it has free slots, runs them, settles them.
 //!
-//! The loop owns every claim of the queue from the moment it is made until its settle is answered. Attempts run as
-//! tasks that get a copy of what they need and give back an outcome, so neither a panic nor an abort can lose a claim.
+//! The loop owns every claim of the queue from the moment it is made until its settle is answered.
 
 mod arbiter;
 mod attempt;
+mod breaker;
+mod course;
+mod gate;
+mod gather;
 mod keeper;
 mod observe;
+mod pressure;
+mod scale;
+mod shared;
+mod size;
 mod slots;
 mod supervisor;
 mod trips;
+mod work;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use keeper::Keeper;
+pub(crate) use shared::{Live, Shared};
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{Broker, BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
+use crate::broker::{BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
 use crate::clock;
-use crate::config::{Config, Queue};
-use crate::handler::{Handlers, Steps};
-use crate::job::{AttemptFacts, JobId, Outcome, Request, Timestamp, decide};
-use crate::metrics::Metrics;
+use crate::config::Queue;
+use crate::job::{Outcome, Request, Timestamp};
 use arbiter::Need;
+use breaker::Allowed;
+use gate::Gate;
+use gather::Gather;
 use observe::Observed;
+use pressure::Pressure;
+use shared::Stop;
+use size::Size;
 use slots::Seat;
-use trips::{Returned, Trips};
+use trips::{Returned, Trips, Want};
+use work::Work;
 
 /// Claims in one round trip: bounds the size of a reply.
 const CLAIM_BATCH: usize = 500;
@@ -45,32 +55,6 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::
 /// How often a busy pool promotes what has become due.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 
-/// What all pools of a node share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub broker: Arc<Broker>,
-    pub live: ArcSwap<Live>,
-    pub metrics: Arc<Metrics>,
-}
-
-/// The configuration in force and the handlers built from it: replaced together by a reload.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub config: Arc<Config>,
-    pub handlers: Arc<Handlers>,
-}
-
-/// How a pool is told to end.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stop {
-    /// No new claims; what runs may finish.
-    pub drain: CancellationToken,
-    /// What still runs is interrupted and handed back.
-    pub abort: CancellationToken,
-    /// The whole node ends: no other pool of the queue follows in this process.
-    pub for_good: CancellationToken,
-}
-
 /// A running queue.
 struct Pool {
     shared: Arc<Shared>,
@@ -78,11 +62,15 @@ struct Pool {
     /// Claims that the keeper came by; they are settled here like any other.
     swept: mpsc::Receiver<Swept>,
     stop: Stop,
-    running: JoinSet<Outcome>,
-    claims: HashMap<Id, Running>,
+    work: Work,
+    gather: Gather,
+    /// Jobs that a claim may bring beyond the free slots: grows while all of them go into batches.
+    appetite: usize,
     settlements: Vec<Settlement>,
     trips: Trips,
-    /// Our part of what all pools share. After `running`: what runs ends before its slots are given back.
+    gate: Gate,
+    size: Size,
+    /// Our part of what all pools share. After `work`: what runs ends before its slots are given back.
     seat: Seat,
     /// Slots of the node that were ours and for which the queue had no job.
     unused: usize,
@@ -106,6 +94,8 @@ struct Pool {
     look: bool,
     /// The queue is paused: there is nothing to claim until that changes.
     paused: bool,
+    /// A limit of the whole queue had no room at the last claim: what ends here may make some.
+    limited: bool,
     /// When the next job becomes due, as of the last time the queue was found empty.
     due: Option<Timestamp>,
     /// Something has become due since the last claim.
@@ -117,35 +107,30 @@ struct Pool {
     pause: Duration,
 }
 
-/// A claim whose attempt runs.
-struct Running {
-    claim: Claim,
-    /// What the attempt has finished so far.
-    steps: Steps,
-    /// Ends the attempt; taken when it is used.
-    cancel: Option<oneshot::Sender<Request>>,
-}
-
 impl Pool {
     fn new(
         shared: Arc<Shared>,
         seat: Seat,
+        pressure: Arc<Pressure>,
         queue: watch::Receiver<Arc<Queue>>,
         swept: mpsc::Receiver<Swept>,
         stop: Stop,
     ) -> Self {
-        let name = queue.borrow().name.clone();
+        let (name, concurrency) = (queue.borrow().name.clone(), queue.borrow().concurrency);
         Self {
+            size: Size::new(&name, concurrency, Arc::clone(&shared.broker), pressure, &shared.metrics),
             demand: shared.broker.demand(&name),
             draining: shared.broker.draining.subscribe(),
             trips: Trips::new(Arc::clone(&shared.broker)),
+            gate: Gate::new(&name, Arc::clone(&shared.broker), &shared.metrics),
             observed: Observed::new(Arc::clone(&shared.metrics), &name),
             shared,
             queue,
             swept,
             stop,
-            running: JoinSet::new(),
-            claims: HashMap::new(),
+            work: Work::default(),
+            gather: Gather::default(),
+            appetite: 0,
             settlements: Vec::new(),
             seat,
             unused: 0,
@@ -157,6 +142,7 @@ impl Pool {
             ended: 0,
             look: true,
             paused: false,
+            limited: false,
             due: None,
             promote: false,
             promoted: Instant::now(),
@@ -182,7 +168,8 @@ impl Pool {
 
     fn finished(&self) -> bool {
         self.stop.drain.is_cancelled()
-            && self.running.is_empty()
+            && self.work.is_empty()
+            && self.gather.slots() == 0
             && self.settlements.is_empty()
             && self.trips.are_empty()
             && self.swept.is_empty()
@@ -191,9 +178,9 @@ impl Pool {
     /// Collects what has ended meanwhile, without waiting.
     fn gather(&mut self) {
         while self.settlements.len() < SETTLE_BATCH
-            && let Some(joined) = self.running.try_join_next_with_id()
+            && let Some(over) = self.work.try_next()
         {
-            self.finish(joined);
+            self.finish(over);
         }
         while self.settlements.len() < SETTLE_BATCH
             && let Ok(swept) = self.swept.try_recv()
@@ -204,14 +191,17 @@ impl Pool {
 
     /// Sends a round trip off, if there is anything to settle or to claim and one may leave.
     fn depart(&mut self) {
+        self.size.configure(self.queue.borrow().concurrency);
         self.notice_due();
         self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
+        self.look |= self.limited && !self.settlements.is_empty();
         let resting = self.rest_until.is_some();
+        self.start_batches();
         let want = self.claimable(resting);
-        if resting || !self.trips.has_room() || self.settlements.is_empty() && want == 0 {
+        if resting || !self.trips.has_room() || self.settlements.is_empty() && want.jobs == 0 {
             return;
         }
-        let promote = want > 0 && (self.promote || self.promoted.elapsed() >= PROMOTE_EVERY);
+        let promote = want.jobs > 0 && (self.promote || self.promoted.elapsed() >= PROMOTE_EVERY);
         if promote {
             self.promote = false;
             self.promoted = Instant::now();
@@ -233,37 +223,61 @@ impl Pool {
         }
     }
 
-    /// How many jobs to claim now: as many as there are slots for, of the queue and of the node.
-    fn claimable(&mut self, resting: bool) -> usize {
+    /// What to claim now: as many jobs as there are slots for, of the queue and of the node, and what fills batches.
+    fn claimable(&mut self, resting: bool) -> Want {
         let more = if self.look && !resting { self.free().min(CLAIM_BATCH) } else { 0 };
         let grant = self.seat.ask(&Need {
             weight: self.queue.borrow().weight,
-            busy: self.running.len() + self.trips.wanted(),
+            busy: self.busy() + self.trips.wanted(),
             more,
             unused: std::mem::take(&mut self.unused),
             came: self.came,
             collect: self.trips.has_room(),
         });
+        self.size.saw(self.busy(), self.seat.is_bounded() && grant.start < more && self.trips.has_room());
         self.tell_demand(grant.ahead);
-        grant.start
+        let joins = if self.look && !resting && self.trips.has_room() { self.joins(grant.start) } else { 0 };
+        Want { slots: grant.start, jobs: grant.start.max(joins) }
+    }
+
+    /// Slots in use, also by jobs that wait for others of their batch.
+    fn busy(&self) -> usize {
+        self.work.slots() + self.gather.slots()
+    }
+
+    /// Jobs that could go into batches, by what the last claims brought, where so many slots are free.
+    fn joins(&self, free: usize) -> usize {
+        let room = if free > 0 { CLAIM_BATCH } else { self.gather.room() };
+        if self.may_claim() && self.gate.allowed() == Allowed::All { self.appetite.min(room) } else { 0 }
+    }
+
+    fn may_claim(&self) -> bool {
+        !(self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow())
     }
 
     /// Slots that nothing runs in and no claim is on its way to.
     fn free(&self) -> usize {
-        if self.stop.drain.is_cancelled() || self.paused || *self.draining.borrow() {
+        if !self.may_claim() {
             return 0;
         }
-        self.queue.borrow().concurrency.saturating_sub(self.running.len() + self.trips.wanted())
+        let free = self.size.slots().saturating_sub(self.busy() + self.trips.wanted());
+        match self.gate.allowed() {
+            Allowed::All => free,
+            Allowed::Probe if self.trips.wanted() == 0 && !self.work.probes() => free.min(1),
+            Allowed::Probe | Allowed::Nothing => 0,
+        }
     }
 
     /// Waits until something has ended or come back, something can be claimed, or the rules have changed.
     async fn wait(&mut self) {
         let due = self.due.map_or(Duration::MAX, |due| due.since(clock::now()));
-        let free = self.free();
+        let free = self.free().max(self.joins(0));
         let draining = self.stop.drain.is_cancelled();
-        let rest = self.rest_until;
+        let (rest, shut) = (self.rest_until, self.gate.until().map(Instant::from_std));
+        let (tick, batch) = (self.size.due(self.busy()), self.gather.due());
+        let tick = tick.filter(|_| !draining);
         tokio::select! {
-            Some(joined) = self.running.join_next_with_id() => self.finish(joined),
+            over = self.work.next() => self.finish(over),
             returned = self.trips.next() => self.receive(returned),
             Some(swept) = self.swept.recv() => self.take_over(swept),
             () = self.changed.notified(), if free > 0 || self.paused => {
@@ -278,6 +292,11 @@ impl Pool {
             }
             () = tokio::time::sleep(due.min(MAX_SLEEP)), if free > 0 && self.due.is_some() => {}
             () = tokio::time::sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
+            () = tokio::time::sleep_until(shut.unwrap_or_else(Instant::now)), if shut.is_some() && !draining => {
+                self.look |= self.gate.tick();
+            }
+            () = tokio::time::sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => self.measure(),
+            () = tokio::time::sleep_until(batch.unwrap_or_else(Instant::now)), if batch.is_some() => {}
             Ok(()) = self.queue.changed() => self.look = true,
             Ok(()) = self.draining.changed() => self.look = true,
             () = self.stop.drain.cancelled(), if !draining => {}
@@ -299,6 +318,7 @@ impl Pool {
                 let unheard = requests.into_iter().filter(|(id, request)| !self.cancel(id, request)).count();
                 self.unheard = unheard > 0 && self.trips.wanted() > 0;
             }
+            Returned::Backlog(backlog) => self.resize(backlog.unwrap_or_default()),
             // Nobody will tell us: keep looking, at the pace of the pause.
             Returned::Armed(Err(error)) => self.rest(&error.into()),
             Returned::Paused(Err(error)) => {
@@ -315,7 +335,23 @@ impl Pool {
         }
     }
 
-    fn exchanged(&mut self, want: usize, exchange: Exchange) {
+    /// Looks whether the queue should have another number of slots.
+    fn measure(&mut self) {
+        if self.size.asks_for_backlog(self.busy()) {
+            self.trips.count_backlog(Arc::clone(&self.queue.borrow()));
+        } else {
+            self.resize(0);
+        }
+    }
+
+    fn resize(&mut self, backlog: u64) {
+        if self.size.tick(backlog) {
+            self.look = true;
+            self.show_sizes();
+        }
+    }
+
+    fn exchanged(&mut self, want: Want, exchange: Exchange) {
         let Exchange { settled, to_cancel, promoted, claims } = exchange;
         let mut failed = promoted.err();
         match settled {
@@ -329,7 +365,7 @@ impl Pool {
         match claims {
             Ok((claims, line)) => self.claimed(want, claims, line),
             Err(error) => {
-                self.unused += want;
+                self.unused += want.slots;
                 failed = Some(error);
             }
         }
@@ -339,19 +375,21 @@ impl Pool {
         }
     }
 
-    fn claimed(&mut self, want: usize, claims: Vec<Claim>, line: Line) {
-        let came = claims.len();
-        if want > 0 {
-            self.unused += want.saturating_sub(came);
-            self.came = came;
+    fn claimed(&mut self, want: Want, claims: Vec<Claim>, line: Line) {
+        let (came, before) = (claims.len(), self.busy());
+        let mut back = 0;
+        let gathered: usize = claims.into_iter().map(|claim| self.begin(claim, &mut back)).sum();
+        if want.jobs > 0 {
+            let used = self.busy().saturating_sub(before);
+            self.unused += want.slots.saturating_sub(used);
+            self.came = used;
             self.told.1 = true;
-        }
-        for claim in claims {
-            self.start(claim);
+            self.grow_appetite(want.jobs, gathered, back);
         }
         if came > 0 {
             self.show_sizes();
         }
+        self.limited = false;
         let name = self.queue.borrow().name.clone();
         if came > 0 && std::mem::take(&mut self.unheard) {
             self.trips.hear_cancels(&name, &self.heard);
@@ -361,8 +399,12 @@ impl Pool {
                 self.paused = true;
                 self.trips.arm_paused(&name, &self.changed);
             }
+            Line::Limited => {
+                (self.look, self.limited) = (false, true);
+                self.trips.arm_limited(&name, &self.changed);
+            }
             // The queue gave less than was asked for: asks to be told of the next change.
-            Line::Open if came < want => {
+            Line::Open if came < want.jobs => {
                 self.look = false;
                 self.trips.arm(&name, &self.changed);
             }
@@ -379,72 +421,13 @@ impl Pool {
         self.pause = (self.pause * 2).min(RETRY_PAUSE.1);
     }
 
-    fn start(&mut self, claim: Claim) {
-        let live = self.shared.live.load_full();
-        let queue = Arc::clone(&self.queue.borrow());
-        self.observed.claimed(&claim);
-        let (cancel, cancelled) = oneshot::channel();
-        let ends = attempt::Ends { abort: self.stop.abort.clone(), cancelled };
-        let steps = Steps::new(claim.history.steps.clone());
-        let (job, number) = (Arc::clone(&claim.job), claim.history.next_attempt());
-        let task = self.running.spawn(attempt::run(live, queue, job, number, steps.clone(), ends));
-        self.claims.insert(task.id(), Running { claim, steps, cancel: Some(cancel) });
-    }
-
-    fn finish(&mut self, joined: Result<(Id, Outcome), tokio::task::JoinError>) {
-        let (id, outcome) = match joined {
-            Ok(ended) => ended,
-            Err(error) => (error.id(), attempt::panicked(error)),
-        };
-        let Running { mut claim, steps, cancel: _ } =
-            self.claims.remove(&id).expect("every running attempt has its claim");
-        claim.history.steps = steps.results();
-        self.show_sizes();
-        self.settle(claim, outcome);
-    }
-
-    /// Ends the attempt of this job, if it runs here; says whether it does.
-    fn cancel(&mut self, id: &JobId, request: &Request) -> bool {
-        let running = self.claims.values_mut().find(|running| running.claim.job.id == *id);
-        let Some(running) = running else { return false };
-        if let Some(cancel) = running.cancel.take() {
-            // It may have ended by itself just now.
-            let _ = cancel.send(request.clone());
+    /// A claim that was filled by jobs that go into batches lets the next one ask for twice as many.
+    fn grow_appetite(&mut self, wanted: usize, gathered: usize, back: usize) {
+        if back > 0 {
+            self.appetite = 0;
+        } else if gathered >= wanted {
+            self.appetite = (wanted * 2).min(CLAIM_BATCH);
         }
-        true
-    }
-
-    fn take_over(&mut self, swept: Swept) {
-        let Swept { claim, reason, crashed } = swept;
-        tracing::warn!(queue = %claim.job.queue, job = %claim.job.id, "taken over: {reason}");
-        self.observed.taken_over.inc();
-        let outcome = if crashed { Outcome::Crashed { reason } } else { Outcome::Interrupted { reason } };
-        self.settle(claim, outcome);
-        self.look = true;
-    }
-
-    /// Decides what follows from the outcome; the next round trip carries it.
-    fn settle(&mut self, claim: Claim, outcome: Outcome) {
-        let now = clock::now();
-        self.ended += 1;
-        self.observed.ended(&claim, &outcome, now);
-        let queue = self.queue.borrow();
-        let live = self.shared.live.load();
-        let task = live.config.tasks.get(&claim.job.task);
-        let retry = claim.job.retry.as_ref().or(task.and_then(|task| task.retry.as_ref())).unwrap_or(&queue.retry);
-        let facts = AttemptFacts {
-            node: &self.shared.broker.node,
-            attempt: claim.history.next_attempt(),
-            started: claim.started,
-            now,
-            retry,
-            crash_limit: queue.crash_limit,
-            random: attempt::random(),
-        };
-        let decision = decide(&facts, claim.history.clone(), outcome);
-        attempt::log(&claim, &decision);
-        drop(queue);
-        self.settlements.push(Settlement { claim, decision });
     }
 
     /// Where the node has a bound, messages are drawn only as far ahead as it allows, and the same number is said again
@@ -455,17 +438,18 @@ impl Pool {
         if self.stop.drain.is_cancelled() {
             return;
         }
-        if self.paused || *self.draining.borrow() {
+        if self.paused || *self.draining.borrow() || self.gate.allowed() == Allowed::Nothing {
             self.demand.close();
             self.told.1 = true;
             return;
         }
-        let free = self.free().min(ahead);
+        let free = self.free();
+        let free = free.max(self.joins(free)).min(ahead);
         if !self.seat.is_bounded() {
-            self.demand.tell(free, self.ended);
+            self.demand.tell(free, self.ended, self.size.slots());
         } else if self.told != (free, false) {
             // Nothing ends as far as the intake knows: `ahead` is what may wait.
-            self.demand.tell(free, 0);
+            self.demand.tell(free, 0, self.size.slots());
         }
         self.told = (free, false);
     }
@@ -480,7 +464,8 @@ impl Pool {
     }
 
     fn show_sizes(&mut self) {
-        self.observed.sizes(self.running.len(), self.queue.borrow().concurrency);
+        self.size.saw(self.busy(), false);
+        self.observed.sizes(self.busy(), self.size.slots());
     }
 }
 

@@ -66,6 +66,7 @@ impl Observed {
             Outcome::Failure(_) => Ending::Failed,
             Outcome::TimedOut(_) => Ending::TimedOut,
             Outcome::Snoozed { .. } => Ending::Snoozed,
+            Outcome::Unavailable { .. } => Ending::Unavailable,
             Outcome::Expired(_) => Ending::Expired,
             Outcome::Cancelled(_) => Ending::Cancelled,
             Outcome::Crashed { .. } | Outcome::Interrupted { .. } => Ending::Interrupted,

@@ -9,8 +9,10 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keeper::Kept;
+use super::pressure::Pressure;
+use super::shared::{Shared, Stop};
 use super::slots::Slots;
-use super::{Keeper, Pool, SETTLE_BATCH, Shared, Stop};
+use super::{Keeper, Pool, SETTLE_BATCH};
 use crate::broker::{Settlement, Swept};
 use crate::clock;
 use crate::config::{Config, Queue};
@@ -29,6 +31,7 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     slots: Arc<Slots>,
+    pressure: Arc<Pressure>,
     pools: HashMap<QueueName, Running>,
     /// Pools whose queue has left the configuration and whose last jobs still run.
     leaving: Vec<Running>,
@@ -43,7 +46,8 @@ struct Running {
 
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, keeper: Arc<Keeper>) -> Self {
-        Self { shared, keeper, slots: Arc::new(Slots::new()), pools: HashMap::new(), leaving: Vec::new() }
+        let (slots, pressure) = (Arc::new(Slots::new()), Arc::new(Pressure::new()));
+        Self { shared, keeper, slots, pressure, pools: HashMap::new(), leaving: Vec::new() }
     }
 
     /// Makes the pools equal to the queues of `config`: new ones start, changed ones are told (running jobs are not
@@ -78,7 +82,7 @@ impl Supervisor {
     }
 
     fn show_slots(&self, config: &Config) {
-        let of_queues = || config.queues.values().map(|queue| queue.concurrency).sum();
+        let of_queues = || config.queues.values().map(|queue| queue.concurrency.max).sum();
         let slots: usize = config.node.slots.bound.unwrap_or_else(of_queues);
         self.shared.metrics.node_slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
@@ -87,10 +91,10 @@ impl Supervisor {
         let (sender, receiver) = watch::channel(Arc::clone(queue));
         let stop = Stop::default();
         let (shared, keeper) = (Arc::clone(&self.shared), Arc::clone(&self.keeper));
-        let slots = Arc::clone(&self.slots);
+        let (slots, pressure) = (Arc::clone(&self.slots), Arc::clone(&self.pressure));
         // Now, not when the task first runs: the keeper's first round must know the queue.
         let swept = keep(&keeper, queue);
-        let task = tokio::spawn(supervise(shared, keeper, slots, receiver, swept, stop.clone()));
+        let task = tokio::spawn(supervise(shared, keeper, slots, pressure, receiver, swept, stop.clone()));
         self.pools.insert(queue.name.clone(), Running { queue: sender, stop, task });
     }
 
@@ -130,13 +134,15 @@ async fn supervise(
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     slots: Arc<Slots>,
+    pressure: Arc<Pressure>,
     queue: watch::Receiver<Arc<Queue>>,
     mut swept: mpsc::Receiver<Swept>,
     stop: Stop,
 ) {
     let name = queue.borrow().name.clone();
     loop {
-        let pool = Pool::new(Arc::clone(&shared), slots.seat(), queue.clone(), swept, stop.clone());
+        let pool =
+            Pool::new(Arc::clone(&shared), slots.seat(), Arc::clone(&pressure), queue.clone(), swept, stop.clone());
         // If this task is aborted, the pool goes with it.
         match AbortOnDropHandle::new(tokio::spawn(pool.run())).await {
             Ok(()) => break,

@@ -1,10 +1,12 @@
 //! What a pool does with what comes back in an order that only chance brings about.
 
+use arc_swap::ArcSwap;
 use serde_json::json;
 
 use super::*;
-use crate::broker::{Altered, Change, scripts};
+use crate::broker::{Altered, Broker, Change, scripts};
 use crate::config::{ProbeOp, ProbeStep, Step};
+use crate::handler::Handlers;
 use crate::job::{Job, NodeId, State};
 use crate::store::Store;
 use crate::testing::fixture;
@@ -33,7 +35,14 @@ fn world() -> World {
     let shared = Arc::new(Shared { broker: Arc::clone(&broker), live, metrics: Arc::default() });
     let queue = watch::Sender::new(Arc::new(fixture::queue())).subscribe();
     let (sender, swept) = mpsc::channel(1);
-    let pool = Pool::new(shared, Arc::new(slots::Slots::new()).seat(), queue, swept, Stop::default());
+    let pool = Pool::new(
+        shared,
+        Arc::new(slots::Slots::new()).seat(),
+        Arc::new(Pressure::new()),
+        queue,
+        swept,
+        Stop::default(),
+    );
     World { _redis: redis, _dir: dir, _swept: sender, broker, pool }
 }
 
@@ -59,7 +68,7 @@ async fn a_job_is_cancelled_whose_claim_comes_after_the_request() {
     pool.receive(Returned::Cancels(requests));
     let came = pool.trips.next().await;
     pool.receive(came);
-    assert_eq!(pool.running.len(), 1);
+    assert_eq!(pool.work.slots(), 1);
     let cancelled = async {
         while state(broker, &job).await != State::Cancelled {
             pool.gather();

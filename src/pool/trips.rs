@@ -12,7 +12,7 @@ use crate::broker::{Armed, Broker, BrokerError, Claim, Exchange, Settlement};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{JobId, QueueName, Request};
-use crate::store::LinkError;
+use crate::store::{ForeignList, LinkError};
 
 /// Exchanges on their way at the same time.
 const EXCHANGES: usize = 2;
@@ -21,11 +21,13 @@ const EXCHANGES: usize = 2;
 #[derive(Debug)]
 pub(super) enum Returned {
     Exchange {
-        want: usize,
+        want: Want,
         exchange: Box<Exchange>,
     },
     /// Whether there is something to claim now, and when the next job becomes due.
     Armed(Result<Armed, LinkError>),
+    /// How many jobs and foreign messages wait.
+    Backlog(Result<u64, LinkError>),
     /// Whether the queue is still paused.
     Paused(Result<bool, BrokerError>),
     /// Who asks for which jobs to be cancelled.
@@ -34,12 +36,21 @@ pub(super) enum Returned {
     ToCancel(Box<Claim>, Result<Option<Request>, BrokerError>),
 }
 
+/// What an exchange asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Want {
+    /// Slots that stay free for what comes.
+    pub(super) slots: usize,
+    /// Jobs; more than slots, where batches are made of them.
+    pub(super) jobs: usize,
+}
+
 #[derive(Debug)]
 pub(super) struct Trips {
     broker: Arc<Broker>,
     travelling: JoinSet<Returned>,
     exchanges: usize,
-    /// Claims that exchanges on their way have asked for.
+    /// Slots for what exchanges on their way have asked for.
     wanted: usize,
     /// Claims that must be settled as cancelled once it is known why.
     held: usize,
@@ -65,12 +76,15 @@ impl Trips {
         self.exchanges == 0 && self.held == 0
     }
 
-    pub(super) fn exchange(&mut self, queue: Arc<Queue>, settlements: Vec<Settlement>, promote: bool, want: usize) {
+    pub(super) fn exchange(&mut self, queue: Arc<Queue>, settlements: Vec<Settlement>, promote: bool, want: Want) {
         self.exchanges += 1;
-        self.wanted += want;
+        self.wanted += want.slots;
         let broker = Arc::clone(&self.broker);
         self.travelling.spawn(async move {
-            let exchange = broker.exchange(&queue, settlements, promote, want, clock::now()).await;
+            if want.jobs > 0 {
+                broker.prepare(&queue).await;
+            }
+            let exchange = broker.exchange(&queue, settlements, promote, want.jobs, clock::now()).await;
             Returned::Exchange { want, exchange: Box::new(exchange) }
         });
     }
@@ -80,8 +94,25 @@ impl Trips {
         let (broker, changed, keys) =
             (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
         self.travelling.spawn(async move {
-            let timed = [keys.scheduled, keys.retry];
-            Returned::Armed(broker.watch.arm(&changed, &[keys.pending], &timed, &keys.pauses).await)
+            let (filled, timed) = ([keys.pending, keys.turns], [keys.scheduled, keys.retry, keys.lines]);
+            Returned::Armed(broker.watch.arm(&changed, &filled, &timed, &keys.pauses).await)
+        });
+    }
+
+    /// The same while the whole queue has no room: what waits in it is no reason to look.
+    pub(super) fn arm_limited(&mut self, queue: &QueueName, changed: &Arc<Notify>) {
+        let (broker, changed, keys) =
+            (Arc::clone(&self.broker), Arc::clone(changed), self.broker.store.keys.queue(queue));
+        self.travelling
+            .spawn(async move { Returned::Armed(broker.watch.arm(&changed, &[], &[keys.lines], &keys.pauses).await) });
+    }
+
+    /// Counts what waits in the queue.
+    pub(super) fn count_backlog(&mut self, queue: Arc<Queue>) {
+        let broker = Arc::clone(&self.broker);
+        self.travelling.spawn(async move {
+            let lists: Vec<_> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
+            Returned::Backlog(broker.store.backlog(&queue.name, &lists).await)
         });
     }
 
@@ -117,7 +148,7 @@ impl Trips {
         match &returned {
             Returned::Exchange { want, .. } => {
                 self.exchanges -= 1;
-                self.wanted -= want;
+                self.wanted -= want.slots;
             }
             Returned::ToCancel(..) => self.held -= 1,
             _ => {}

@@ -21,10 +21,11 @@ pub(crate) struct ActiveView {
 #[derive(Debug, Clone)]
 pub(crate) struct QueueView {
     pub queue: QueueName,
-    /// The parked ones too.
+    /// The held ones too.
     pub pending: u64,
-    /// Pending jobs of paused tasks, out of the way of the others.
-    pub parked: u64,
+    /// Pending jobs that are out of the way of the others: their task is paused, a limit has no room for them, or it is
+    /// not their tenant's turn.
+    pub held: u64,
     pub active: u64,
     pub scheduled: u64,
     pub retry: u64,
@@ -52,6 +53,8 @@ pub(crate) struct Counters {
     pub crashed: u64,
     /// Late results of a lost lease: refused, never applied.
     pub refused: u64,
+    /// How often a job was held because a limit had no room for it.
+    pub held: u64,
 }
 
 impl ActiveView {
@@ -125,22 +128,32 @@ impl Store {
         }
         let mut replies = self.read(&pipeline).await?.into_iter();
         let views = queues.iter().map(|(queue, foreign)| queue_view(queue, foreign, &mut replies));
-        let (mut views, loose): (Vec<_>, Vec<_>) = views.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-        self.look_closer(&mut views, &loose).await?;
+        let (mut views, firsts): (Vec<_>, Vec<_>) = views.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        self.look_closer(&mut views, &firsts).await?;
         Ok(views)
     }
 
-    /// What the first look at the queues could only name: how many jobs are parked, and since when the first one waits.
-    /// Its place in line does not tell, because its priority moves it.
-    async fn look_closer(&self, views: &mut [QueueView], loose: &[LooseEnds]) -> Result<(), LinkError> {
+    /// How much waits in a queue: jobs in line or held, and messages in its foreign lists.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn backlog(&self, queue: &QueueName, foreign: &[ForeignList]) -> Result<u64, LinkError> {
         let mut pipeline = Pipeline::new();
-        for (view, loose) in views.iter().zip(loose) {
-            let keys = self.keys.queue(&view.queue);
-            if let Some(id) = &loose.first {
-                pipeline.hget(&keys.jobs, id);
-            }
-            for task in &loose.parked {
-                pipeline.zcard(keys.parked_of(task));
+        let keys = self.keys.queue(queue);
+        pipeline.zcard(keys.pending).zcard(keys.held);
+        for key in foreign.iter().flat_map(|list| &list.keys) {
+            pipeline.llen(key);
+        }
+        self.read(&pipeline).await?.into_iter().map(number).sum()
+    }
+
+    /// What the first look at the queues could only name: since when the first in line waits. Its place does not tell,
+    /// because its priority moves it.
+    async fn look_closer(&self, views: &mut [QueueView], firsts: &[Option<String>]) -> Result<(), LinkError> {
+        let mut pipeline = Pipeline::new();
+        for (view, first) in views.iter().zip(firsts) {
+            if let Some(id) = first {
+                pipeline.hget(self.keys.queue(&view.queue).jobs, id);
             }
         }
         if pipeline.is_empty() {
@@ -148,17 +161,11 @@ impl Store {
         }
         let mut replies = self.read(&pipeline).await?.into_iter();
         let mut next = || replies.next().ok_or(LinkError::Unexpected { what: "a queue's numbers" });
-        for (view, loose) in views.iter_mut().zip(loose) {
-            if loose.first.is_some() {
-                // Claimed and deleted meanwhile, or unreadable: the others are shown all the same.
-                let record: Option<Vec<u8>> = typed(next()?, "a record")?;
-                let job: Option<Job> = record.and_then(|record| serde_json::from_slice(&record).ok());
-                view.oldest_pending = job.map(|job| job.due.unwrap_or(job.enqueued_at));
-            }
-            for _ in &loose.parked {
-                view.parked += number(next()?)?;
-            }
-            view.pending += view.parked;
+        for (view, _) in views.iter_mut().zip(firsts).filter(|(_, first)| first.is_some()) {
+            // Claimed and deleted meanwhile, or unreadable: the others are shown all the same.
+            let record: Option<Vec<u8>> = typed(next()?, "a record")?;
+            let job: Option<Job> = record.and_then(|record| serde_json::from_slice(&record).ok());
+            view.oldest_pending = job.map(|job| job.due.unwrap_or(job.enqueued_at));
         }
         Ok(())
     }
@@ -203,18 +210,11 @@ impl Store {
     }
 }
 
-/// What a first look at a queue could only name.
-struct LooseEnds {
-    /// The first in line.
-    first: Option<String>,
-    /// Tasks with parked jobs.
-    parked: Vec<String>,
-}
-
 fn count(pipeline: &mut Pipeline, keys: &QueueKeys, foreign: &[ForeignList]) {
     pipeline.zcard(&keys.pending).hlen(&keys.active).zcard(&keys.scheduled).zcard(&keys.retry);
     pipeline.zcard(&keys.completed).zcard(&keys.dead).zcard(&keys.cancelled);
-    pipeline.zrange(&keys.pending, 0, 0).smembers(&keys.parked).hgetall(&keys.pauses).hgetall(&keys.counters);
+    pipeline.zrange(&keys.pending, 0, 0).zrange(&keys.held, 0, 0).zcard(&keys.held);
+    pipeline.hgetall(&keys.pauses).hgetall(&keys.counters);
     for list in foreign {
         for key in &list.keys {
             pipeline.llen(key);
@@ -222,16 +222,18 @@ fn count(pipeline: &mut Pipeline, keys: &QueueKeys, foreign: &[ForeignList]) {
     }
 }
 
+/// A queue's numbers, and the first in line.
 fn queue_view(
     queue: &QueueName,
     foreign: &[ForeignList],
     replies: &mut impl Iterator<Item = Value>,
-) -> Result<(QueueView, LooseEnds), LinkError> {
+) -> Result<(QueueView, Option<String>), LinkError> {
     let mut next = || replies.next().ok_or(LinkError::Unexpected { what: "a queue's numbers" });
     let (pending, active, scheduled, retry) = (number(next()?)?, number(next()?)?, number(next()?)?, number(next()?)?);
     let (completed, dead, cancelled) = (number(next()?)?, number(next()?)?, number(next()?)?);
     let first: Vec<String> = typed(next()?, "the first in line")?;
-    let parked: Vec<String> = typed(next()?, "tasks with parked jobs")?;
+    let first_held: Vec<String> = typed(next()?, "the first that is held")?;
+    let held = number(next()?)?;
     let pauses: Vec<(String, String)> = typed(next()?, "pauses")?;
     let counted: BTreeMap<String, u64> = typed(next()?, "a queue's counters")?;
     let mut lists = Vec::new();
@@ -244,8 +246,8 @@ fn queue_view(
     }
     let view = QueueView {
         queue: queue.clone(),
-        pending,
-        parked: 0,
+        pending: pending + held,
+        held,
         active,
         scheduled,
         retry,
@@ -257,7 +259,7 @@ fn queue_view(
         foreign: lists,
         counters: counters(&counted),
     };
-    Ok((view, LooseEnds { first: first.into_iter().next(), parked }))
+    Ok((view, first.into_iter().chain(first_held).next()))
 }
 
 fn counters(counted: &BTreeMap<String, u64>) -> Counters {
@@ -269,6 +271,7 @@ fn counters(counted: &BTreeMap<String, u64>) -> Counters {
         cancelled: of("cancelled"),
         crashed: of("crashed"),
         refused: of("refused"),
+        held: of("held"),
     }
 }
 

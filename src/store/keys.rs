@@ -26,10 +26,21 @@ pub(crate) struct QueueKeys {
     pub scheduled: String,
     /// ZSET: job id → the same: jobs whose last attempt failed.
     pub retry: String,
-    /// SET: tasks that have parked jobs. The ZSET `parked/TASK` holds those jobs, with the score they had in `pending`:
-    /// found by a claim while their task was paused.
-    pub parked: String,
-    /// HASH: job id → `token node started`: who runs it, by which claim, since when (ms).
+    /// ZSET: job id → the score it has in `pending`: pending jobs that are out of the way of the others, because something
+    /// holds them (see `broker/scripts/claim.lua`). The ZSET `held/NAME` is the line of those that one thing holds; it may
+    /// also hold jobs that have gone another way since.
+    pub held: String,
+    /// ZSET: name of a line → when it is to be looked at (ms). `*` stands for the queue itself, while it has no room.
+    pub lines: String,
+    /// ZSET: line of a tenant → its turn: who has the least is next.
+    pub turns: String,
+    /// HASH: bucket of a limit → points in use: what all holders in `active` have drawn from it, together.
+    pub used: String,
+    /// Only its ZSETs `starts/MS/BUCKET` exist: what has started in the last so many milliseconds. The members are
+    /// `total points since`: points ever, in this entry, and when its first job started; the scores when its last one did.
+    pub starts: String,
+    /// HASH: job id → `token node started draw…`: who runs it, by which claim, since when (ms), and what it draws from
+    /// which bucket, as `BUCKET` for a point or `BUCKET=points`.
     pub active: String,
     /// ZSET: job id → when it ended (ms). One for each way to end.
     pub completed: String,
@@ -50,6 +61,9 @@ pub(crate) struct QueueKeys {
     pub pauses: String,
     /// HASH: job id → who asked for it to be cancelled while it ran, when and why (JSON).
     pub cancels: String,
+    /// HASH: unique key, with its task → who holds it (see `broker/scripts/lib/unique.lua`). An entry says who took the key
+    /// last; whether he still holds it is found out by who asks.
+    pub unique: String,
     /// ZSET: purge id → when its jobs are deleted for good (ms). What was purged stands in the keys `trash/ID/…`, which
     /// the HASH `trash/ID/manifest` lists.
     pub trash: String,
@@ -97,9 +111,14 @@ pub(crate) struct ForeignList {
 }
 
 impl QueueKeys {
-    /// ZSET: the jobs of a paused task, out of the way of the others.
-    pub(crate) fn parked_of(&self, task: &str) -> String {
-        format!("{}/{task}", self.parked)
+    /// ZSET: the line of the jobs that one thing holds.
+    pub(crate) fn line(&self, name: &str) -> String {
+        format!("{}/{name}", self.held)
+    }
+
+    /// ZSET: what a bucket of a limit has started in a window of this length.
+    pub(crate) fn window(&self, millis: u64, bucket: &str) -> String {
+        format!("{}/{millis}/{bucket}", self.starts)
     }
 
     /// HASH: what a purge took, key by key (see `broker/scripts/purge.lua`).
@@ -147,7 +166,11 @@ impl Keys {
             pending: key("pending"),
             scheduled: key("scheduled"),
             retry: key("retry"),
-            parked: key("parked"),
+            held: key("held"),
+            lines: key("lines"),
+            turns: key("turns"),
+            used: key("used"),
+            starts: key("starts"),
             active: key("active"),
             completed: key("completed"),
             dead: key("dead"),
@@ -159,6 +182,7 @@ impl Keys {
             fires: key("fires"),
             pauses: key("pauses"),
             cancels: key("cancels"),
+            unique: key("unique"),
             trash: key("trash"),
             words: key("words"),
         }

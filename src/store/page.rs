@@ -92,49 +92,35 @@ impl Order {
 impl Place {
     /// Whether a score is a time to the millisecond. In line it is moved by the job's priority.
     fn is_timed(self) -> bool {
-        !matches!(self, Self::Pending | Self::Parked)
+        !matches!(self, Self::Pending | Self::Held)
     }
 }
 
 impl Store {
     /// The sets that hold the jobs of these states.
-    ///
-    /// # Errors
-    /// [`LinkError`] when Redis does not answer.
-    pub(crate) async fn sources(&self, queues: &[QueueName], states: &[State]) -> Result<Vec<Source>, LinkError> {
+    pub(crate) fn sources(&self, queues: &[QueueName], states: &[State]) -> Vec<Source> {
         let mut sources = Vec::new();
         for queue in queues {
             let keys = self.keys.queue(queue);
             for state in states {
-                let (place, key) = match state {
-                    State::Pending => (Place::Pending, keys.pending.clone()),
-                    State::Scheduled => (Place::Scheduled, keys.scheduled.clone()),
-                    State::Retry => (Place::Retry, keys.retry.clone()),
-                    State::Active => (Place::Active, keys.active.clone()),
-                    State::Completed => (Place::Completed, keys.completed.clone()),
-                    State::Dead => (Place::Dead, keys.dead.clone()),
-                    State::Cancelled => (Place::Cancelled, keys.cancelled.clone()),
+                let places: &[(Place, &String)] = match state {
+                    State::Pending => &[(Place::Pending, &keys.pending), (Place::Held, &keys.held)],
+                    State::Scheduled => &[(Place::Scheduled, &keys.scheduled)],
+                    State::Retry => &[(Place::Retry, &keys.retry)],
+                    State::Active => &[(Place::Active, &keys.active)],
+                    State::Completed => &[(Place::Completed, &keys.completed)],
+                    State::Dead => &[(Place::Dead, &keys.dead)],
+                    State::Cancelled => &[(Place::Cancelled, &keys.cancelled)],
                 };
-                sources.push(Source { queue: queue.clone(), place, key });
-            }
-        }
-        if states.contains(&State::Pending) {
-            let mut pipeline = Pipeline::new();
-            for queue in queues {
-                pipeline.smembers(self.keys.queue(queue).parked);
-            }
-            let replies = if queues.is_empty() { Vec::new() } else { self.read(&pipeline).await? };
-            for (queue, reply) in queues.iter().zip(replies) {
-                let tasks: Vec<String> = typed(reply, "tasks with parked jobs")?;
-                let keys = self.keys.queue(queue);
-                sources.extend(tasks.iter().map(|task| Source {
+                let of = |(place, key): &(Place, &String)| Source {
                     queue: queue.clone(),
-                    place: Place::Parked,
-                    key: keys.parked_of(task),
-                }));
+                    place: *place,
+                    key: (*key).clone(),
+                };
+                sources.extend(places.iter().map(of));
             }
         }
-        Ok(sources)
+        sources
     }
 
     /// The first `count` entries of all these sets together that come behind `behind`, in order.
@@ -323,7 +309,7 @@ impl Entry {
     fn standing(&self, record: &[u8], before: Vec<u8>) -> Option<Standing> {
         let (job, history) = parsed(record, &before).ok()?;
         let due = match self.place {
-            Place::Pending | Place::Parked => Some(job.due.unwrap_or(job.enqueued_at)),
+            Place::Pending | Place::Held => Some(job.due.unwrap_or(job.enqueued_at)),
             Place::Scheduled | Place::Retry => Some(instant(self.score)),
             _ => None,
         };

@@ -23,8 +23,8 @@ pub(crate) struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Pending,
-    /// Out of the way, because its task is paused: pending to everyone who asks.
-    Parked,
+    /// Out of the way, because something holds it: pending to everyone who asks.
+    Held,
     Scheduled,
     Retry,
     Active,
@@ -44,7 +44,7 @@ impl Standing {
 impl Place {
     pub(crate) fn state(self) -> State {
         match self {
-            Self::Pending | Self::Parked => State::Pending,
+            Self::Pending | Self::Held => State::Pending,
             Self::Scheduled => State::Scheduled,
             Self::Retry => State::Retry,
             Self::Active => State::Active,
@@ -55,10 +55,10 @@ impl Place {
     }
 
     /// The sorted set that holds it; `None` for what runs and what was purged.
-    pub(crate) fn key(self, keys: &QueueKeys, job: &Job) -> Option<String> {
+    pub(crate) fn key(self, keys: &QueueKeys) -> Option<String> {
         match self {
             Self::Pending => Some(keys.pending.clone()),
-            Self::Parked => Some(keys.parked_of(job.task.as_str())),
+            Self::Held => Some(keys.held.clone()),
             Self::Scheduled => Some(keys.scheduled.clone()),
             Self::Retry => Some(keys.retry.clone()),
             Self::Completed => Some(keys.completed.clone()),
@@ -69,10 +69,10 @@ impl Place {
     }
 }
 
-/// The places that the first look asks for, in the order of its replies.
-const SETS: [Place; 6] =
-    [Place::Pending, Place::Scheduled, Place::Retry, Place::Completed, Place::Dead, Place::Cancelled];
-/// The replies of the first look at one job: record, history, holder, and a score of each set.
+/// The places that a look asks for, in the order of its replies.
+const SETS: [Place; 7] =
+    [Place::Pending, Place::Held, Place::Scheduled, Place::Retry, Place::Completed, Place::Dead, Place::Cancelled];
+/// The replies of a look at one job: record, history, holder, and a score of each set.
 const READS: usize = 3 + SETS.len();
 
 impl Store {
@@ -88,48 +88,17 @@ impl Store {
         for (queue, id) in wanted {
             let (keys, id) = (self.keys.queue(queue), id.as_str());
             pipeline.hget(&keys.jobs, id).hget(&keys.history, id).hget(&keys.active, id);
-            for key in [&keys.pending, &keys.scheduled, &keys.retry, &keys.completed, &keys.dead, &keys.cancelled] {
+            for key in SETS.iter().filter_map(|place| place.key(&keys)) {
                 pipeline.zscore(key, id);
             }
         }
         let replies = self.read(&pipeline).await?;
-        let mut standings = Vec::with_capacity(wanted.len());
-        for found in replies.chunks_exact(READS) {
-            standings.push(standing(found)?);
-        }
-        self.find_parked(wanted, &mut standings).await?;
-        Ok(standings.into_iter().map(|found| found.map(|(standing, _)| standing)).collect())
-    }
-
-    /// The rare places of what the first look found nowhere.
-    async fn find_parked(
-        &self,
-        wanted: &[(&QueueName, &JobId)],
-        standings: &mut [Option<(Standing, bool)>],
-    ) -> Result<(), LinkError> {
-        let mut pipeline = Pipeline::new();
-        let mut lost = Vec::new();
-        for ((queue, id), found) in wanted.iter().zip(standings.iter_mut()) {
-            if let Some((standing, false)) = found {
-                pipeline.zscore(self.keys.queue(queue).parked_of(standing.job.task.as_str()), id.as_str());
-                lost.push(standing);
-            }
-        }
-        if lost.is_empty() {
-            return Ok(());
-        }
-        for (standing, reply) in lost.into_iter().zip(self.read(&pipeline).await?) {
-            if let Some(score) = score(&reply)? {
-                standing.place = Place::Parked;
-                standing.due = Some(waits_since(&standing.job, score));
-            }
-        }
-        Ok(())
+        replies.chunks_exact(READS).map(standing).collect()
     }
 }
 
-/// A job from the replies of the first look, and whether its place is known.
-fn standing(found: &[Value]) -> Result<Option<(Standing, bool)>, LinkError> {
+/// A job from the replies of a look.
+fn standing(found: &[Value]) -> Result<Option<Standing>, LinkError> {
     let Some(record) = text(&found[0])? else { return Ok(None) };
     let before = text(&found[1])?.unwrap_or_default();
     let (job, history) = parsed(&record, &before)?;
@@ -141,13 +110,12 @@ fn standing(found: &[Value]) -> Result<Option<(Standing, bool)>, LinkError> {
             place = place.or(Some(set));
             match set {
                 Place::Scheduled | Place::Retry => due = Some(instant(score)),
-                Place::Pending => due = Some(waits_since(&job, score)),
+                Place::Pending | Place::Held => due = Some(waits_since(&job, score)),
                 _ => {}
             }
         }
     }
-    let known = place.is_some();
-    Ok(Some((Standing { job, history, before, place: place.unwrap_or(Place::Purged), active, due }, known)))
+    Ok(Some(Standing { job, history, before, place: place.unwrap_or(Place::Purged), active, due }))
 }
 
 /// A record and a history from their texts; where there is no history, the empty one.

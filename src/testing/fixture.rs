@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, Config, Database, Dialect, Email, EmailProvider, Log, LogFormat, Node, Param, ParamType, Push, PushProvider,
-    Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate,
-    Video,
+    Admin, AttachmentRules, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http, Limits, Log,
+    LogFormat, Node, Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder,
+    SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -21,6 +21,7 @@ pub(crate) fn job(args: Value) -> Job {
         id: JobId::parse(JOB_ID).expect("a valid id"),
         queue: QueueName::parse("emails").expect("a valid name"),
         task: TaskName::parse("greet").expect("a valid name"),
+        buckets: Vec::new(),
         args: match args {
             Value::Object(args) => args,
             _ => Map::new(),
@@ -33,6 +34,7 @@ pub(crate) fn job(args: Value) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
         flow: None,
     }
 }
@@ -52,14 +54,16 @@ pub(crate) fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: HOUR,
         retry,
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        batch: None,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -72,6 +76,9 @@ pub(crate) fn task(steps: Vec<Step>) -> Task {
         timeout: None,
         retry: None,
         expires: None,
+        limits: Vec::new(),
+        unique: None,
+        batch: BatchRule::AsQueue,
         steps,
         result: None,
     }
@@ -119,8 +126,13 @@ pub(crate) fn config(dir: &Path) -> Config {
             from: "HireMeBahamas <no-reply@hireme.test>".into(),
             reply_to: None,
             templates: None,
+            attachments: AttachmentRules { roots: Vec::new(), max: 10 << 20 },
         },
-        push: Push { provider: PushProvider::Outbox { folder: dir.join("push") }, tokens_query: None },
+        push: Push {
+            provider: PushProvider::Outbox { folder: dir.join("push") },
+            tokens_query: None,
+            remove_device: None,
+        },
         video: Video {
             helper: None,
             input_roots: vec![dir.join("uploads")],
@@ -131,6 +143,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             max_pixels: 8192 * 4320,
             max_duration: Duration::from_secs(3600),
         },
+        http: Http::default(),
         vars: Map::from_iter([("base_url".to_owned(), Value::from("https://hireme.test"))]),
         queues: BTreeMap::new(),
         tasks: BTreeMap::new(),

@@ -27,6 +27,8 @@ pub(super) struct Books {
     pub(super) recoveries: Vec<Duration>,
     /// Jobs that were seen to be held although their holder had made their effect.
     pub(super) sightings: Vec<Sighting>,
+    /// From when to when Redis did not answer us, although nobody had struck it: a busy disk or machine.
+    pub(super) silences: Vec<(Instant, Instant)>,
     done: usize,
     accepted: usize,
 }
@@ -213,6 +215,11 @@ impl Ledger {
                 books.sightings.push(Sighting { at, job, life });
             }
         }
+    }
+
+    /// Redis was asked at `from` and has only answered now, if at all.
+    pub(super) fn silent_since(&self, from: Instant) {
+        self.lock().silences.push((from, Instant::now()));
     }
 
     pub(super) fn note(&self, strike: Strike) {

@@ -62,6 +62,9 @@ impl Display for Report<'_> {
         writeln!(f, "attempts     {} spent without a reason{late_ack}", found.attempts_spent)?;
         writeln!(f, "order        {} starved; overtaken by at most {:.1} s", found.starved, found.worst_overtaking)?;
         writeln!(f, "recovery     {}", spans(&found.recovery, "re-run"))?;
+        if found.silences.count > 0 {
+            writeln!(f, "redis        did not answer for a while: {}", spans(&found.silences, "times"))?;
+        }
         found.faults.iter().try_for_each(|of| writeln!(f, "{}", faults(of)))?;
         found.examples.iter().try_for_each(|example| writeln!(f, "  job {example}"))?;
         write!(f, "verdict      {}", self.verdict())

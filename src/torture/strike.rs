@@ -51,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(2);
 /// How often is looked who holds what.
 const WATCH: Duration = Duration::from_millis(500);
+/// Redis is silent when it takes longer than this to say so.
+const SILENT: Duration = Duration::from_millis(250);
 /// Longest wait for a node to have something to lose.
 const WARM: Duration = Duration::from_secs(5);
 /// What a process has given to the kernel when it is stopped or dies reaches Redis within this time.
@@ -90,8 +92,13 @@ impl Striker {
     pub(super) async fn watch(&self) -> std::convert::Infallible {
         loop {
             tokio::time::sleep(WATCH).await;
+            let asked = Instant::now();
+            let held = self.redis.held().await;
+            if asked.elapsed() > SILENT {
+                self.ledger.silent_since(asked);
+            }
             // While Redis is away there is nothing to be seen.
-            if let Ok(held) = self.redis.held().await {
+            if let Ok(held) = held {
                 self.ledger.see(held);
             }
         }

@@ -82,6 +82,8 @@ pub(super) struct Findings {
     pub(super) worst_overtaking: f64,
     pub(super) attempts_spent: usize,
     pub(super) recovery: Spans,
+    /// How long Redis did not answer us, each time that it took long. Nobody can settle meanwhile.
+    pub(super) silences: Spans,
     pub(super) faults: Vec<Faults>,
     /// The first few jobs that something is wrong with, in words.
     pub(super) examples: Vec<String>,
@@ -130,6 +132,7 @@ pub(super) fn judge(books: &Books, records: &Records, terms: &Terms) -> Findings
         attempts: books.attempts.len(),
         late_refused: records.numbers.totals.refused_results,
         recovery: Spans::of(&books.recoveries),
+        silences: Spans::of(&books.silences.iter().map(|(from, to)| *to - *from).collect::<Vec<_>>()),
         faults: faults(&books.strikes),
         ..Findings::default()
     };
@@ -363,7 +366,8 @@ impl<'a> Case<'a> {
     /// From when on nothing kept the node from settling what it had done at `done`, until it was seen to hold it;
     /// `None`: it was gone by then.
     fn well_since(&self, seen: &Sighting, done: Instant) -> Option<Instant> {
-        let mut well = done;
+        let silences = self.books.silences.iter().filter(|(from, _)| *from < seen.at);
+        let mut well = silences.map(|(_, to)| *to).fold(done, Instant::max);
         for strike in self.books.strikes.iter().filter(|strike| strike.at < seen.at) {
             let its_own = strike.life == Some(seen.life);
             match strike.fault {

@@ -73,13 +73,17 @@ fn what_a_file_names_must_work() {
     fs::write(dir.path().join("broken.pem"), "-----BEGIN CERTIFICATE-----\nno\n").expect("written");
     fs::write(dir.path().join("broken.json"), "{\"type\": \"service_account\"}").expect("written");
     let smtp = "[email]\nprovider = \"smtp\"\n[email.smtp]\nhost = \"localhost\"\nca_file = ";
-    let fcm = "[push]\nprovider = \"fcm\"\n[push.fcm]\ncredentials = ";
+    let query = "SELECT token FROM devices WHERE user_id = :user_id";
+    let fcm = format!("[push]\nprovider = \"fcm\"\ntokens_query = \"{query}\"\n[push.fcm]\ncredentials = ");
+    let http = "[http]\nca_file = ";
     let cases = [
         ("[email]\ntemplates = \"templates\"\n".to_owned(), "read the mail template welcome.html: syntax error"),
         (format!("{smtp}\"missing.pem\"\n"), "jobsd.toml:5:11: error: cannot read the file missing.pem: No such file"),
         (format!("{smtp}\"broken.pem\"\n"), "read the certificate authority broken.pem"),
-        (format!("{fcm}\"missing.json\"\n"), "jobsd.toml:4:15: error: cannot read the file missing.json: No such file"),
+        (format!("{fcm}\"missing.json\"\n"), "jobsd.toml:5:15: error: cannot read the file missing.json: No such file"),
         (format!("{fcm}\"broken.json\"\n"), "read the service account broken.json"),
+        (format!("{http}\"missing.pem\"\n"), "jobsd.toml:2:11: error: cannot read the file missing.pem: No such file"),
+        (format!("{http}\"broken.json\"\n"), "prepare the HTTP client: read the certificates in broken.json"),
     ];
     for (text, expected) in cases {
         fs::write(dir.path().join("jobsd.toml"), &text).expect("written");

@@ -22,6 +22,18 @@ impl Gate {
         Self(path)
     }
 
+    /// The guards of a killed daemon's programs end them within moments; until then an open gate would let them through.
+    fn until_nobody_waits(&self) {
+        let path = self.0.to_string_lossy();
+        let names_it = |entry: fs::DirEntry| {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).contains(&*path)
+        };
+        until("the programs of the killed daemon to end", || {
+            (!fs::read_dir("/proc").ok()?.flatten().any(names_it)).then_some(())
+        });
+    }
+
     /// Open for as long as the file lives.
     fn open(&self) -> fs::File {
         // To read and to write, so that opening does not wait for a reader.
@@ -75,6 +87,7 @@ fn all_200_jobs_complete_after_a_restart() {
     daemon.kill();
     assert_eq!(jobs.count("active"), JOBS, "whoever dies takes nothing along");
 
+    gate.until_nobody_waits();
     let _open = gate.open();
     let _restarted = home.start();
     jobs.until("completed", JOBS);
@@ -101,6 +114,7 @@ fn another_node_with_a_state_of_its_own_takes_over() {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     daemon.kill();
+    gate.until_nobody_waits();
     let _open = gate.open();
     jobs.until("completed", JOBS);
     check(&path, &mut jobs);
@@ -119,6 +133,88 @@ fn check(path: &Path, jobs: &mut Jobs) {
         "{} of {JOBS} jobs completed after kill -9, {} attempts",
         ends.len(),
         effects(path, "begin").values().sum::<usize>()
+    );
+}
+
+/// Of a killed daemon's programs nothing is left, neither what they have started nor what has left their groups: the
+/// latter used to live on, beside the next attempt.
+#[test]
+fn programs_and_all_that_they_have_started_end_with_a_killed_daemon() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, "");
+    let folder = home.path("pids");
+    fs::create_dir(&folder).expect("a folder");
+    let script = "echo $$ > \"$1/$2.shell\"; sleep 600 & echo $! > \"$1/$2.child\"; \
+                  setsid sh -c 'trap \"\" TERM HUP; echo $$ > \"$1/$2.far\"; sleep 600' sh \"$1\" \"$2\" & wait";
+    home.rewrite(
+        &redis.url(),
+        &format!(
+            "node.lease = \"10m\"\n[queues.work]\nwires = [\"celery\"]\nconcurrency = 20\n\
+             [tasks.work]\nnames = [\"app.work\"]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+             [tasks.work.exec]\nprogram = \"/bin/sh\"\nargs = [\"-c\", \"\"\"{}\"\"\", \"work\", '{}', \"{{{{ n }}}}\"]\n",
+            script.replace('$', "$$").replace('\\', "\\\\"),
+            folder.display()
+        ),
+    );
+    let mut client = redis.client();
+    for n in 0..20 {
+        crate::bench::push(&mut client, "work", "app.work", &json!({ "n": n }));
+    }
+    let daemon = home.start();
+    let pids = until("60 processes", || {
+        let files = fs::read_dir(&folder).ok()?.flatten();
+        let pids: Vec<i32> =
+            files.filter_map(|file| fs::read_to_string(file.path()).ok()?.trim().parse().ok()).collect();
+        (pids.len() == 60).then_some(pids)
+    });
+    let lives = |pid: &&i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    };
+    assert_eq!(pids.iter().filter(lives).count(), 60);
+    daemon.kill();
+    until("all of them to end", || (pids.iter().filter(lives).count() == 0).then_some(()));
+    println!("0 of {} processes are left after kill -9 of the daemon", pids.len());
+}
+
+/// The first step writes a line; the second waits for the gate and writes what it has of the first one's result. The
+/// daemon is killed in the second. The first used to be done again.
+#[test]
+fn a_step_that_was_finished_before_the_crash_is_not_done_again() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, "");
+    let (gate, path) = (Gate::new(&home), home.path("effects"));
+    let (gate_path, effects_path) = (gate.0.display(), path.display());
+    home.rewrite(
+        &redis.url(),
+        &format!(
+            "node.lease = \"10m\"\n[queues.work]\nwires = [\"celery\"]\nconcurrency = 20\n\
+             [tasks.work]\nnames = [\"app.work\"]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+             [[tasks.work.steps]]\n[tasks.work.steps.exec]\nprogram = \"/bin/sh\"\n\
+             args = [\"-c\", 'echo \"first $1\" >> \"$2\"; echo \"made by $1\"', \"work\", \"{{{{ n }}}}\", '{effects_path}']\n\
+             [[tasks.work.steps]]\n[tasks.work.steps.exec]\nprogram = \"/bin/sh\"\n\
+             args = [\"-c\", 'echo \"second $1\" >> \"$2\"; : < \"$3\"; echo \"$4\"', \"work\", \"{{{{ n }}}}\", '{effects_path}', '{gate_path}', \"{{{{ steps[0] }}}}\"]\n"
+        ),
+    );
+    let mut client = redis.client();
+    let ids: Vec<String> =
+        (0..20).map(|n| crate::bench::push(&mut client, "work", "app.work", &json!({ "n": n }))).collect();
+    let mut jobs = Jobs::of(&redis, "work");
+    let daemon = home.start();
+    until("20 second steps to have begun", || (effects(&path, "second").len() == 20).then_some(()));
+    daemon.kill();
+    let _open = gate.open();
+    let _restarted = home.start();
+    jobs.until("completed", 20);
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(jobs.ended(id, "completed")["end"]["result"], json!(format!("made by {n}")));
+    }
+    let first = effects(&path, "first");
+    assert_eq!(first.values().sum::<usize>(), 20, "the first step was done again: {first:?}");
+    assert_eq!(
+        effects(&path, "second").values().sum::<usize>(),
+        40,
+        "the second was cut off, and done by the next attempt"
     );
 }
 

@@ -17,6 +17,9 @@ fn config() -> &'static str {
      exec = { program = \"/bin/sh\", args = [\"-c\", 'echo \"$1\" >> notes', \"note\", \"{{ line }}\"] }\n\
      [tasks.check]\nqueue = \"work\"\nparams = { file = \"string\" }\n\
      exec = { program = \"/bin/sh\", args = [\"-c\", 'test -e \"$1\"', \"check\", \"{{ file }}\"] }\n\
+     [queues.turns]\nretry = false\nlimit = { key = \"{{ user }}\", concurrency = 5, points = \"{{ size }}\" }\n\
+     [tasks.turn]\nqueue = \"turns\"\nparams = { user = \"id\", size = \"int\", seconds = \"number\" }\nprobe = \"sleep\"\n\
+     [tasks.lone]\nqueue = \"work\"\nunique = \"one\"\nprobe = \"echo\"\n\
      [tasks.mail]\nqueue = \"work\"\nparams = { to = \"email\", reset_token = { type = \"string\", secret = true } }\nprobe = \"fail\"\n"
 }
 
@@ -221,6 +224,34 @@ fn a_result_that_does_not_fit_kills_the_job_with_its_reason() {
     }
 }
 
+/// Whom a job's limits count it to may be a result: that is known when its turn has come, and so is whether it fits.
+#[test]
+fn limits_count_a_job_by_the_results_that_it_got() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, config());
+    let daemon = home.start();
+    let turn = |name: &str, size: &Value| {
+        let args = json!({"user": {"$result": "a", "path": "/args/n"}, "size": size, "seconds": 600});
+        json!({"task": "turn", "name": name, "args": args})
+    };
+    let a = json!({"task": "echo", "name": "a", "args": [7]});
+    let group = json!({"group": [turn("b", &json!(3)), turn("c", &json!(3))]});
+    let id = submit(&daemon, &json!({"flow": {"chain": [&a, group]}}));
+    let held = until("one of the two to run, and the other to wait for it", || {
+        let pair = ["b", "c"].map(|name| job(&daemon, &format!("flow:{id}:{name}")));
+        let runs = pair.iter().any(|job| job["state"] == "active");
+        pair.into_iter().find(|job| runs && job["held"] == true)
+    });
+    assert_eq!((&held["blocked"]["limit"], &held["blocked"]["key"]), (&json!("*/user"), &json!("7")), "{held:#}");
+
+    let size = json!({"$result": "a", "path": "/args/n"});
+    let id = submit(&daemon, &json!({"flow": {"chain": [&a, turn("b", &size)]}}));
+    let history = Jobs::of(&redis, "turns").ended(&format!("flow:{id}:b"), "dead");
+    let reason = history["end"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("7 points of the limit */user, which has no more than 5"), "{history:#}");
+    until_state(&daemon, &id, "dead");
+}
+
 /// 200 jobs in three layers behind joins, with the daemon killed again and again: each has its effect, the callback once.
 #[test]
 fn a_large_flow_survives_kill_9_in_its_middle() {
@@ -294,6 +325,13 @@ fn what_is_no_flow_is_refused_whole_and_the_place_is_named() {
             "must be an integer",
         ),
         (json!({"flow": with(json!({"id": "x"}))}), "/flow/id", "has no id of its own"),
+        (json!({"flow": with(json!({"unique": "x"}))}), "/flow/unique", "a job of a flow cannot be unique"),
+        (json!({"flow": {"chain": [a(), {"task": "lone"}]}}), "/flow/chain/1/unique", "the task \"lone\" is unique"),
+        (
+            json!({"flow": {"task": "turn", "args": {"user": 1, "size": 9, "seconds": 0}}}),
+            "/flow/args",
+            "which has no more than 5",
+        ),
         (json!({"flow": with(json!({"name": "on_death"}))}), "/flow/name", "the name of a callback"),
         (json!({"flow": with(json!({"name": "17"}))}), "/flow/name", "a name needs a letter"),
         (
@@ -362,6 +400,10 @@ fn what_is_no_flow_is_refused_whole_and_the_place_is_named() {
     let hour =
         |text: &str| text[11..13].parse::<u64>().expect("an hour") * 60 + text[14..16].parse::<u64>().expect("minutes");
     assert!((59..=62).contains(&((hour(due) + 24 * 60 - hour(ended)) % (24 * 60))), "{due} is an hour after {ended}");
+    // Two of them side by side: neither holds a key.
+    let lone = || json!({"task": "lone", "unique": false});
+    let id = submit(&daemon, &json!({"flow": {"group": [lone(), lone()]}}));
+    until_state(&daemon, &id, "completed");
     let unknown = get(daemon.admin, "/api/v1/flows/none");
     assert_eq!((unknown.status, unknown.body.contains("no flow has this id")), (404, true));
     let reserved = post(daemon.admin, "/api/v1/jobs", &json!({"task": "echo", "args": [1], "id": "flow:x:1"}));

@@ -5,15 +5,21 @@
 //! it and ends with it, whatever becomes of the test.
 
 mod bad_input;
+mod batch;
 mod bench;
+mod breaker;
 mod cancel;
 mod celery;
 mod check;
 mod command_line;
 mod crash;
+mod deliveries;
 mod demand;
 mod embedded;
 mod flows;
+mod limits;
+mod mail;
+mod mail_kills;
 mod outage;
 mod pause;
 mod purge;
@@ -22,10 +28,12 @@ mod redis_refuses;
 mod reload;
 mod retries;
 mod rq;
+mod scale;
 mod schedule;
 mod secrets;
 mod sentinel;
 mod slots;
 mod stop;
 mod torture;
+mod unique;
 mod workload;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A real SMTP server on a free loopback port, which keeps every mail it accepts as a file.
 
-    smtpd.py --folder DIR [--starttls | --tls] [--user NAME --password WORD]
+    smtpd.py --folder DIR [--port N] [--starttls | --tls] [--user NAME --password WORD]
              [--reject-rcpt ADDRESS:CODE]… [--fail-first COUNT:CODE]
 
 Prints one JSON line, {"port": N, "ca": path or null}, when it listens; `ca` is the certificate a client has to trust
@@ -124,7 +124,7 @@ async def serve(options):
         )
 
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(session, "127.0.0.1", 0, ssl=context if options.tls else None)
+    server = await loop.create_server(session, "127.0.0.1", options.port, ssl=context if options.tls else None)
     print(json.dumps({"port": server.sockets[0].getsockname()[1], "ca": ca}), flush=True)
     await loop.run_in_executor(None, sys.stdin.buffer.read)
     server.close()
@@ -149,6 +149,7 @@ def code_of(text):
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
     security = parser.add_mutually_exclusive_group()
     security.add_argument("--starttls", action="store_true")
     security.add_argument("--tls", action="store_true", help="TLS from the first byte")

@@ -1,9 +1,10 @@
 """Every row of the table, in its order."""
 
-from . import delayed, depth, drain, enqueue, idle, latency, long, start
+from . import analytics, delayed, depth, drain, enqueue, idle, latency, limits, long, start
 
 ALL = (
     drain.NATIVE,
+    limits.ROW,
     drain.ON_CELERY,
     drain.ON_RQ,
     enqueue.ONE,
@@ -12,6 +13,7 @@ ALL = (
     delayed.ROW,
     idle.ROW,
     start.ROW,
+    analytics.ROW,
     depth.ROW,
     long.ROW,
 )

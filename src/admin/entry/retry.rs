@@ -95,7 +95,7 @@ impl Fields<'_> {
         items.iter().enumerate().filter_map(read).collect()
     }
 
-    fn span(&mut self, place: &str, value: &Value, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn span(&mut self, place: &str, value: &Value, bounds: RangeInclusive<Duration>) -> Option<Duration> {
         let Some(text) = value.as_str() else {
             self.wrong_at(place, "a duration is a text, like \"5m\"");
             return None;

@@ -119,7 +119,7 @@ async fn what_is_wrong_is_named_with_its_place() {
         (
             json!({"task": task, "a/b~c": 1}),
             "/a~1b~0c",
-            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout, expires, retry, priority"#,
+            r#"a job has no field "a/b~c"; it has task, args, queue, id, in, at, timeout, expires, retry, priority, unique"#,
         ),
         (json!([{"task": task}, 7]), "/1", "job 1 is not an object"),
         (json!([{"task": task}, {"task": task, "in": true}]), "/1/in", r#""in" must be a text, like "5m""#),

@@ -70,15 +70,15 @@ async fn a_task_is_paused_while_the_others_go_on() {
 
     let shown = &queue_of(&port, "emails").await["queue"];
     assert_eq!(
-        (&shown["jobs"]["pending"], &shown["jobs"]["parked"]),
+        (&shown["jobs"]["pending"], &shown["jobs"]["held"]),
         (&json!(1), &json!(1)),
         "it is pending all the same"
     );
     assert_eq!(shown["paused_tasks"][0]["task"], MAIL);
     let shown = port.get("/api/v1/jobs/mail").await.json();
-    assert_eq!((&shown["state"], &shown["parked"]), (&json!("pending"), &json!(true)));
+    assert_eq!((&shown["state"], &shown["held"]), (&json!("pending"), &json!(true)));
     let page = port.get("/api/v1/jobs?state=pending").await.json();
-    assert_eq!((&page["jobs"][0]["id"], &page["jobs"][0]["parked"]), (&json!("mail"), &json!(true)));
+    assert_eq!((&page["jobs"][0]["id"], &page["jobs"][0]["held"]), (&json!("mail"), &json!(true)));
     let tasks = port.get("/api/v1/tasks").await.json();
     let of = |task: &str| {
         tasks["tasks"].as_array().expect("tasks").iter().find(|one| one["task"] == task).expect("it").clone()
@@ -139,7 +139,7 @@ async fn nodes_are_listed_and_told_to_drain() {
         started: now,
         seen: now,
         lease_until: now.after(Duration::from_secs(15)),
-        queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0 }],
+        queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0, outage: None }],
         draining: false,
     };
     assert_eq!(port.broker.present(&card).await.expect("Redis is up"), None);

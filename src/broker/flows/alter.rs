@@ -144,7 +144,7 @@ impl Broker {
                 Some(_) => {}
             }
         }
-        let altered = self.alter(queue, &again, &Change::Retry { args: None }, now).await?;
+        let altered = self.alter(queue, &again, &Change::Retry(None), now).await?;
         let mut retried: Vec<JobId> = again.iter().zip(altered).filter(is_done).map(|(id, _)| id.clone()).collect();
         let altered = self.alter(queue, &unbound, &Change::Delete, now).await?;
         anew.extend(unbound.iter().zip(altered).filter(is_done).map(|(id, _)| id.clone()));

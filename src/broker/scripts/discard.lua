@@ -2,8 +2,7 @@
 -- has sent it again since stands elsewhere, maybe in the trash of a later purge, and keeps its record.
 --
 -- KEYS  trash (and, beside it, the hashes trash/ID/manifest), the purge's own one (see purge; it names the further keys),
---       active, pending, scheduled, retry, completed, dead, cancelled, parked (and, beside it, its sorted sets
---       parked/TASK), jobs, history, large, words
+--       active, pending, scheduled, retry, completed, dead, cancelled, held, jobs, history, large, words
 -- ARGV  purge, limit for each key (at most 1000), now (ms)
 -- Returns how many are left.
 local limit, left = tonumber(ARGV[2]), 0
@@ -19,18 +18,12 @@ for _, purge in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   end
 end
 
-local parked = redis.call('SMEMBERS', KEYS[10])
 local function stands(id)
   if redis.call('HEXISTS', KEYS[3], id) == 1 then
     return true
   end
-  for k = 4, 9 do
+  for k = 4, 10 do
     if redis.call('ZSCORE', KEYS[k], id) then
-      return true
-    end
-  end
-  for _, task in ipairs(parked) do
-    if redis.call('ZSCORE', KEYS[10] .. '/' .. task, id) then
       return true
     end
   end

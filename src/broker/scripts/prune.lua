@@ -2,10 +2,10 @@
 -- time. One whose producer is owed an answer stays until that is paid or its age is over; but debts that nobody pays must
 -- not fill Redis.
 --
--- KEYS  completed, dead, cancelled, jobs, history, large, outbox, trash
+-- KEYS  completed, dead, cancelled, jobs, history, large, outbox, trash, unique
 -- ARGV  completed before (ms), dead and cancelled before (ms), completed to keep, dead and cancelled to keep,
 --       limit for each set, now (ms)
--- Returns { how many were deleted, purges whose time is over, then for each set how many jobs it holds and when the newest
+-- Returns { how many were deleted, purges whose time is over, how many unique keys are noted, then for each set how many jobs it holds and when the newest
 -- of them ended (ms) }.
 local DEBTS = 100000
 local limit, deleted, sets, spare = tonumber(ARGV[5]), 0, {}, redis.call('HLEN', KEYS[7]) <= DEBTS
@@ -35,4 +35,4 @@ for s = 1, 3 do
   sets[#sets + 1] = redis.call('ZCARD', KEYS[s])
   sets[#sets + 1] = redis.call('ZREVRANGE', KEYS[s], 0, 0, 'WITHSCORES')[2] or '0'
 end
-return { deleted, redis.call('ZCOUNT', KEYS[8], '-inf', ARGV[6]), unpack(sets) }
+return { deleted, redis.call('ZCOUNT', KEYS[8], '-inf', ARGV[6]), redis.call('HLEN', KEYS[9]), unpack(sets) }

@@ -1,7 +1,9 @@
 -- Takes over what nodes without a valid lease hold, under fresh tokens, and lists what the caller itself holds.
 -- The caller settles what it took over, as any claim; should it die before that, it is the next one's to take over.
 --
--- KEYS  leases, active, jobs, history, counters
+-- What an attempt drew from the buckets of limits stays drawn.
+--
+-- KEYS  leases, active, jobs, history, counters, used, lines
 -- ARGV  leases that ended by this time are over (ms), now (ms), node (the caller), limit
 -- Returns { the claims of the caller: id, token, started …, flat },
 --         { taken over: id, token, record, history or '', old node, end of its lease (ms, or ''), started …, flat }.
@@ -20,7 +22,7 @@ local mine, taken, more = {}, {}, {}
 local active = redis.call('HGETALL', KEYS[2])
 for i = 1, #active, 2 do
   local id = active[i]
-  local token, node, started = string.match(active[i + 1], '^(%d+) (%S+) (%d+)$')
+  local token, node, started, drawn = string.match(active[i + 1], '^(%d+) (%S+) (%d+)(.*)$')
   if node == me then
     local at = #mine
     mine[at + 1], mine[at + 2], mine[at + 3] = id, token, started
@@ -29,7 +31,7 @@ for i = 1, #active, 2 do
       local record = redis.call('HGET', KEYS[3], id)
       if record then
         local fresh = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'token', 1))
-        redis.call('HSET', KEYS[2], id, fresh .. ' ' .. me .. ' ' .. (started or now))
+        redis.call('HSET', KEYS[2], id, fresh .. ' ' .. me .. ' ' .. (started or now) .. (drawn or ''))
         local at = #taken
         taken[at + 1], taken[at + 2], taken[at + 3] = id, fresh, record
         taken[at + 4] = redis.call('HGET', KEYS[4], id) or ''
@@ -37,6 +39,15 @@ for i = 1, #active, 2 do
       else
         -- Deleted while it ran under a node that is gone.
         redis.call('HDEL', KEYS[2], id)
+        for draw in string.gmatch(drawn or '', '%S+') do
+          local bucket, points = string.match(draw, '^(.*)=(%d+)$')
+          bucket = bucket or draw
+          if redis.call('HINCRBY', KEYS[6], bucket, -tonumber(points or 1)) <= 0 then
+            redis.call('HDEL', KEYS[6], bucket)
+          end
+          redis.call('ZADD', KEYS[7], 'XX', 0, bucket)
+        end
+        redis.call('ZADD', KEYS[7], 'XX', 0, '*')
       end
     else
       more[node or ''] = true

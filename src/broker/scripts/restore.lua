@@ -3,7 +3,7 @@
 -- and is not put back.
 --
 -- KEYS  trash, the purge's own hash (see purge; it names the further keys), active, pending, scheduled, retry, completed,
---       dead, cancelled, parked (and, beside it, its sorted sets parked/TASK)
+--       dead, cancelled, held
 -- ARGV  purge, limit for each key (at most 1000)
 -- Returns { how many were put back, how many are left }; { -1, 0 } when there is no such purge.
 local limit, back, left = tonumber(ARGV[2]), 0, 0
@@ -13,18 +13,12 @@ end
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('ZREM', KEYS[1], '')
 
-local parked = redis.call('SMEMBERS', KEYS[10])
 local function stands(id)
   if redis.call('HEXISTS', KEYS[3], id) == 1 then
     return true
   end
-  for k = 4, 9 do
+  for k = 4, 10 do
     if redis.call('ZSCORE', KEYS[k], id) then
-      return true
-    end
-  end
-  for _, task in ipairs(parked) do
-    if redis.call('ZSCORE', KEYS[10] .. '/' .. task, id) then
       return true
     end
   end

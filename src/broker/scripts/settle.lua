@@ -1,7 +1,9 @@
 -- Ends attempts: the only way out of active. A settle whose holder is not the active one is refused.
 -- Ended jobs beyond the number to keep are deleted here, so that the sets of a busy queue do not outgrow their bound.
 --
--- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels,
+-- What the attempt drew from the buckets of limits goes back, and whoever waits in line for that is looked at next.
+--
+-- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels, used, lines,
 --       words
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
 --       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
@@ -19,17 +21,32 @@ for i = 3, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[i]
 end
 local holders = redis.call('HMGET', KEYS[1], unpack(ids))
-local cancels = redis.call('EXISTS', KEYS[12]) == 1
+local cancels, lines = redis.call('EXISTS', KEYS[12], KEYS[14]) > 0, false
+if cancels then
+  cancels, lines = redis.call('EXISTS', KEYS[12]) == 1, redis.call('EXISTS', KEYS[14]) == 1
+end
+-- What comes back, by bucket.
+local given, some_given = {}, false
+local function nothing() end
 local replies, left, histories, scores, counts, outbox, words = {}, {}, {}, {}, {}, {}, {}
 for n = 1, #ids do
   local at = 3 + (n - 1) * WIDTH
-  local id, holder, set = ids[n], holders[n], ARGV[at + 2]
+  local id, holder, set, own, drawn = ids[n], holders[n], ARGV[at + 2], ARGV[at + 1], nil
+  -- Behind the holder stands what the attempt drew.
+  if holder and #holder > #own and string.sub(holder, 1, #own + 1) == own .. ' ' then
+    holder, drawn = own, string.sub(holder, #own + 2)
+  end
   if holder == ARGV[at + 1] then
     if cancels and not ended[set] and redis.call('HEXISTS', KEYS[12], id) == 1 then
       replies[n] = 3
     else
       local l, h = #left, #histories
       left[l + 1], histories[h + 1], histories[h + 2] = id, id, ARGV[at + 4]
+      for draw in drawn and string.gmatch(drawn, '%S+') or nothing do
+        local bucket, points = string.match(draw, '^(.*)=(%d+)$')
+        bucket = bucket or draw
+        given[bucket], some_given = (given[bucket] or 0) + tonumber(points or 1), true
+      end
       local list = scores[set]
       if not list then
         list = {}
@@ -65,6 +82,35 @@ if #left > 0 then
     redis.call('HDEL', KEYS[12], unpack(left))
   end
 end
+if some_given then
+  local buckets, rest, empty = {}, {}, {}
+  for bucket in pairs(given) do
+    buckets[#buckets + 1] = bucket
+  end
+  for n, used in ipairs(redis.call('HMGET', KEYS[13], unpack(buckets))) do
+    local points = tonumber(used or 0) - given[buckets[n]]
+    if points > 0 then
+      rest[#rest + 1] = buckets[n]
+      rest[#rest + 1] = string.format('%.0f', points)
+    else
+      empty[#empty + 1] = buckets[n]
+    end
+  end
+  if #rest > 0 then
+    redis.call('HSET', KEYS[13], unpack(rest))
+  end
+  if #empty > 0 then
+    redis.call('HDEL', KEYS[13], unpack(empty))
+  end
+end
+if lines and #left > 0 then
+  local due = { 0, '*' }
+  for bucket in pairs(given) do
+    due[#due + 1] = 0
+    due[#due + 1] = bucket
+  end
+  redis.call('ZADD', KEYS[14], 'XX', unpack(due))
+end
 for set, list in pairs(scores) do
   redis.call('ZADD', sets[set], unpack(list))
   if ended[set] then
@@ -75,7 +121,7 @@ if #outbox > 0 then
   redis.call('HSET', KEYS[11], unpack(outbox))
 end
 if #words > 0 then
-  redis.call('RPUSH', KEYS[13], unpack(words))
+  redis.call('RPUSH', KEYS[15], unpack(words))
 end
 for name, n in pairs(counts) do
   redis.call('HINCRBY', KEYS[10], name, n)

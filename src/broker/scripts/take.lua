@@ -2,21 +2,25 @@
 -- pending already comes first, and a paused queue takes nothing. From here on a message is in exactly one place of ours
 -- until it is admitted.
 --
--- KEYS  pending, inflight, counters, leases, pauses, then the lists in the order in which they are served
--- ARGV  node, end of its lease (ms), room, how many messages at most (1000), then for each list: the side to take from
---       ('L' | 'R')
--- Returns { how many jobs are pending, or 'paused', then for each message: its field in the in-flight record
+-- KEYS  pending, inflight, counters, leases, pauses, held, then the lists in the order in which they are served
+-- ARGV  node, end of its lease (ms), room, how many messages at most (1000), how many jobs may wait in all, where some are
+--       held (else ''), then for each list: the side to take from ('L' | 'R')
+-- Returns { how much of the room is taken, or 'paused', then for each message: its field in the in-flight record
 -- (`node/number NUL list`) and the element }, flat.
-local FIRST_KEY, FIRST_SIDE = 6, 5
+local FIRST_KEY, FIRST_SIDE = 7, 6
 local node, pending = ARGV[1], redis.call('ZCARD', KEYS[1])
-local room = math.min(tonumber(ARGV[3]) - pending, tonumber(ARGV[4]))
+local left = tonumber(ARGV[3]) - pending
+if ARGV[5] ~= '' then
+  left = math.min(left, tonumber(ARGV[5]) - pending - redis.call('ZCARD', KEYS[6]))
+end
+local room = math.min(left, tonumber(ARGV[4]))
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[2], '')
 redis.call('ZADD', KEYS[4], 'GT', ARGV[2], node)
 if redis.call('HEXISTS', KEYS[5], '') == 1 then
   return { 'paused' }
 end
-local out = { tostring(pending) }
+local out = { string.format('%.0f', math.max(tonumber(ARGV[3]) - left, 0)) }
 for l = 0, #KEYS - FIRST_KEY do
   if room <= 0 then
     break

@@ -47,7 +47,7 @@ async fn a_message_is_in_one_place_from_its_list_to_its_job() {
     let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
     let lists = [ForeignList::new(Wire::Celery, "mails")];
     raw(&a, &["LPUSH", "mails", "one", "two", "three"]).await;
-    let taken = a.take(&queue.name, &lists, 2, at(0)).await.expect("Redis answers").messages;
+    let taken = a.take(&queue.name, &lists, 2, None, at(0)).await.expect("Redis answers").messages;
     assert_eq!(taken.iter().map(|t| t.element.as_slice()).collect::<Vec<_>>(), [b"one", b"two"], "from the tail");
     // a dies before it admits them.
     assert!(b.adopt(&queue.name, at(10), 10).await.expect("Redis answers").is_empty(), "its lease holds");
@@ -83,9 +83,9 @@ async fn what_is_pending_leaves_less_room_for_foreign_messages() {
     let lists = [ForeignList::new(Wire::Rq, "mails")];
     raw(&a, &["RPUSH", "rq:queue:mails", "one", "two"]).await;
     a.enqueue(&[job("x", at(0)), job("y", at(0))]).await.expect("Redis answers");
-    let none = a.take(&queue.name, &lists, 2, at(1)).await.expect("Redis answers");
+    let none = a.take(&queue.name, &lists, 2, None, at(1)).await.expect("Redis answers");
     assert_eq!((none.messages.len(), none.pending), (0, Some(2)));
-    assert_eq!(a.take(&queue.name, &lists, 3, at(1)).await.expect("Redis answers").messages[0].element, b"one");
+    assert_eq!(a.take(&queue.name, &lists, 3, None, at(1)).await.expect("Redis answers").messages[0].element, b"one");
 }
 
 #[tokio::test]
@@ -96,10 +96,12 @@ async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
     let mut answers = Vec::new();
     for round in 0..3 {
         raw(&a, &["LPUSH", "mails", "message"]).await;
-        let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, at(round)).await.expect("Redis answers").messages;
+        let taken: Vec<Taken> = a.take(&queue.name, &lists, 10, None, at(round)).await.expect("Redis answers").messages;
         let verdict = Verdict::Job(Box::new(job("same", at(round))));
         let admission = Admission { taken: taken[0].clone(), verdict, hash: None };
-        answers.push(a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers")[0]);
+        answers.push(
+            a.admit(&queue.name, &[admission], &Mark::default(), at(round)).await.expect("Redis answers").remove(0),
+        );
         if round == 1 {
             let taken = claim(&a, &queue, 1, at(2)).await.remove(0);
             settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
@@ -118,7 +120,7 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
     let lists = [ForeignList::new(Wire::Celery, "mails")];
     for n in 0..5 {
         raw(&a, &["LPUSH", "mails", "message"]).await;
-        let taken = a.take(&queue.name, &lists, 1, at(n)).await.expect("Redis answers").messages.remove(0);
+        let taken = a.take(&queue.name, &lists, 1, None, at(n)).await.expect("Redis answers").messages.remove(0);
         let verdict = Verdict::Refused(Box::new(job(&format!("bad{n}"), at(n))), Box::new(dead(at(n))));
         a.admit(&queue.name, &[Admission { taken, verdict, hash: None }], &Mark::default(), at(n))
             .await
@@ -140,7 +142,7 @@ async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn
     raw(&a, &["EXPIRE", "rq:job:kept", "100"]).await;
     raw(&a, &["HSET", "rq:job:cancelled", "status", "canceled"]).await;
     raw(&a, &["RPUSH", "rq:queue:mails", "kept", "cancelled", "deleted"]).await;
-    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers").messages;
+    let taken = a.take(&queue.name, &lists, 10, None, at(0)).await.expect("Redis answers").messages;
     let admissions: Vec<Admission> = taken
         .into_iter()
         .map(|taken| {
@@ -234,7 +236,7 @@ async fn messages_of_one_id_in_one_call_are_judged_one_after_another() {
     let (a, queue) = (node(&redis, "a"), queue());
     let lists = [ForeignList::new(Wire::Celery, "mails")];
     raw(&a, &["LPUSH", "mails", "refused", "good", "again", "other"]).await;
-    let taken = a.take(&queue.name, &lists, 10, at(0)).await.expect("Redis answers").messages;
+    let taken = a.take(&queue.name, &lists, 10, None, at(0)).await.expect("Redis answers").messages;
     let admission = |taken: &Taken| {
         let verdict = match taken.element.as_slice() {
             b"refused" => Verdict::Refused(Box::new(job("same", at(0))), Box::new(dead(at(0)))),

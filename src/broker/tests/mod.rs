@@ -2,8 +2,10 @@
 
 mod flows;
 mod foreign;
+mod limits;
 mod model;
 mod transitions;
+mod unique;
 mod verbs;
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Broker, Claim, Settled, Settlement, scripts};
-use crate::config::{Queue, Retention};
+use crate::config::{Concurrency, Limits, Queue, Retention};
 use crate::job::{
     AttemptFacts, Backoff, Job, JobId, NodeId, Origin, Outcome, Priority, QueueName, RetryPolicy, State, TaskName,
     Timestamp, decide,
@@ -39,14 +41,16 @@ fn queue() -> Queue {
     Queue {
         name: QueueName::parse("emails").expect("a valid name"),
         lists: Vec::new(),
-        concurrency: 10,
+        concurrency: Concurrency::fixed(10),
         timeout: LEASE,
         retry,
         crash_limit: 3,
         keep_completed: keep,
         keep_dead: keep,
+        batch: None,
         weight: 1,
         ageing: Queue::AGEING,
+        limits: Limits::default(),
     }
 }
 
@@ -61,6 +65,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         id: JobId::parse(id).expect("a valid id"),
         queue: queue().name,
         task: TaskName::parse("echo").expect("a valid name"),
+        buckets: Vec::new(),
         args: json!({"n": 1}).as_object().cloned().unwrap_or_default(),
         origin: Origin::Api,
         enqueued_at,
@@ -70,6 +75,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         retry: None,
         priority: Priority::default(),
         args_apart: None,
+        unique: None,
         flow: None,
     }
 }

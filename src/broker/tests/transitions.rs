@@ -63,6 +63,25 @@ async fn heartbeats_without_a_gap_are_known_from_redis() {
 }
 
 #[tokio::test]
+async fn what_a_running_attempt_has_finished_is_found_by_the_next_one() {
+    let redis = RedisServer::start();
+    let (a, b, queue) = (node(&redis, "a"), node(&redis, "b"), queue());
+    a.enqueue(&[job("x", at(0))]).await.expect("Redis answers");
+    a.heartbeat(std::slice::from_ref(&queue.name), at(0)).await.expect("Redis answers");
+    let taken = claim(&a, &queue, 1, at(1)).await.remove(0);
+    let running = taken.running();
+    let first = running.with(vec![json!("first")], json!(["a part of the second"]));
+    assert!(a.keep(&running, &first).await.expect("Redis answers"));
+    assert_eq!(state(&a, "x").await, Some(State::Active));
+    let swept = b.sweep(&queue.name, at(1000), at(1000), 10).await.expect("Redis answers").remove(0);
+    assert_eq!(swept.claim.history, first);
+    let late = running.with(vec![json!("first"), json!("late")], json!(null));
+    assert!(!a.keep(&running, &late).await.expect("Redis answers"), "it is another node's by now");
+    let view = view(&b, "x").await.expect("it is there");
+    assert_eq!(view.history, first);
+}
+
+#[tokio::test]
 async fn a_settle_whose_answer_was_lost_can_be_sent_again() {
     let redis = RedisServer::start();
     let (a, queue) = (node(&redis, "a"), queue());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::broker::{Admission, Altered, Change, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
+use crate::broker::{Admission, Altered, Change, Edit, Line, Mark, Paused, Restored, Settled, Taken, Verdict};
 use crate::job::{Failure, Priority, Request, State, Wire};
 use crate::store::{ForeignList, Place, QueueKeys, Standing};
 
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn alter(&self, id: &str, change: Change) -> Altered {
-        self.broker.alter(&self.queue.name, &[job_id(id)], &change, at(500)).await.expect("Redis answers")[0]
+        self.broker.alter(&self.queue.name, &[job_id(id)], &change, at(500)).await.expect("Redis answers").remove(0)
     }
 
     async fn standing(&self, id: &str) -> Option<Standing> {
@@ -143,13 +143,14 @@ async fn a_job_that_completes_before_it_hears_stays_completed() {
 async fn a_dead_job_is_retried_with_all_its_attempts_and_its_past() {
     let bench = Bench::new();
     bench.kill("x", at(0)).await;
-    let other = json!({"n": 7}).as_object().cloned();
-    assert_eq!(bench.alter("x", Change::Retry { args: other }).await, Altered::Done(Some(State::Pending)));
+    let args = json!({"n": 7}).as_object().cloned().expect("an object");
+    let edit = Edit { args, buckets: Vec::new(), unique: None };
+    assert_eq!(bench.alter("x", Change::Retry(Some(edit))).await, Altered::Done(Some(State::Pending)));
     let standing = bench.standing("x").await.expect("it exists");
     assert_eq!((standing.history.failures, standing.history.mishaps.len()), (0, 1));
     let claim = bench.claim(1, at(600)).await.0.remove(0);
     assert_eq!(claim.job.args["n"], 7);
-    assert_eq!(bench.alter("x", Change::Retry { args: None }).await, Altered::Unfit(State::Active));
+    assert_eq!(bench.alter("x", Change::Retry(None)).await, Altered::Unfit(State::Active));
 }
 
 #[tokio::test]
@@ -204,7 +205,9 @@ async fn a_paused_queue_gives_nothing_and_settles_what_runs() {
     assert_eq!(bench.settle(claim, Outcome::Success(Value::Null), at(4)).await.0, Settled::Applied);
     let lists = [ForeignList::new(Wire::Rq, "emails")];
     bench.raw(&["RPUSH", "rq:queue:emails", "message"]).await;
-    assert!(bench.broker.take(&bench.queue.name, &lists, 9, at(5)).await.expect("Redis answers").messages.is_empty());
+    assert!(
+        bench.broker.take(&bench.queue.name, &lists, 9, None, at(5)).await.expect("Redis answers").messages.is_empty()
+    );
     assert!(bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"));
     assert!(!bench.broker.resume(&bench.queue.name, &Paused::Queue).await.expect("Redis answers"), "only once");
     assert_eq!(bench.claimed_ids(5, at(6)).await, ["y"]);
@@ -221,7 +224,7 @@ async fn a_paused_task_stands_in_nobodys_way_and_keeps_its_place() {
     bench.broker.pause(&bench.queue.name, &task, &request()).await.expect("Redis answers");
     assert_eq!(bench.claimed_ids(4, at(200)).await, ["other"], "found behind thirty that are parked");
     let standing = bench.standing("p07").await.expect("it exists");
-    assert_eq!((standing.state(), standing.place), (State::Pending, Place::Parked));
+    assert_eq!((standing.state(), standing.place), (State::Pending, Place::Held));
     assert_eq!(bench.alter("p07", cancel()).await, Altered::Done(Some(State::Cancelled)), "also where it is parked");
     bench.broker.resume(&bench.queue.name, &task).await.expect("Redis answers");
     assert_eq!(bench.claimed_ids(3, at(201)).await, ["p00", "p01", "p02"], "in their old order");
@@ -249,8 +252,12 @@ async fn a_purge_is_whole_and_can_be_taken_back() {
     assert_eq!(back, Restored::All(2_507));
     assert_eq!(bench.claimed_ids(3, at(6_000)).await, ["j0000", "j0001", "j0002"]);
     assert_eq!(bench.state("later").await, Some(State::Scheduled));
-    let taken =
-        bench.broker.take(&bench.queue.name, &lists[..1], 1 << 20, at(6_000)).await.expect("Redis answers").messages;
+    let taken = bench
+        .broker
+        .take(&bench.queue.name, &lists[..1], 1 << 20, None, at(6_000))
+        .await
+        .expect("Redis answers")
+        .messages;
     let elements: Vec<_> = taken.iter().map(|taken| String::from_utf8_lossy(&taken.element).into_owned()).collect();
     assert_eq!(elements, ["celery 0", "celery 1", "celery 2", "celery new"], "the oldest first, as before");
     let again = bench.broker.restore(&bench.queue.name, &purge.id).await.expect("Redis answers");

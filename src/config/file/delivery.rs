@@ -1,196 +1,30 @@
-//! `[email]`, `[push]` and `[video]`: the services that handlers deliver with.
+//! `[video]`, and what services that deliver have in common.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::quoted;
 use super::document::{Item, Table};
-use super::scalar::{ANSWER, DAY};
-use crate::config::{Dialect, Email, EmailProvider, Push, PushProvider, Smtp, SmtpTls, Statement, Video};
+use super::scalar::DAY;
+use crate::config::Video;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) fn email(table: &Table<'_>, state_dir: &Path) -> Email {
-    let provider = table.get("provider");
-    let smtp = provider.as_ref().and_then(email_provider).unwrap_or(false);
-    let smtp_table = table.table("smtp");
-    if smtp && !smtp_table.is_present() {
-        let place = provider.as_ref().map_or(table.place.clone(), |item| item.place.clone());
-        table.doc.error(&place, "there is no [email.smtp] to send with", "add [email.smtp] with at least `host`");
-    }
-    let server = smtp_server(&smtp_table, smtp);
-    let folder = outbox(&table.table("outbox"), state_dir, "email");
-    let from = table.get("from").and_then(|item| mailbox(&item));
-    let reply_to = table.get("reply_to").and_then(|item| mailbox(&item));
-    let templates = table.get("templates").and_then(|item| folder_of_templates(&item));
-    table.close();
-    Email {
-        provider: if smtp { EmailProvider::Smtp(server) } else { EmailProvider::Outbox { folder } },
-        from: from.unwrap_or_else(|| "jobsd <jobsd@localhost>".into()),
-        reply_to,
-        templates,
-    }
-}
-
-/// Whether mail is sent by SMTP.
-fn email_provider(item: &Item<'_>) -> Option<bool> {
-    let relay = match item.value.as_str() {
-        Some("sendgrid") => "smtp.sendgrid.net, username \"apikey\"",
-        Some("ses") => "email-smtp.REGION.amazonaws.com",
-        Some("mailgun") => "smtp.mailgun.org",
-        _ => return item.choice(&[("outbox", false), ("smtp", true)]),
-    };
-    item.error(
-        "this provider's own interface is not built in; its SMTP relay is the way",
-        format!("set provider = \"smtp\" and in [email.smtp] the host {relay}"),
-    );
-    None
-}
-
-/// `used`: whether mail goes there, so that what its keys name must exist.
-fn smtp_server(table: &Table<'_>, used: bool) -> Smtp {
-    let choices = [("none", SmtpTls::None), ("starttls", SmtpTls::StartTls), ("tls", SmtpTls::Tls)];
-    let tls = table.choice("tls", SmtpTls::StartTls, &choices);
-    let usual = match tls {
-        SmtpTls::None => 25,
-        SmtpTls::StartTls => 587,
-        SmtpTls::Tls => 465,
-    };
-    let host = table.get("host").and_then(|item| item.filled_text("a host such as \"smtp.example.org\""));
-    let user = table.get("username");
-    let username = user.as_ref().and_then(|item| item.filled_text("a user's name")).map(|text| text.text);
-    let password = table.secret("password", "password_file");
-    if let (None, Some((_, item))) = (&user, &password) {
-        table.doc.error(
-            &item.key,
-            "there is a password, but no username",
-            "set email.smtp.username, or remove the password",
-        );
-    }
-    if let (Some(item), None) = (user, &password)
-        && !table.has("password")
-        && !table.has("password_file")
-    {
-        table.doc.error(&item.key, "there is a username, but no password", "set email.smtp.password or password_file");
-    }
-    let host = host.map_or_else(|| "localhost".into(), |text| text.text);
-    if let (SmtpTls::None, Some((_, item))) = (tls, &password)
-        && !matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1")
-    {
-        table.doc.warning(
-            &item.key,
-            "the password crosses the network unencrypted",
-            "set tls = \"starttls\" or \"tls\"",
-        );
-    }
-    let server = Smtp {
-        host,
-        port: table.integer("port", usual, 1..=65535),
-        tls,
-        username,
-        password: password.map(|(secret, _)| secret),
-        ca_file: table.path("ca_file", "/etc/ssl/own-ca.pem"),
-        timeout: table.duration("timeout", 30 * SECOND, ANSWER),
-    };
-    if used && tls != SmtpTls::None {
-        let help = "name a PEM file that the user of jobsd may read, or remove the key";
-        readable(table, "ca_file", server.ca_file.as_deref(), help);
-    }
-    table.close();
-    server
-}
-
-fn outbox(table: &Table<'_>, state_dir: &Path, what: &str) -> PathBuf {
+pub(super) fn outbox(table: &Table<'_>, state_dir: &Path, what: &str) -> PathBuf {
     let folder = table.path("folder", "/var/lib/jobsd/outbox");
     table.close();
     folder.unwrap_or_else(|| state_dir.join("outbox").join(what))
 }
 
-fn mailbox(item: &Item<'_>) -> Option<String> {
-    const EXPECTED: &str = "an address such as \"Name <name@example.org>\"";
-    let text = item.filled_text(EXPECTED)?.text;
-    if text.parse::<lettre::message::Mailbox>().is_err() {
-        item.error(format!("{} is not a mail address", quoted(&text)), format!("give {EXPECTED}"));
-        return None;
-    }
-    Some(text)
-}
-
-fn folder_of_templates(item: &Item<'_>) -> Option<PathBuf> {
-    let path = PathBuf::from(item.filled_text("a folder such as \"/etc/jobsd/templates\"")?.text);
-    if !path.is_dir() {
-        item.error(
-            format!("there is no folder {}", path.display()),
-            "create it, or remove the key to use the built-in templates",
-        );
-    }
-    Some(path)
-}
-
 /// Reports a file that a start would fail to open. What stands in it is for the handler to judge.
-fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
+pub(super) fn readable(table: &Table<'_>, key: &'static str, path: Option<&Path>, help: &str) {
     let (Some(item), Some(path)) = (table.get(key), path) else { return };
     if let Err(error) = std::fs::File::open(path) {
         item.error(format!("cannot read the file {}: {error}", path.display()), help);
     }
 }
 
-pub(super) fn push(table: &Table<'_>, state_dir: &Path, dialect: Dialect) -> Push {
-    let provider = table.get("provider");
-    let fcm = provider.as_ref().and_then(push_provider).unwrap_or(false);
-    let fcm_table = table.table("fcm");
-    let credentials = fcm_table.path("credentials", "/etc/jobsd/fcm.json");
-    if fcm {
-        let help = "download the key file of the service account, and let the user of jobsd read it";
-        readable(&fcm_table, "credentials", credentials.as_deref(), help);
-    }
-    if let (Some(item), None) = (provider.filter(|_| fcm), &credentials)
-        && !fcm_table.has("credentials")
-    {
-        item.error("FCM needs the key file of a service account", "set credentials = \"/path/key.json\" in [push.fcm]");
-    }
-    let endpoint = fcm_table.get("endpoint").and_then(|item| http_url(&item));
-    let timeout = fcm_table.duration("timeout", 10 * SECOND, ANSWER);
-    fcm_table.close();
-    let folder = outbox(&table.table("outbox"), state_dir, "push");
-    let tokens_query = table.get("tokens_query").and_then(|item| tokens_query(&item, dialect));
-    table.close();
-    let provider = match credentials.filter(|_| fcm) {
-        Some(credentials) => PushProvider::Fcm {
-            credentials,
-            endpoint: endpoint.unwrap_or_else(|| "https://fcm.googleapis.com".into()),
-            timeout,
-        },
-        None => PushProvider::Outbox { folder },
-    };
-    Push { provider, tokens_query }
-}
-
-/// Whether messages go to FCM.
-fn push_provider(item: &Item<'_>) -> Option<bool> {
-    if item.value.as_str() == Some("onesignal") {
-        item.error(
-            "this provider is not built in",
-            "choose \"fcm\" or \"outbox\", or call its interface by a task with an `http` step",
-        );
-        return None;
-    }
-    item.choice(&[("outbox", false), ("fcm", true)])
-}
-
-fn tokens_query(item: &Item<'_>, dialect: Dialect) -> Option<Statement> {
-    let query =
-        item.statement(dialect, "a query such as \"SELECT token FROM push_tokens WHERE user_id = :user_id\"")?;
-    if query.names != ["user_id"] {
-        item.error(
-            "the query must have `:user_id` as its one parameter",
-            "write it as in \"SELECT token FROM push_tokens WHERE user_id = :user_id\"",
-        );
-    }
-    Some(query)
-}
-
-fn http_url(item: &Item<'_>) -> Option<String> {
+pub(super) fn http_url(item: &Item<'_>) -> Option<String> {
     let text = item.filled_text("a URL such as \"https://host/path\"")?.text;
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     if !rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '[')) {

@@ -227,6 +227,12 @@ impl<'d> Item<'d> {
         }
     }
 
+    /// Whether it holds nothing but variables that are empty: as good as not given.
+    pub(super) fn is_blank(&self) -> bool {
+        let filled = self.value.as_str().and_then(|written| interpolate(written, self.doc.env).ok());
+        filled.is_some_and(|filled| filled.changed && filled.text.trim().is_empty())
+    }
+
     /// A string that is not empty.
     pub(super) fn filled_text(&self, expected: &str) -> Option<Text> {
         let text = self.text(expected)?;

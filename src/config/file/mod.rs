@@ -9,8 +9,13 @@
 mod delivery;
 mod diagnostic;
 mod document;
+mod email;
+mod exec;
+mod http;
 mod interpolate;
+mod limits;
 mod params;
+mod push;
 mod queues;
 mod redis;
 mod retry;
@@ -23,6 +28,7 @@ mod source;
 mod sql;
 mod steps;
 mod tasks;
+mod unique;
 
 #[cfg(test)]
 mod tests;
@@ -125,11 +131,12 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let log = services::log(&root.table("log"));
     let admin = services::admin(&root.table("admin"));
     let database = services::database(&root.table("database"), &node.state_dir);
-    let email = delivery::email(&root.table("email"), &node.state_dir);
-    let push = delivery::push(&root.table("push"), &node.state_dir, database.dialect());
+    let email = email::email(&root.table("email"), &node.state_dir);
+    let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
+    let http = http::http(&root.table("http"));
     let vars = services::vars(doc, &root.table("vars"));
-    let queues = Queues::read(doc, &root.table("queues"));
+    let mut queues = Queues::read(doc, &root.table("queues"));
     if !node_table.has("concurrency") {
         queues.weigh_nothing(doc);
     }
@@ -137,14 +144,17 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let around = Surroundings {
         mail_templates: &mail_templates,
         input_roots: !video.input_roots.is_empty(),
+        attachment_roots: !email.attachments.roots.is_empty(),
         dialect: database.dialect(),
     };
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
+    queues.need_batch_tasks(doc, &tasks);
     let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
+    limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
-    Config { redis, node, log, admin, database, email, push, video, vars, queues, tasks, schedules }
+    Config { redis, node, log, admin, database, email, push, video, http, vars, queues, tasks, schedules }
 }
 
 /// The built-in templates and those of the operator's folder: `NAME.html`, `NAME.txt`, `NAME.subject.txt` and so on.

@@ -1,14 +1,17 @@
 //! `[queues.NAME]`, and what must hold between queues.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::retry;
 use super::scalar::{DAY, TIMEOUT};
 use super::source::Place;
-use crate::config::{Queue, Retention};
+use super::tasks::Tasks;
+use crate::config::{Batch, Concurrency, Limits, Queue, Retention};
 use crate::job::{QueueName, Wire};
 
 const COMPLETED_BYTES: u64 = 64 << 20;
@@ -22,6 +25,8 @@ pub(super) struct Queues {
     wires: BTreeMap<QueueName, Place>,
     /// Who reads a foreign list.
     readers: BTreeMap<(Wire, String), QueueName>,
+    /// Where batches are asked for.
+    batches: Vec<(QueueName, Place)>,
     /// Where weights are given.
     weights: Vec<Place>,
 }
@@ -57,6 +62,16 @@ impl Queues {
         }
     }
 
+    /// A queue that asks for batches has a task that can do them.
+    pub(super) fn need_batch_tasks(&self, doc: &Document<'_>, tasks: &Tasks) {
+        for (name, place) in &self.batches {
+            let mut own = tasks.checked.values().filter(|task| task.queue == *name);
+            if tasks.are_all_checked() && !own.any(|task| task.takes_batches()) {
+                doc.error(place, format!("no task of the queue `{name}` can do many jobs at once"), CAN_BATCH);
+            }
+        }
+    }
+
     /// Weights divide what the node has, so without a bound there is nothing to divide.
     pub(super) fn weigh_nothing(&self, doc: &Document<'_>) {
         for place in &self.weights {
@@ -71,7 +86,7 @@ impl Queues {
         let queue = Queue {
             name: name.clone(),
             lists,
-            concurrency: table.integer("concurrency", 10, 1..=10_000),
+            concurrency: concurrency(table),
             timeout: table.duration("timeout", Duration::from_secs(300), TIMEOUT),
             retry: table.get("retry").map_or(default.clone(), |item| retry::policy(&item, &default)),
             crash_limit: table.integer("crash_limit", 3, 1..=1000),
@@ -81,9 +96,16 @@ impl Queues {
                 Retention { age: DAY, count: 10_000, bytes: COMPLETED_BYTES },
             ),
             keep_dead: retention(table, "keep_dead", Retention { age: DAY * 30, count: 10_000, bytes: DEAD_BYTES }),
+            batch: table.get("batch").and_then(|item| batch(&item)),
             weight: table.integer("weight", 1, 1..=100),
             ageing: table.duration("ageing", Queue::AGEING, Duration::ZERO..=DAY * 365),
+            limits: Limits::default(),
         };
+        // Their templates see the parameters of tasks: they are read when the tasks are known.
+        for key in limits::KEYS {
+            table.get(key);
+        }
+        self.batches.extend(table.get("batch").map(|item| (name.clone(), item.key)));
         self.weights.extend(table.get("weight").map(|item| item.key));
         table.close();
         queue
@@ -133,6 +155,43 @@ impl Queues {
                 "let one of them read it; `lists` says which lists a queue reads",
             );
         }
+    }
+}
+
+/// What can do many jobs at once.
+pub(super) const CAN_BATCH: &str =
+    "remove `batch`; these handlers can: `sql` with one statement INSERT … VALUES (…) without RETURNING, and `probe`";
+
+/// `batch = { max = 500, wait = "200ms" }`.
+pub(super) fn batch(item: &Item<'_>) -> Option<Batch> {
+    let table = item.table()?;
+    let max = table.integer("max", 500, 2..=500);
+    let wait = table.duration("wait", Duration::from_millis(200), Duration::ZERO..=Duration::from_secs(10));
+    table.close();
+    Some(Batch { max, wait })
+}
+
+/// `concurrency = 10` or `concurrency = { min = 3, max = 10 }`.
+fn concurrency(table: &Table<'_>) -> Concurrency {
+    const SLOTS: RangeInclusive<i64> = 1..=10_000;
+    let default = Concurrency::fixed(10);
+    let Some(item) = table.get("concurrency") else { return default };
+    if !item.value.is_table() {
+        let slots = item.integer(SLOTS).and_then(|slots| usize::try_from(slots).ok());
+        return slots.map_or(default, Concurrency::fixed);
+    }
+    let Some(table) = item.table() else { return default };
+    let min = table.integer("min", 1, SLOTS);
+    let max = table.required("max", "say how many slots it may have at most: { min = 3, max = 10 }");
+    let max = max.and_then(|item| item.integer(SLOTS)).and_then(|max| usize::try_from(max).ok());
+    table.close();
+    match max {
+        Some(max) if min > max => {
+            item.error(format!("`min` is {min} and `max` is {max}"), "give `max` the larger of the two numbers");
+            default
+        }
+        Some(max) => Concurrency { min, max },
+        None => default,
     }
 }
 

@@ -9,6 +9,8 @@ use crate::config::{Param, ParamType, Statement, Template, ValueTemplate};
 
 /// What a job's template sees under `job`.
 const JOB: [&str; 3] = ["id", "queue", "attempt"];
+/// What the templates of limits see.
+const LIMIT_HELP: &str = "a limit sees the parameters of the job and vars";
 /// Functions of the template language.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
@@ -26,6 +28,20 @@ impl Scope<'_> {
     pub(super) fn template(&self, item: &Item<'_>) -> Option<Template> {
         let template = item.template()?;
         self.check(item, &template);
+        Some(template)
+    }
+
+    /// A template for a key, which is made before the job is put in.
+    pub(super) fn key(&self, item: &Item<'_>) -> Option<Template> {
+        const LATER: [&str; 3] = ["now", "job", "steps"];
+        let template = self.template(item)?;
+        let roots = template.lookups().map(|lookup| lookup.split('.').next().unwrap_or_default());
+        let mut later: Vec<&str> = roots.filter(|root| LATER.contains(root)).collect();
+        later.dedup();
+        for root in later {
+            let message = format!("`{root}` is not known yet when the key is made");
+            item.error_at(root, message, "a key is made of parameters and vars");
+        }
         Some(template)
     }
 
@@ -50,6 +66,45 @@ impl Scope<'_> {
                 help,
             );
         }
+    }
+
+    /// Checks a template of a limit, which sees the parameters and `vars`; says whether all is well. A parameter that this
+    /// task does not have is well where the template says what stands for it, such as `stand_in`.
+    pub(super) fn limit(&self, item: &Item<'_>, template: &Template, stand_in: &str) -> bool {
+        let mut sample = self.sample();
+        if let Value::Object(sample) = &mut sample {
+            sample.retain(|name, _| !["steps", "now", "job"].contains(&name.as_str()));
+        }
+        if let Err(error) = template.trial(&sample) {
+            let help = "filters and functions are those of Jinja, and `minus` for times";
+            item.error(format!("the template cannot work: {error}"), help);
+            return false;
+        }
+        // Some forms, such as a slice of a filtered value, name what they look up only when they are rendered.
+        if template.lookups().next().is_none()
+            && let Err(error) = template.render(&sample)
+        {
+            item.error(format!("the template cannot work for the task `{}`: {}", self.task, error.reason), LIMIT_HELP);
+            return false;
+        }
+        let is_param = |name: &str| self.params.iter().any(|param| param.name == name);
+        let mut lookups = template.lookups().map(|lookup| (lookup, lookup.split('.').next().unwrap_or_default()));
+        let stranger = lookups.find(|(lookup, root)| match lookup.strip_prefix("vars.") {
+            Some(field) => !self.vars.contains_key(field),
+            None => *root != "vars" && !FUNCTIONS.contains(root) && !is_param(root),
+        });
+        let Some((lookup, root)) = stranger.filter(|_| template.render(&sample).is_err()) else { return true };
+        if let Some(field) = lookup.strip_prefix("vars.") {
+            return self.no_variable(item, field);
+        }
+        let names = || self.params.iter().map(|param| param.name.as_str());
+        let help = match nearest(root, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if RESERVED.contains(&root) => LIMIT_HELP.to_owned(),
+            None => format!("say what stands for it: \"{{{{ {root} | default({stand_in}) }}}}\""),
+        };
+        item.error_at(root, format!("the task `{}` has no parameter `{root}`", self.task), help);
+        false
     }
 
     fn check(&self, item: &Item<'_>, template: &Template) {
@@ -81,7 +136,7 @@ impl Scope<'_> {
     fn name(&self, item: &Item<'_>, lookup: &str) -> bool {
         let mut parts = lookup.split('.');
         match (parts.next().unwrap_or_default(), parts.next()) {
-            ("vars", Some(field)) if !self.vars.contains_key(field) => self.no_variable(item, field),
+            ("vars", Some(field)) if !self.vars.contains_key(field) => return self.no_variable(item, field),
             ("job", Some(field)) if !JOB.contains(&field) => {
                 let message = format!("there is no `job.{field}`");
                 item.error_at(&format!("job.{field}"), message, format!("a job has: job.{}", JOB.join(", job.")));
@@ -110,12 +165,13 @@ impl Scope<'_> {
         item.error_at(name, format!("unknown variable `{name}` in a template of `{}`", self.task), help);
     }
 
-    fn no_variable(&self, item: &Item<'_>, field: &str) {
+    fn no_variable(&self, item: &Item<'_>, field: &str) -> bool {
         let help = match nearest(field, self.vars.keys().map(String::as_str)) {
             Some(near) => format!("did you mean `vars.{near}`?"),
             None => format!("add `{field}` to [vars]"),
         };
         item.error_at(&format!("vars.{field}"), format!("there is no `{field}` in [vars]"), help);
+        false
     }
 
     /// Values of the declared types, to try a template with.

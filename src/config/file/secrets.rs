@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Item, Table};
+use super::interpolate::interpolate;
 use super::source::Place;
 use crate::config::Secret;
 use crate::config::sensitive::is_sensitive;
@@ -23,17 +24,36 @@ impl<'d> Table<'d> {
             return None;
         }
         match (given, file) {
-            (Some(item), _) => Some((item.secret(true)?, item)),
-            (None, Some(item)) => {
-                let path = item.filled_text("the path of a file that holds the secret")?.text;
-                Some((read(&item, Path::new(&path))?, item))
-            }
+            // The name of a key pair, as `access_key`, is no secret by itself.
+            (Some(item), _) => Some((item.secret(is_sensitive(key))?, item)),
+            (None, Some(item)) => Some((item.secret_file()?, item)),
             (None, None) => None,
+        }
+    }
+
+    /// The same, where a variable that is empty, as in `"${NAME:-}"`, stands for none.
+    pub(super) fn secret_unless_unset(&self, key: &'static str, file_key: &'static str) -> Option<Secret> {
+        match (self.get(key), self.get(file_key)) {
+            (Some(item), None) if item.is_unset() => None,
+            (Some(item), Some(file)) if item.is_unset() => file.secret_file(),
+            _ => self.secret(key, file_key).map(|(secret, _)| secret),
         }
     }
 }
 
 impl Item<'_> {
+    /// Whether the text is nothing but variables, and they are empty: `"${NAME:-}"`.
+    pub(super) fn is_unset(&self) -> bool {
+        let written = self.value.as_str().filter(|written| written.contains("${"));
+        written.is_some_and(|text| interpolate(text, self.doc.env).is_ok_and(|done| done.text.trim().is_empty()))
+    }
+
+    /// The secret in the file that this names.
+    fn secret_file(&self) -> Option<Secret> {
+        let path = self.filled_text("the path of a file that holds the secret")?.text;
+        read(self, Path::new(&path))
+    }
+
     /// A secret text. `whole`: all of it is secret, so that a literal one deserves a warning.
     pub(super) fn secret(&self, whole: bool) -> Option<Secret> {
         let text = self.filled_text("a secret such as \"${NAME}\" or \"cred:NAME\"")?;

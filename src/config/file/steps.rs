@@ -1,13 +1,12 @@
 //! The steps of a task: which handler does it, with what.
 
-use std::path::PathBuf;
+mod email;
 
-use super::diagnostic::{hint, quoted};
+use super::diagnostic::quoted;
 use super::document::{Item, Table};
 use super::scope::Scope;
 use crate::config::{
-    Dialect, EmailStep, ExecStep, HttpStep, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template,
-    ValueTemplate, VideoMode, VideoStep,
+    Dialect, ProbeOp, ProbeStep, PushStep, SqlStep, Statement, Step, Template, ValueTemplate, VideoMode, VideoStep,
 };
 
 /// The handlers, by the keys that choose them.
@@ -19,6 +18,8 @@ pub(super) const MOST: usize = 50;
 pub(super) struct Surroundings<'a> {
     /// Mail templates there are.
     pub(super) mail_templates: &'a [String],
+    /// Whether `[email]` names a folder to attach from.
+    pub(super) attachment_roots: bool,
     /// Whether `[video]` names a folder to read from.
     pub(super) input_roots: bool,
     /// What `[database]` speaks.
@@ -39,12 +40,12 @@ pub(super) fn step(table: &Table<'_>, scope: &Scope<'_>, around: &Surroundings<'
         );
     }
     match name {
-        "email" => email(&item, scope, around),
+        "email" => email::step(&item, scope, around),
         "sql" => sql(&item, scope, around.dialect),
         "push" => push(&item, scope),
         "video" => video(&item, scope, around),
-        "exec" => exec(&item, scope),
-        "http" => http(&item, scope),
+        "exec" => super::exec::step(&item, scope),
+        "http" => super::http::step(&item, scope),
         _ => probe(&item),
     }
 }
@@ -54,58 +55,17 @@ impl Table<'_> {
         scope.template(&self.get(key)?)
     }
 
-    fn rendered_value(&self, key: &'static str, scope: &Scope<'_>) -> Option<ValueTemplate> {
+    pub(super) fn rendered_value(&self, key: &'static str, scope: &Scope<'_>) -> Option<ValueTemplate> {
         scope.value(&self.get(key)?)
     }
 
-    fn rendered_table(&self, key: &'static str, scope: &Scope<'_>) -> Vec<(String, Template)> {
+    pub(super) fn rendered_table(&self, key: &'static str, scope: &Scope<'_>) -> Vec<(String, Template)> {
         let entries = self.get(key).and_then(|item| item.table()).map(|table| table.entries()).unwrap_or_default();
         entries.into_iter().filter_map(|(key, item)| Some((key.name, scope.template(&item)?))).collect()
     }
 }
 
-fn email(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Option<Step> {
-    let table = item.table()?;
-    let to = table.required("to", "add the recipient, as in to = \"{{ user_email }}\"");
-    let subject = table.required("subject", "add subject = \"…\"");
-    if let Some(item) = table.get("template") {
-        template_exists(&item, around.mail_templates);
-    }
-    if !["template", "html", "text"].iter().any(|key| table.has(key)) {
-        table.doc.error(
-            &table.place,
-            "the mail has no content",
-            "add template = \"NAME\", html = \"…\" or text = \"…\"",
-        );
-    }
-    let step = (
-        to.and_then(|item| scope.template(&item)),
-        subject.and_then(|item| scope.template(&item)),
-        table.rendered("template", scope),
-        table.rendered_value("context", scope),
-        table.rendered("html", scope),
-        table.rendered("text", scope),
-        table.rendered("from", scope),
-        table.rendered("reply_to", scope),
-        table.rendered_table("headers", scope),
-    );
-    header_names(&table);
-    table.close();
-    let (to, subject, template, context, html, text, from, reply_to, headers) = step;
-    Some(Step::Email(EmailStep { to: to?, subject: subject?, template, context, html, text, from, reply_to, headers }))
-}
-
-/// Only a name that no argument changes can be looked up now.
-fn template_exists(item: &Item<'_>, known: &[String]) {
-    let Some(name) = item.value.as_str() else { return };
-    if name.contains("{{") || name.contains("{%") || name.contains("${") || known.iter().any(|known| known == name) {
-        return;
-    }
-    let help = hint(name, "mail template", known.iter().map(String::as_str));
-    item.error(format!("there is no mail template {}", quoted(name)), help);
-}
-
-fn header_names(table: &Table<'_>) {
+pub(super) fn header_names(table: &Table<'_>) {
     let Some(headers) = table.get("headers").filter(|item| item.value.is_table()).and_then(|item| item.table()) else {
         return;
     };
@@ -168,8 +128,10 @@ fn push(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
         body.and_then(|item| scope.template(&item)),
     );
     let data = table.rendered_value("data", scope);
+    let (android, apns) = (table.rendered_value("android", scope), table.rendered_value("apns", scope));
+    let (webpush, onesignal) = (table.rendered_value("webpush", scope), table.rendered_value("onesignal", scope));
     table.close();
-    Some(Step::Push(PushStep { user: user?, title: title?, body: body?, data }))
+    Some(Step::Push(PushStep { user: user?, title: title?, body: body?, data, android, apns, webpush, onesignal }))
 }
 
 fn video(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Option<Step> {
@@ -212,56 +174,6 @@ fn quality(item: &Item<'_>, scope: &Scope<'_>) -> Option<ValueTemplate> {
         }
     }
     scope.value(item)
-}
-
-fn exec(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
-    let table = item.table()?;
-    let program = table.required("program", "add the absolute path of the program");
-    let program = program.and_then(|item| {
-        let path = PathBuf::from(item.filled_text("an absolute path such as \"/usr/bin/true\"")?.text);
-        if !path.is_absolute() {
-            item.error(
-                format!("{} is not an absolute path", quoted(&path.to_string_lossy())),
-                "write the whole path; there is no shell and no search",
-            );
-        }
-        Some(path)
-    });
-    let args = table.get("args").and_then(|item| item.array("an array such as [\"--id\", \"{{ user_id }}\"]"));
-    let args = args.unwrap_or_default().iter().filter_map(|item| scope.template(item)).collect();
-    let env = table.get("env").map(|item| item.texts("[\"HOME\", \"DATABASE_URL\"]")).unwrap_or_default();
-    let dir = table.path("dir", "/var/lib/jobsd");
-    table.close();
-    Some(Step::Exec(ExecStep { program: program?, args, env: env.into_iter().map(|text| text.text).collect(), dir }))
-}
-
-fn http(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
-    const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
-    let table = item.table()?;
-    let method = table.choice("method", "POST", &METHODS.map(|method| (method, method))).to_owned();
-    let url = table.required("url", "add url = \"https://host/path\"");
-    let url = url.and_then(|item| {
-        let template = scope.template(&item)?;
-        let scheme = ["https://", "http://", "{{", "{%"].iter().any(|start| template.source().starts_with(start));
-        if !scheme {
-            item.error(
-                format!("{} is not a URL", quoted(template.source())),
-                "write it with its scheme: \"https://host/path\"",
-            );
-        }
-        Some(template)
-    });
-    let headers = table.rendered_table("headers", scope);
-    header_names(&table);
-    let body = table.rendered_value("body", scope);
-    let snooze = table.get("snooze").map(|item| statuses(&item)).unwrap_or_default();
-    table.close();
-    Some(Step::Http(HttpStep { method, url: url?, headers, body, snooze }))
-}
-
-fn statuses(item: &Item<'_>) -> Vec<u16> {
-    let items = item.array("an array of statuses such as [429, 503]").unwrap_or_default();
-    items.iter().filter_map(|item| u16::try_from(item.integer(200..=599)?).ok()).collect()
 }
 
 /// `probe = "echo"` or `probe = { op = "echo" }`.

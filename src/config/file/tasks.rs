@@ -9,14 +9,16 @@ use serde_json::{Map, Value};
 
 use super::diagnostic::{hint, quoted};
 use super::document::{Document, Item, Key, Table};
+use super::limits;
 use super::params;
-use super::queues::Queues;
+use super::queues::{self, CAN_BATCH, Queues};
 use super::retry;
 use super::scalar::{TIMEOUT, YEAR};
 use super::scope::Scope;
 use super::source::Place;
 use super::steps::{self, HANDLERS, Surroundings};
-use crate::config::{NamePattern, Param, Step, Task};
+use super::unique::unique;
+use crate::config::{BatchRule, NamePattern, Param, Step, Task};
 use crate::job::{QueueName, TaskName};
 
 /// Bounds of how long a job is worth starting.
@@ -65,14 +67,31 @@ impl Tasks {
         let base = queue.as_ref().and_then(|queue| context.queues.checked.get(queue)).map(|queue| queue.retry.clone());
         let base = base.unwrap_or_else(retry::default_policy);
         let retry = table.get("retry").map(|item| retry::policy(&item, &base));
+        let batch = table.get("batch");
         let expires = table.get("expires").and_then(|item| item.duration(EXPIRES));
+        let limits = limits::of_task(name, table, &params, context.vars);
+        // A key may name what no step has made: that is told by `key` itself, better than as a missing step.
+        let before = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: 1 };
+        let unique = table.get("unique").map(|item| unique(&item, &before));
         let steps = all_steps(name, table, &params, context);
         let scope = Scope { task: name.as_str(), params: &params, vars: context.vars, steps: steps.len().max(1) };
         let result = table.get("result").map(|item| scope.value(&item));
         table.close();
+        let rule = batch.as_ref().and_then(batch_rule).unwrap_or(BatchRule::AsQueue);
         let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
-        let (name, result) = (name.clone(), result.flatten());
-        Some(Task { name, names, queue: queue?, params, timeout, retry, expires, steps, result })
+        let (name, unique, result) = (name.clone(), unique.flatten(), result.flatten());
+        let queue = queue?;
+        let task =
+            Task { name, names, queue, params, timeout, retry, expires, limits, unique, batch: rule, steps, result };
+        if let (BatchRule::Own(_), Some(item), false) = (rule, batch, task.takes_batches()) {
+            table.doc.error(&item.key, format!("the task `{}` cannot do many jobs at once", task.name), CAN_BATCH);
+        }
+        Some(task)
+    }
+
+    /// Whether no task had problems of its own.
+    pub(super) fn are_all_checked(&self) -> bool {
+        self.checked.len() == self.declared.len()
     }
 
     fn wire_names(&mut self, task: &TaskName, table: &Table<'_>, context: &Context<'_>) -> Vec<NamePattern> {
@@ -106,6 +125,20 @@ impl Tasks {
                 "keep it in one of them; which task a producer means must be clear",
             ),
             None => {}
+        }
+    }
+}
+
+/// `batch = false` or `batch = { max = 500, wait = "200ms" }`.
+fn batch_rule(item: &Item<'_>) -> Option<BatchRule> {
+    if item.value.is_table() {
+        return queues::batch(item).map(BatchRule::Own);
+    }
+    match item.boolean()? {
+        false => Some(BatchRule::Never),
+        true => {
+            item.error("`batch = true` does not say how many", "write batch = { max = 500, wait = \"200ms\" }");
+            None
         }
     }
 }

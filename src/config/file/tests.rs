@@ -54,7 +54,9 @@ fn uncommenting_a_default_changes_nothing() {
     // A daemon of a shell's, and the one of the shipped unit.
     let shell: Environment<'_> = &no_environment;
     let systemd: Environment<'_> = &|name| (name == "STATE_DIRECTORY").then(|| "/var/lib/jobsd".to_owned());
-    for (provider, env) in [("outbox", shell), ("smtp", shell), ("outbox", systemd)] {
+    let keys: Environment<'_> = &|name| name.starts_with(['A', 'M', 'S']).then(|| "us-east-1".to_owned());
+    let providers = [("smtp", shell), ("sendgrid", keys), ("ses", keys), ("mailgun", keys)];
+    for (provider, env) in [("outbox", shell), ("outbox", systemd)].into_iter().chain(providers) {
         let config =
             |text: &str| parse(text, Path::new("jobsd.toml"), env, &MAIL_TEMPLATES).expect("it is valid").config;
         let written = defaults.replace("${EMAIL_PROVIDER:-outbox}", provider);
@@ -120,7 +122,8 @@ fn kind(path: &str) -> String {
         parts[3] = "*";
     }
     let path = parts.join(".");
-    path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry")
+    let path = path.replace("queues.*.shown_", "queues.*.retry.").replace("tasks.*.retry", "queues.*.retry");
+    path.replace("tasks.*.limit", "queues.*.limit")
 }
 
 fn collect(table: &DeTable<'_>, path: &str, shown: &mut BTreeSet<String>) {
@@ -490,5 +493,5 @@ fn a_numbers_variable_may_hold_it() {
     let env = |name: &str| (name == "N").then(|| "7".to_owned());
     let text = "[queues.q]\nconcurrency = \"${N}\"\n[queues.r]\nconcurrency = \"${M:-9}\"\n";
     let config = parse(text, Path::new("jobsd.toml"), &env, &[]).expect("it is valid").config;
-    assert_eq!(config.queues.values().map(|queue| queue.concurrency).collect::<Vec<_>>(), [7, 9]);
+    assert_eq!(config.queues.values().map(|queue| queue.concurrency.max).collect::<Vec<_>>(), [7, 9]);
 }

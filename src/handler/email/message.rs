@@ -1,148 +1,124 @@
-//! One mail as RFC 5322 wants it: addresses checked, headers that cannot be broken out of, MIME parts.
+//! One mail, checked, and its bytes as RFC 5322 and MIME want them.
+//!
+//! SMTP, SES, Mailgun and the outbox take these bytes; SendGrid has no interface for them and gets the parts.
 
+use lettre::Message;
 use lettre::address::Envelope;
-use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart, SinglePart};
-use lettre::{Address, Message};
+use lettre::message::{Attachment as AttachmentPart, MultiPart, SinglePart};
 
-use super::{Body, EmailError};
-use crate::job::{JobId, Timestamp};
+use super::EmailError;
+use super::address::{Address, AddressError};
+use super::attachment::Attachment;
+use super::header::{Header, HeaderText};
+use super::key::{self, SendKey};
+use crate::job::Timestamp;
 
-/// Headers that this module writes itself, or that would change who gets the mail or how it is read.
-const OWN_HEADERS: [&str; 13] = [
-    "from",
-    "sender",
-    "to",
-    "cc",
-    "bcc",
-    "subject",
-    "reply-to",
-    "date",
-    "message-id",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-    "content-disposition",
-];
+/// Recipients of one mail. SES takes no more.
+pub(super) const MOST_RECIPIENTS: usize = 50;
 
-/// Everything of a mail, not yet in its wire form.
-#[derive(Debug)]
+/// Everything of a mail, not yet in its wire form. Each part is of a type that cannot break out of its place.
+#[derive(Debug, Clone)]
 pub(super) struct Mail {
-    pub(super) from: Mailbox,
-    pub(super) to: Mailbox,
-    pub(super) reply_to: Option<Mailbox>,
-    pub(super) subject: String,
-    /// With the angle brackets.
-    pub(super) message_id: String,
+    pub(super) key: SendKey,
+    pub(super) from: Address,
+    pub(super) reply_to: Option<Address>,
+    pub(super) to: Address,
+    pub(super) cc: Vec<Address>,
+    pub(super) bcc: Vec<Address>,
+    pub(super) subject: HeaderText,
+    /// Without those that follow from the other fields.
+    pub(super) headers: Vec<Header>,
     pub(super) date: Timestamp,
-    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Body,
+    pub(super) attachments: Vec<Attachment>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AddressError {
-    #[error("it holds a line break or another control character")]
-    Control,
-    #[error("`{0}` is not one mail address")]
-    Invalid(String),
+/// What the recipient reads. At least one part is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Body {
+    pub(super) html: Option<String>,
+    pub(super) text: String,
+}
+
+/// Whom a server is to give the bytes to, and the bytes.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) envelope: Envelope,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Mail {
-    /// The envelope and the bytes that follow SMTP's DATA.
-    pub(super) fn into_wire(self) -> Result<(Envelope, Vec<u8>), EmailError> {
-        let subject = header_text("subject", self.subject)?;
+    pub(super) fn message_id(&self) -> String {
+        self.key.message_id(self.from.domain())
+    }
+
+    /// Who gets it, openly or not.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = &Address> {
+        std::iter::once(&self.to).chain(&self.cc).chain(&self.bcc)
+    }
+
+    /// # Errors
+    /// [`AddressError::NotAscii`] of the first address that only SMTPUTF8 can carry.
+    pub(super) fn must_be_ascii(&self) -> Result<(), AddressError> {
+        let others = [Some(&self.from), self.reply_to.as_ref()];
+        self.recipients().chain(others.into_iter().flatten()).try_for_each(|address| address.in_ascii().map(drop))
+    }
+
+    pub(super) fn into_wire(self) -> Result<Wire, EmailError> {
         let date = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.date.as_millis());
         let mut builder = Message::builder()
-            .from(self.from)
-            .to(self.to)
-            .subject(subject)
+            .from(self.from.to_mailbox())
+            .to(self.to.to_mailbox())
+            .subject(self.subject.as_str())
             .date(date)
-            .message_id(Some(self.message_id));
-        if let Some(reply_to) = self.reply_to {
-            builder = builder.reply_to(reply_to);
+            .message_id(Some(self.message_id()));
+        builder = self.cc.iter().fold(builder, |builder, address| builder.cc(address.to_mailbox()));
+        // These stand in the envelope only: lettre takes the header out again.
+        builder = self.bcc.iter().fold(builder, |builder, address| builder.bcc(address.to_mailbox()));
+        if let Some(reply_to) = &self.reply_to {
+            builder = builder.reply_to(reply_to.to_mailbox());
         }
-        for (name, value) in self.headers {
-            builder = builder.raw_header(extra_header(name, value)?);
+        for header in self.headers.iter().chain([&self.key_header()]) {
+            builder = builder.raw_header(header.to_lettre());
         }
-        let plain = SinglePart::plain(self.body.text);
-        let message = match self.body.html {
-            Some(html) => {
-                builder.multipart(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html)))
-            }
-            None => builder.singlepart(plain),
+        let content = Content::of(self.body);
+        let message = match (content, self.attachments) {
+            (Content::Single(part), files) if files.is_empty() => builder.singlepart(part),
+            (Content::Alternative(parts), files) if files.is_empty() => builder.multipart(parts),
+            (content, files) => builder.multipart(with_files(content, files)),
         };
         let message = message.map_err(|error| EmailError::Build(error.to_string()))?;
-        Ok((message.envelope().clone(), message.formatted()))
+        Ok(Wire { envelope: message.envelope().clone(), bytes: message.formatted() })
+    }
+
+    pub(super) fn key_header(&self) -> Header {
+        Header::new(key::HEADER, self.key.to_string()).expect("a key is letters, digits, `-` and `_`")
     }
 }
 
-/// Reads `address`, `Name <address>` or `"Name" <address>`: exactly one.
-pub(super) fn mailbox(text: &str) -> Result<Mailbox, AddressError> {
-    if text.chars().any(char::is_control) {
-        return Err(AddressError::Control);
+enum Content {
+    Single(SinglePart),
+    Alternative(MultiPart),
+}
+
+impl Content {
+    fn of(body: Body) -> Self {
+        let plain = SinglePart::plain(body.text);
+        match body.html {
+            Some(html) => {
+                Self::Alternative(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html)))
+            }
+            None => Self::Single(plain),
+        }
     }
-    let text = text.trim();
-    let invalid = || AddressError::Invalid(text.to_owned());
-    let (name, address) = match text.strip_suffix('>') {
-        Some(rest) => rest.rsplit_once('<').ok_or_else(invalid)?,
-        None => ("", text),
+}
+
+fn with_files(content: Content, files: Vec<Attachment>) -> MultiPart {
+    let mixed = match content {
+        Content::Single(part) => MultiPart::mixed().singlepart(part),
+        Content::Alternative(parts) => MultiPart::mixed().multipart(parts),
     };
-    let name = name.trim();
-    let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name);
-    let address: Address = address.trim().parse().map_err(|_| invalid())?;
-    Ok(Mailbox::new((!name.is_empty()).then(|| name.to_owned()), address))
-}
-
-/// `<job.step@domain>`: the same in every attempt, so that a mail sent twice can be told from two mails.
-pub(super) fn message_id(job: &JobId, step: usize, domain: &str) -> String {
-    let mut local = String::new();
-    for byte in job.as_str().bytes() {
-        match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' => local.push(byte.into()),
-            other => local.push_str(&format!("={other:02x}")),
-        }
-    }
-    format!("<{local}.{step}@{domain}>")
-}
-
-fn extra_header(name: String, value: String) -> Result<HeaderValue, EmailError> {
-    let value = header_text(&name, value)?;
-    let own = OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str());
-    if own || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(EmailError::HeaderName(name));
-    }
-    match HeaderName::new_from_ascii(name.clone()) {
-        Ok(header) => Ok(HeaderValue::new(header, value)),
-        Err(_) => Err(EmailError::HeaderName(name)),
-    }
-}
-
-/// A line break in a header would start another header, or the body.
-fn header_text(name: &str, text: String) -> Result<String, EmailError> {
-    if text.chars().any(char::is_control) { Err(EmailError::Header(name.to_owned())) } else { Ok(text) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_in_the_forms_people_write() {
-        let shown = |text: &str| mailbox(text).map(|mailbox| mailbox.to_string());
-        assert_eq!(shown("a@b.com").as_deref(), Ok("a@b.com"));
-        assert_eq!(shown(" HireMeBahamas <no-reply@b.com> ").as_deref(), Ok("HireMeBahamas <no-reply@b.com>"));
-        assert_eq!(shown("\"Bahamas, Inc.\" <a@b.com>").as_deref(), Ok("\"Bahamas, Inc.\" <a@b.com>"));
-        for bad in ["", "nobody", "a@b.com, c@d.com", "a@b.com c@d.com", "<a@b.com", "a@b@c.com>"] {
-            assert!(matches!(shown(bad), Err(AddressError::Invalid(_))), "{bad}");
-        }
-        for bad in ["a@b.com\r\nBcc: c@d.com", "Eve\n <a@b.com>", "a@b.com\0"] {
-            assert_eq!(shown(bad), Err(AddressError::Control), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_message_id_is_a_dot_atom_whatever_the_job_id() {
-        let id = JobId::parse("cron:clean<up>@x:1").expect("a valid id");
-        assert_eq!(message_id(&id, 2, "b.com"), "<cron=3aclean=3cup=3e=40x=3a1.2@b.com>");
-    }
+    files.into_iter().fold(mixed, |mixed, file| {
+        mixed.singlepart(AttachmentPart::new(file.name.as_str().to_owned()).body(file.bytes, file.kind))
+    })
 }

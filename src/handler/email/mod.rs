@@ -1,44 +1,55 @@
-//! The `email` handler: a step's templates become one message, which a provider takes.
+//! The `email` handler: a step's templates become one mail, which a provider takes.
 //!
-//! Owns how a mail comes together; its form on the wire is `message`'s, its delivery the providers'. A mail goes to
-//! exactly one recipient, and a re-run sends it under the same Message-ID.
+//! Owns how a mail comes together; its form on the wire is `message`'s, its delivery `provider`'s. A re-run sends the same
+//! mail under the same key and Message-ID, so that a repeat can be recognised: between the moment in which a provider has
+//! taken a mail and the one in which the job is settled, a crash makes one.
 
+mod address;
+mod api;
+mod attachment;
+mod compose;
+mod header;
+mod key;
+mod mailgun;
 mod message;
+mod needs;
+mod preview;
+mod provider;
+mod sendgrid;
+mod ses;
+mod sigv4;
 mod smtp;
 mod templates;
 mod text;
 
-use std::path::PathBuf;
+use serde_json::{Value, json};
 
-use lettre::message::Mailbox;
-use serde_json::{Map, Value, json};
-
-use super::Run;
-use super::outbox::{self, OutboxError};
+use super::outbox::OutboxError;
+use super::{Halt, Run};
 use crate::clock;
-use crate::config::{self, EmailProvider, EmailStep, RenderError, Template};
+use crate::config::{self, AttachmentRules, Config, EmailStep, RenderError};
 use crate::job::Failure;
 
-use message::{AddressError, Mail};
-use smtp::{Smtp, SmtpError};
+use address::{Address, AddressError};
+use api::ApiError;
+use attachment::{Attachment, AttachmentError};
+use header::HeaderError;
+use provider::{Provider, Receipt};
+use smtp::SmtpError;
 use templates::{MailTemplates, TemplatesError};
 
+pub(crate) use preview::{MailPreview, PreviewError, preview};
 #[cfg(test)]
 pub(super) use templates::builtin_template_names;
 
 /// Mail as `[email]` wants it.
 #[derive(Debug)]
 pub(super) struct Email {
-    from: Mailbox,
-    reply_to: Option<Mailbox>,
+    from: Address,
+    reply_to: Option<Address>,
     templates: MailTemplates,
+    attachments: AttachmentRules,
     provider: Provider,
-}
-
-#[derive(Debug)]
-enum Provider {
-    Outbox(PathBuf),
-    Smtp(Smtp),
 }
 
 /// Why `[email]` cannot be used.
@@ -50,6 +61,8 @@ pub(crate) enum SetupError {
     Templates(#[from] TemplatesError),
     #[error(transparent)]
     Smtp(#[from] smtp::SetupError),
+    #[error(transparent)]
+    Api(#[from] api::SetupError),
 }
 
 /// Why a mail was not sent.
@@ -61,10 +74,12 @@ pub(super) enum EmailError {
     Template(#[from] TemplatesError),
     #[error("read the mail's `{field}`: {error}")]
     Address { field: &'static str, error: AddressError },
-    #[error("write the mail's `{0}`: it holds a line break or another control character")]
-    Header(String),
-    #[error("write the mail's `{0}`: this header is jobsd's own, or not a header's name")]
-    HeaderName(String),
+    #[error("write the mail: it has {0} recipients, at most {most} are allowed", most = message::MOST_RECIPIENTS)]
+    Recipients(usize),
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    #[error("{0}")]
+    Attachment(#[from] AttachmentError),
     #[error("write the mail: its `context` is {0}, not an object")]
     Context(&'static str),
     #[error("write the mail: it has no template, no `html` and no `text`")]
@@ -74,118 +89,90 @@ pub(super) enum EmailError {
     #[error("{0}")]
     Smtp(#[from] SmtpError),
     #[error("{0}")]
+    Api(#[from] ApiError),
+    #[error("{0}")]
     Outbox(#[from] OutboxError),
 }
 
-/// What the recipient reads. At least one part is there.
-#[derive(Debug, PartialEq, Eq)]
-struct Body {
-    html: Option<String>,
-    text: String,
-}
-
 impl Email {
-    pub(super) fn new(config: &config::Email) -> Result<Self, SetupError> {
-        let address = |key, text: &str| message::mailbox(text).map_err(|error| SetupError::Address { key, error });
+    /// Reads templates and certificates; asks nobody.
+    pub(super) fn new(config: &Config) -> Result<Self, SetupError> {
+        let email = Self::with(&config.email, Provider::new(&config.email.provider)?)?;
+        for task in config.tasks.values() {
+            email.templates.suffice(task, &config.vars)?;
+        }
+        Ok(email)
+    }
+
+    fn with(config: &config::Email, provider: Provider) -> Result<Self, SetupError> {
+        let address = |key, text: &str| Address::parse(text).map_err(|error| SetupError::Address { key, error });
         Ok(Self {
             from: address("from", &config.from)?,
             reply_to: config.reply_to.as_deref().map(|text| address("reply_to", text)).transpose()?,
             templates: MailTemplates::load(config.templates.as_deref())?,
-            provider: match &config.provider {
-                EmailProvider::Outbox { folder } => Provider::Outbox(folder.clone()),
-                EmailProvider::Smtp(smtp) => Provider::Smtp(Smtp::new(smtp)?),
-            },
+            attachments: config.attachments.clone(),
+            provider,
         })
     }
 
-    /// Returns `{"message_id": …, "recipient": …}`, with `"file"` where the provider is the outbox.
+    /// Returns `{"message_id": …, "recipient": …, "key": …}`, with `"provider_id"`, the provider's own name for the mail,
+    /// or with `"file"` where the provider is the outbox.
     pub(super) async fn send(&self, step: &EmailStep, run: &Run<'_>) -> Result<Value, EmailError> {
-        let now = clock::now();
-        let mail = self.compose(step, run, now)?;
-        let (recipient, message_id) = (mail.to.email.to_string(), mail.message_id.clone());
-        let mut result = json!({"message_id": message_id, "recipient": recipient});
-        let (envelope, bytes) = mail.into_wire()?;
-        match &self.provider {
-            Provider::Smtp(smtp) => smtp.send(&envelope, &bytes).await?,
-            Provider::Outbox(folder) => {
-                let name = outbox::file_name(now, &run.job.id, run.step, "eml");
-                let path = outbox::write(folder, name, bytes).await?;
-                result["file"] = json!(path);
-            }
+        let mut mail = self.compose(step, run, clock::now())?;
+        if let Some(attachments) = &step.attachments {
+            mail.attachments = self.read(attachments.render(run.context.values())?).await?;
+        }
+        let mut result = json!({
+            "message_id": mail.message_id(),
+            "recipient": mail.to.bare(),
+            "key": mail.key.as_str(),
+        });
+        match self.provider.deliver(mail, run).await? {
+            Receipt::Id(Some(id)) => result["provider_id"] = json!(id),
+            Receipt::Id(None) => {}
+            Receipt::File(path) => result["file"] = json!(path),
         }
         Ok(result)
     }
 
-    fn compose(&self, step: &EmailStep, run: &Run<'_>, now: crate::job::Timestamp) -> Result<Mail, EmailError> {
-        let values = run.context.values();
-        let address = |field, template: &Template| {
-            message::mailbox(&template.render(values)?).map_err(|error| EmailError::Address { field, error })
-        };
-        let from = step.from.as_ref().map_or_else(|| Ok(self.from.clone()), |from| address("from", from))?;
-        let reply_to = match &step.reply_to {
-            Some(template) => Some(address("reply_to", template)?),
-            None => self.reply_to.clone(),
-        };
-        let headers = step.headers.iter().map(|(name, value)| Ok((name.clone(), value.render(values)?)));
-        Ok(Mail {
-            to: address("to", &step.to)?,
-            message_id: message::message_id(&run.job.id, run.step, from.email.domain()),
-            from,
-            reply_to,
-            subject: step.subject.render(values)?,
-            headers: headers.collect::<Result<_, RenderError>>()?,
-            body: self.body(step, values)?,
-            date: now,
-        })
-    }
-
-    /// A named template wins over the step's own `html` and `text`. An absent argument renders as `None`, so that
-    /// is no template's name.
-    fn body(&self, step: &EmailStep, values: &Value) -> Result<Body, EmailError> {
-        let template = step.template.as_ref().map(|template| template.render(values)).transpose()?;
-        if let Some(name) = template.as_deref().map(str::trim).filter(|name| !matches!(*name, "" | "None" | "none")) {
-            return Ok(self.templates.render(name, &template_values(step, values)?)?);
-        }
-        let html = step.html.as_ref().map(|html| html.render(values)).transpose()?;
-        let text = step.text.as_ref().map(|text| text.render(values)).transpose()?;
-        match (html, text) {
-            (html, Some(text)) => Ok(Body { html, text }),
-            (Some(html), None) => Ok(Body { text: text::from_html(&html), html: Some(html) }),
-            (None, None) => Err(EmailError::Empty),
-        }
+    async fn read(&self, wanted: Value) -> Result<Vec<Attachment>, EmailError> {
+        let rules = self.attachments.clone();
+        let read = tokio::task::spawn_blocking(move || attachment::read(&wanted, &rules)).await;
+        Ok(read.map_err(|error| EmailError::Build(error.to_string()))??)
     }
 }
 
-/// The attempt's values with the step's `context` spread over them. `vars` stays the operator's: links are made of it,
-/// and a producer's context must not move them to another host.
-fn template_values(step: &EmailStep, values: &Value) -> Result<Value, EmailError> {
-    let mut merged: Map<String, Value> = values.as_object().cloned().unwrap_or_default();
-    let context = step.context.as_ref().map(|context| context.render(values)).transpose()?.unwrap_or_default();
-    match context {
-        Value::Null => {}
-        Value::Object(context) => merged.extend(context.into_iter().filter(|(name, _)| name != "vars")),
-        Value::Array(_) => return Err(EmailError::Context("an array")),
-        Value::String(_) => return Err(EmailError::Context("a text")),
-        Value::Bool(_) | Value::Number(_) => return Err(EmailError::Context("a number or a truth value")),
-    }
-    Ok(Value::Object(merged))
-}
-
-impl From<EmailError> for Failure {
+impl From<EmailError> for Halt {
     fn from(error: EmailError) -> Self {
         let message = format!("failed to {error}");
-        match error {
-            EmailError::Render(_) | EmailError::Template(_) => Self::never("TemplateError", message),
-            EmailError::Address { .. } => Self::never("InvalidAddress", message),
-            EmailError::Header(_)
-            | EmailError::HeaderName(_)
+        Self::Failed(match error {
+            EmailError::Render(_) | EmailError::Template(_) => Failure::never("TemplateError", message),
+            EmailError::Address { .. } => Failure::never("InvalidAddress", message),
+            EmailError::Recipients(_)
+            | EmailError::Header(_)
             | EmailError::Context(_)
             | EmailError::Empty
-            | EmailError::Build(_) => Self::never("InvalidMail", message),
-            EmailError::Smtp(error) if error.is_final() => Self::never("SmtpRejected", message),
-            EmailError::Smtp(error) => Self::new(error.kind(), message),
-            EmailError::Outbox(_) => Self::new("OutboxError", message),
-        }
+            | EmailError::Build(_) => Failure::never("InvalidMail", message),
+            EmailError::Attachment(error) => match error {
+                // Another program may be about to write it.
+                AttachmentError::Missing(_) | AttachmentError::Read { .. } => {
+                    Failure::new("AttachmentMissing", message)
+                }
+                AttachmentError::Outside { .. } => Failure::never("AttachmentOutsideRoots", message),
+                AttachmentError::TooLarge { .. } => Failure::never("AttachmentTooLarge", message),
+                AttachmentError::Shape
+                | AttachmentError::NotAFile(_)
+                | AttachmentError::Name { .. }
+                | AttachmentError::Kind { .. } => Failure::never("InvalidMail", message),
+            },
+            EmailError::Smtp(error) if error.is_outage() => {
+                return Self::Unavailable { error: Failure::new(error.kind(), message), retry_after: None };
+            }
+            EmailError::Smtp(error) if error.is_final() => Failure::never("SmtpRejected", message),
+            EmailError::Smtp(error) => Failure::new(error.kind(), message),
+            EmailError::Api(error) => return error.into(),
+            EmailError::Outbox(_) => Failure::new("OutboxError", message),
+        })
     }
 }
 

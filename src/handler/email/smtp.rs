@@ -1,5 +1,12 @@
 //! SMTP: connections that are kept for the next mail, and what a server's refusal means for a retry.
 //!
+//! | answer (RFC 5321, 4.2; RFC 4954, 6) | meaning |
+//! |---|---|
+//! | 530, 534, 535, 538, or any refusal of AUTH | the login: the operator's to mend, and the queue's to wait for |
+//! | other 5xx | this mail is refused |
+//! | 421, no connection | the server is down: the queue waits |
+//! | other 4xx, no answer in the middle of a mail | later |
+//!
 //! lettre speaks the protocol; the shelf of idle connections is ours. lettre's own pool takes a connection back from a
 //! dropped future in the middle of a conversation, where the next mail would read the answers of the last one.
 
@@ -71,9 +78,15 @@ impl SmtpError {
         matches!(self, Self::Rejected { .. })
     }
 
+    /// Nobody's mail could be sent now, and the server has not taken this one.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Login { .. })
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Connect { .. } | Self::Timeout { .. } => "SmtpConnectError",
+            Self::Connect { .. } => "SmtpConnectError",
+            Self::Timeout { .. } => "SmtpTimeout",
             Self::Login { .. } => "SmtpAuthenticationError",
             Self::Rejected { .. } => "SmtpRejected",
             Self::Deferred { .. } => "SmtpDeferred",
@@ -106,19 +119,24 @@ impl Smtp {
     /// Hands the mail over and returns once the server has taken it. A dropped future closes its connection; the
     /// server then forgets a mail it has not seen the end of.
     pub(super) async fn send(&self, envelope: &Envelope, bytes: &[u8]) -> Result<(), SmtpError> {
-        let conversation = async {
-            let mut connection = self.connection().await?;
-            let answer = connection.send(envelope, bytes).await;
-            if let Err(error) = answer {
-                connection.abort().await;
-                return Err(self.refusal(&error));
-            }
-            self.keep(connection);
-            Ok(())
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        let Ok(connected) = tokio::time::timeout_at(deadline, self.connection()).await else {
+            let reason = format!("no answer within {}", humantime::format_duration(self.timeout));
+            return Err(SmtpError::Connect { server: self.server(), reason });
         };
-        tokio::time::timeout(self.timeout, conversation)
-            .await
-            .unwrap_or_else(|_| Err(SmtpError::Timeout { server: self.server(), limit: self.timeout }))
+        let mut connection = connected?;
+        match tokio::time::timeout_at(deadline, connection.send(envelope, bytes)).await {
+            Ok(Ok(_)) => {
+                self.keep(connection);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                // The server may hang in its farewell too.
+                let _ = tokio::time::timeout_at(deadline, connection.abort()).await;
+                Err(self.refusal(&error))
+            }
+            Err(_) => Err(SmtpError::Timeout { server: self.server(), limit: self.timeout }),
+        }
     }
 
     /// A kept connection that still answers, or a new one.
@@ -175,6 +193,8 @@ impl Smtp {
         // 530 and its like say that the login is missing: the operator's to mend, so worth another attempt.
         match error.status().map(|code| code.to_string()).as_deref() {
             Some("530" | "534" | "535" | "538") => SmtpError::Login { server, reason },
+            // It says that it closes the connection, whatever it was asked.
+            Some("421") => SmtpError::Connect { server, reason },
             _ if error.is_permanent() => SmtpError::Rejected { server, reason },
             _ => SmtpError::Deferred { server, reason },
         }

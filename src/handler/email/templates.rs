@@ -10,19 +10,24 @@ use minijinja::value::Serde;
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, HtmlEscape, Output, State, UndefinedBehavior, escape_formatter,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Body, text};
+use super::message::Body;
+use super::{needs, text};
+use crate::config::{Step, Task, Template, ValueTemplate};
 
 /// Work that one rendering may do; a loop over a hostile argument ends here.
 const FUEL: u64 = 500_000;
 /// Largest file of the operator's folder, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// What HTML templates extend; not a mail by itself.
-const LAYOUT: &str = "layout";
+/// What HTML templates extend and import; no mails by themselves.
+const PARTS: [&str; 2] = ["layout", "button"];
+/// What every template sees besides the arguments.
+const ALWAYS: [&str; 4] = ["vars", "steps", "now", "job"];
 
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("layout.html", include_str!("templates/layout.html")),
+    ("button.html", include_str!("templates/button.html")),
     ("welcome.html", include_str!("templates/welcome.html")),
     ("welcome.txt", include_str!("templates/welcome.txt")),
     ("job_application.html", include_str!("templates/job_application.html")),
@@ -48,13 +53,17 @@ pub(crate) enum TemplatesError {
     Syntax { file: String, reason: String },
     #[error("find the mail template `{name}`; there are {known}")]
     Unknown { name: String, known: String },
+    #[error("read the mail template {file}: it names `{name}`, which is not there")]
+    Reference { file: String, name: String },
+    #[error("render the mail template {file} for the task `{task}`: there is no `{name}`; {help}")]
+    Lookup { file: String, task: String, name: String, help: &'static str },
     #[error("render the mail template {file}: {reason}")]
     Render { file: String, reason: String },
 }
 
 /// The mail templates that are always there.
 pub(crate) fn builtin_template_names() -> impl Iterator<Item = &'static str> {
-    BUILT_IN.iter().filter_map(|(file, _)| file.strip_suffix(".html")).filter(|name| *name != LAYOUT)
+    BUILT_IN.iter().filter_map(|(file, _)| file.strip_suffix(".html")).filter(|name| !PARTS.contains(name))
 }
 
 impl MailTemplates {
@@ -78,9 +87,42 @@ impl MailTemplates {
         Ok(templates)
     }
 
+    /// Whether the mails of a task find everything that their templates look up. A template or a context that an argument
+    /// chooses cannot be known before.
+    pub(super) fn suffice(&self, task: &Task, vars: &Map<String, Value>) -> Result<(), TemplatesError> {
+        let mails = task.steps.iter().filter_map(|step| match step {
+            Step::Email(step) => Some(step),
+            _ => None,
+        });
+        for mail in mails {
+            let Some(name) = mail.template.as_ref().map(Template::source).filter(|name| !name.contains('{')) else {
+                continue;
+            };
+            let context: Vec<&str> = match &mail.context {
+                None => Vec::new(),
+                Some(ValueTemplate::Table(entries)) => entries.iter().map(|(name, _)| name.as_str()).collect(),
+                Some(_) => continue,
+            };
+            let given = |name: &str| ALWAYS.contains(&name) || context.contains(&name) || task.has_param(name);
+            for ending in ["html", "txt"] {
+                for (lookup, file) in needs::lookups(&self.environment, &format!("{name}.{ending}"))? {
+                    let mut parts = lookup.split('.');
+                    let (root, field) = (parts.next().unwrap_or_default(), parts.next());
+                    let help = match (root, field) {
+                        ("vars", Some(field)) if !vars.contains_key(field) => "add it to [vars]",
+                        (root, _) if !given(root) => "add it to the task's `params` or to the mail's `context`",
+                        _ => continue,
+                    };
+                    return Err(TemplatesError::Lookup { file, task: task.name.to_string(), name: lookup, help });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes out both parts of a mail, so that the operator's HTML never goes with the built-in text.
     fn forget(&mut self, file: &str) {
-        let Some((name, _)) = file.rsplit_once('.').filter(|(name, _)| *name != LAYOUT) else { return };
+        let Some((name, _)) = file.rsplit_once('.').filter(|(name, _)| !PARTS.contains(name)) else { return };
         for ending in ["html", "txt"] {
             self.environment.remove_template(&format!("{name}.{ending}"));
         }
@@ -90,7 +132,7 @@ impl MailTemplates {
         self.environment
             .add_template_owned(file.clone(), source)
             .map_err(|error| TemplatesError::Syntax { file: file.clone(), reason: reason(&error) })?;
-        if let Some((name, _)) = file.rsplit_once('.').filter(|(name, _)| *name != LAYOUT) {
+        if let Some((name, _)) = file.rsplit_once('.').filter(|(name, _)| !PARTS.contains(name)) {
             self.names.insert(name.to_owned());
         }
         Ok(())

@@ -1,16 +1,19 @@
-//! Whole mails: from a step and a job's arguments to an `.eml` file, or to a server that speaks SMTP from a script.
+//! Whole mails: from a step and a job's arguments to an `.eml` file, and to what a provider is sent.
 
-use std::path::Path;
+mod hostile;
+mod providers;
+mod smtp;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::{Secret, SmtpTls, Step, Task};
+use crate::config::{EmailProvider, Secret, Step, Task};
 use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Outcome, Retryable};
-use crate::testing::certificate;
 use crate::testing::fixture::{self, JOB_ID, template};
 
 fn step() -> EmailStep {
@@ -23,7 +26,11 @@ fn step() -> EmailStep {
         text: None,
         from: None,
         reply_to: None,
+        cc: None,
+        bcc: None,
         headers: Vec::new(),
+        unsubscribe: None,
+        attachments: None,
     }
 }
 
@@ -44,7 +51,7 @@ async fn send(config: &config::Config, step: EmailStep, args: Value) -> Outcome 
     let handlers = Handlers::new(config).expect("the handlers are built");
     let task = Task {
         params: ["template", "context"].map(|name| config::Param { required: false, ..fixture::param(name) }).to_vec(),
-        ..fixture::task(vec![Step::Email(step)])
+        ..fixture::task(vec![Step::Email(Box::new(step))])
     };
     handlers.perform(&Attempt { job: &fixture::job(args), task: &task, attempt: 1, steps: Steps::default() }).await
 }
@@ -63,17 +70,41 @@ fn failure(outcome: Outcome) -> Failure {
     }
 }
 
-/// What Python's `email` package, a reader that is not ours, makes of the file: headers, then the two parts.
+/// Why nobody's mail can be sent.
+fn outage(outcome: Outcome) -> (Failure, Option<Duration>) {
+    match outcome {
+        Outcome::Unavailable { error, retry_after } => (error, retry_after),
+        other => panic!("expected an outage, got {other:?}"),
+    }
+}
+
+/// What the file says, to a reader that is not ours.
 fn read(result: &Value) -> Value {
+    parse(&std::fs::read(result["file"].as_str().expect("the outbox names its file")).expect("it can be read"))
+}
+
+/// What Python's `email` package makes of a mail: headers, the two parts, the files.
+fn parse(mail: &[u8]) -> Value {
     let script = "import sys, json, email, email.policy\n\
-        m = email.message_from_binary_file(open(sys.argv[1], 'rb'), policy=email.policy.default)\n\
-        part = lambda kind: next((p.get_content() for p in m.walk() if p.get_content_type() == kind), None)\n\
-        print(json.dumps({'headers': {k.lower(): str(v) for k, v in m.items()}, 'type': m.get_content_type(),\n\
-        'html': part('text/html'), 'text': part('text/plain'), 'defects': [str(d) for p in m.walk() for d in p.defects]}))";
-    let file = result["file"].as_str().expect("the outbox names its file");
-    let output = std::process::Command::new("python3").args(["-c", script, file]).output().expect("python3 starts");
+        m = email.message_from_binary_file(sys.stdin.buffer, policy=email.policy.default)\n\
+        files = [p for p in m.walk() if p.get_content_disposition() == 'attachment']\n\
+        part = lambda kind: next((p.get_content() for p in m.walk() if p.get_content_type() == kind and p not in files), None)\n\
+        print(json.dumps({'headers': {k.lower(): str(v) for k, v in m.items()}, 'names': [k.lower() for k in m.keys()],\n\
+        'type': m.get_content_type(), 'html': part('text/html'), 'text': part('text/plain'),\n\
+        'files': [[p.get_filename(), p.get_content_type(), p.get_payload(decode=True).decode()] for p in files],\n\
+        'defects': [str(d) for p in m.walk() for d in p.defects] + [str(d) for v in m.values() for d in v.defects]}))";
+    serde_json::from_slice(&python(script, mail)).expect("the script prints JSON")
+}
+
+fn python(script: &str, input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("python3 starts");
+    // One that ends early says why.
+    let _ = child.stdin.take().expect("it is piped").write_all(input);
+    let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("the script prints JSON")
+    output.stdout
 }
 
 fn text<'a>(mail: &'a Value, part: &str) -> &'a str {
@@ -87,7 +118,7 @@ async fn a_welcome_mail_is_complete() {
     let args =
         json!({"user_email": "zoe@example.com", "user_name": "Zoë <script>alert(1)</script>", "username": "zoe"});
     let result = success(send(&config, step(), args).await);
-    assert_eq!(result["message_id"], format!("<{JOB_ID}.0@hireme.test>"));
+    assert_eq!(result["message_id"], format!("<{JOB_ID}-0@hireme.test>"));
     assert_eq!(result["recipient"], "zoe@example.com");
     let mail = read(&result);
     assert_eq!(mail["defects"], json!([]));
@@ -96,7 +127,7 @@ async fn a_welcome_mail_is_complete() {
     assert_eq!(header("subject"), "Welcome to HireMeBahamas, Zoë <script>alert(1)</script>!");
     assert_eq!(header("from"), "HireMeBahamas <no-reply@hireme.test>");
     assert_eq!(header("to"), "zoe@example.com");
-    assert_eq!(header("message-id"), format!("<{JOB_ID}.0@hireme.test>"));
+    assert_eq!(header("message-id"), format!("<{JOB_ID}-0@hireme.test>"));
     assert!(!header("date").is_empty());
     let html = text(&mail, "html");
     assert!(html.contains("Zoë &lt;script&gt;alert(1)&lt;/script&gt;") && !html.contains("<script>"), "{html}");
@@ -264,181 +295,4 @@ async fn the_operators_folder_comes_first() {
             && error.ends_with("in line 2"),
         "{error}"
     );
-}
-
-/// A server that greets, then answers each line the client sends with the next of `answers`, and gives back what it
-/// was sent. `354` reads on to the lone dot.
-async fn scripted(listener: TcpListener, answers: &[&str]) -> Vec<String> {
-    let (stream, _) = listener.accept().await.expect("the client comes");
-    let mut stream = BufReader::new(stream);
-    let mut heard = Vec::new();
-    stream.write_all(b"220 mail.test ESMTP\r\n").await.expect("the client listens");
-    for answer in answers {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.expect("the client speaks") == 0 {
-            break;
-        }
-        heard.push(line.trim_end().to_owned());
-        stream.write_all(format!("{answer}\r\n").as_bytes()).await.expect("the client listens");
-        if answer.starts_with("354") {
-            let mut body = String::new();
-            while !body.ends_with("\r\n.\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).await.expect("the client sends the mail");
-                body.push(byte[0].into());
-            }
-            stream.write_all(b"250 taken\r\n").await.expect("the client listens");
-        }
-    }
-    heard
-}
-
-async fn by_smtp(dir: &Path, answers: &[&str], credentials: bool) -> (Outcome, Vec<String>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let mut config = fixture::config(dir);
-    config.email.provider = EmailProvider::Smtp(config::Smtp {
-        host: "127.0.0.1".into(),
-        port: listener.local_addr().expect("a bound listener has an address").port(),
-        tls: SmtpTls::None,
-        username: credentials.then(|| "user".into()),
-        password: credentials.then(|| Secret::new("hunter2")),
-        ca_file: None,
-        timeout: Duration::from_secs(5),
-    });
-    let args = json!({"user_email": "a@b.test", "user_name": "Ann", "username": "ann"});
-    let sending = send(&config, step(), args);
-    let (outcome, heard) = tokio::join!(sending, async {
-        tokio::time::timeout(Duration::from_secs(10), scripted(listener, answers)).await.expect("the conversation ends")
-    });
-    (outcome, heard)
-}
-
-#[tokio::test]
-async fn smtp_hands_the_mail_over() {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let (outcome, heard) = by_smtp(dir.path(), &["250 mail.test", "250 ok", "250 ok", "354 go on"], false).await;
-    assert_eq!(success(outcome)["recipient"], "a@b.test");
-    assert!(heard[0].starts_with("EHLO "), "{heard:?}");
-    assert_eq!(heard[1..], ["MAIL FROM:<no-reply@hireme.test>", "RCPT TO:<a@b.test>", "DATA"]);
-}
-
-#[tokio::test]
-async fn smtp_refusals_are_sorted() {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    let ehlo = "250-mail.test\r\n250 AUTH PLAIN LOGIN";
-    for (answers, credentials, kind, retry, words) in [
-        (
-            vec![ehlo, "250 ok", "550 no such mailbox", "221 bye"],
-            false,
-            "SmtpRejected",
-            Retryable::Never,
-            "no such mailbox",
-        ),
-        (vec![ehlo, "250 ok", "451 greylisted", "221 bye"], false, "SmtpDeferred", Retryable::ByPolicy, "greylisted"),
-        (
-            vec![ehlo, "530 log in first", "221 bye"],
-            false,
-            "SmtpAuthenticationError",
-            Retryable::ByPolicy,
-            "log in first",
-        ),
-        (
-            vec![ehlo, "535 wrong password", "221 bye"],
-            true,
-            "SmtpAuthenticationError",
-            Retryable::ByPolicy,
-            "wrong password",
-        ),
-        (vec!["421 too busy"], false, "SmtpConnectError", Retryable::ByPolicy, "too busy"),
-        (vec![], false, "SmtpConnectError", Retryable::ByPolicy, "connect to the mail server 127.0.0.1:"),
-    ] {
-        let (outcome, _) = by_smtp(dir.path(), &answers, credentials).await;
-        let failed = failure(outcome);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
-        assert!(failed.message.contains(words) && !failed.message.contains("hunter2"), "{}", failed.message);
-    }
-}
-
-/// Speaks SMTP over TLS to one client, from its first byte or after STARTTLS, and prints its port and then what it heard.
-const TLS_SERVER: &str = r#"
-import socket, ssl, sys
-starttls, listener = sys.argv[1] == "starttls", socket.create_server(("127.0.0.1", 0))
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain("server.crt", "server.key")
-print(listener.getsockname()[1], flush=True)
-raw = listener.accept()[0]
-wire = raw if starttls else context.wrap_socket(raw, server_side=True)
-lines = wire.makefile("rwb")
-def say(text): lines.write(text.encode() + b"\r\n"); lines.flush()
-say("220 mail.test ESMTP")
-while line := lines.readline().decode().rstrip():
-    verb = line.split()[0].upper()
-    print(type(wire).__name__, line, flush=True)
-    if verb == "EHLO": say("250-mail.test\r\n250-AUTH PLAIN\r\n250 " + ("STARTTLS" if wire is raw else "8BITMIME"))
-    elif verb == "STARTTLS":
-        say("220 go on")
-        wire = context.wrap_socket(raw, server_side=True)
-        lines = wire.makefile("rwb")
-    elif verb == "AUTH": say("235 welcome")
-    elif verb == "DATA":
-        say("354 go on")
-        while lines.readline() != b".\r\n": pass
-        say("250 taken")
-        break
-    else: say("250 ok")
-"#;
-
-/// Sends a welcome mail to [`TLS_SERVER`], trusting its certificate or not.
-async fn by_tls(tls: SmtpTls, trusted: bool) -> (Outcome, Vec<String>) {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    certificate::make(dir.path());
-    let mode = if tls == SmtpTls::StartTls { "starttls" } else { "tls" };
-    let mut server = tokio::process::Command::new("python3")
-        .args(["-c", TLS_SERVER, mode])
-        .current_dir(dir.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("python3 starts");
-    let mut printed = BufReader::new(server.stdout.take().expect("a pipe")).lines();
-    let port = printed.next_line().await.expect("it prints").expect("its port").parse().expect("a port");
-    let mut config = fixture::config(dir.path());
-    config.email.provider = EmailProvider::Smtp(config::Smtp {
-        host: "127.0.0.1".into(),
-        port,
-        tls,
-        username: Some("user".into()),
-        password: Some(Secret::new("hunter2")),
-        ca_file: trusted.then(|| dir.path().join("server.crt")),
-        timeout: Duration::from_secs(10),
-    });
-    let outcome = send(&config, step(), json!({"user_email": "a@b.test", "user_name": "Ann", "username": "ann"})).await;
-    let mut heard = Vec::new();
-    while let Some(line) = printed.next_line().await.expect("it prints") {
-        heard.push(line);
-    }
-    (outcome, heard)
-}
-
-#[tokio::test]
-async fn smtp_is_encrypted_before_it_says_anything_secret() {
-    for tls in [SmtpTls::StartTls, SmtpTls::Tls] {
-        let (outcome, heard) = by_tls(tls, true).await;
-        success(outcome);
-        let plain: Vec<&String> = heard.iter().filter(|line| line.starts_with("socket ")).collect();
-        let verbs: Vec<&str> = plain.iter().filter_map(|line| line.split(' ').nth(1)).collect();
-        assert_eq!(verbs, if tls == SmtpTls::StartTls { vec!["EHLO", "STARTTLS"] } else { vec![] }, "{heard:?}");
-        // The base64 of "\0user\0hunter2".
-        assert!(heard.contains(&"SSLSocket AUTH PLAIN AHVzZXIAaHVudGVyMg==".to_owned()), "{heard:?}");
-        assert!(heard.contains(&"SSLSocket RCPT TO:<a@b.test>".to_owned()), "{heard:?}");
-        let (outcome, heard) = by_tls(tls, false).await;
-        let failed = failure(outcome);
-        assert_eq!((failed.kind.as_str(), failed.retry), ("SmtpConnectError", Retryable::ByPolicy));
-        assert!(
-            failed.message.contains("certificate") && !heard.iter().any(|line| line.contains("AUTH")),
-            "{}",
-            failed.message
-        );
-    }
 }

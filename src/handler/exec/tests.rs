@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::*;
-use crate::config::Step;
+use crate::config::{ExecLimits, ExecUser, Step};
 use crate::handler::{Attempt, Handlers, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, template};
+use crate::testing::wait::until;
 
 fn script(dir: &Path, body: &str) -> ExecStep {
     let path = dir.join("script");
@@ -19,7 +20,20 @@ fn script(dir: &Path, body: &str) -> ExecStep {
         args: vec![template(path.to_str().expect("a UTF-8 path"))],
         env: Vec::new(),
         dir: None,
+        user: None,
+        limits: ExecLimits::default(),
+        allow_options: false,
     }
+}
+
+/// The programs of these tests run under guards, and a guard is the test's own executable: told so, it does not become a
+/// harness.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BE_THE_GUARD: extern "C" fn() = be_the_guard;
+
+extern "C" fn be_the_guard() {
+    guard_if_told(std::env::args_os());
 }
 
 async fn perform(step: ExecStep, args: Value) -> Outcome {
@@ -129,7 +143,174 @@ async fn output_is_bounded_and_never_blocks_the_program() {
 
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
-    let step = ExecStep { program: "/nowhere/tool".into(), args: Vec::new(), env: Vec::new(), dir: None };
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let step = ExecStep { program: "/nowhere/tool".into(), ..script(dir.path(), "") };
     let failed = failure(perform(step, Value::Null).await);
+    assert_eq!(failed.kind, "ExecStartError");
     assert_eq!(failed.message, "failed to start /nowhere/tool: No such file or directory (os error 2)");
+}
+
+/// A process that had left the group used to outlive its job.
+#[tokio::test]
+async fn nothing_is_left_of_a_program_that_has_ended() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let [near, far] = ["near", "far"].map(|name| dir.path().join(name));
+    let script_text = format!(
+        "sleep 600 & echo $! > {}; setsid sh -c 'sleep 600 & echo $! > {}; wait' & while [ ! -s {} ]; do sleep 0.01; done; echo done",
+        near.display(),
+        far.display(),
+        far.display()
+    );
+    assert_eq!(perform(script(dir.path(), &script_text), Value::Null).await, Outcome::Success(json!("done")));
+    for file in [near, far] {
+        let pid = pid_in(&file).await;
+        assert!(!lives(pid), "{} is left", file.display());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_program_that_was_stopped() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let [first, far, cleaned] = ["first", "far", "cleaned"].map(|name| dir.path().join(name));
+    let script_text = format!(
+        "trap 'echo yes > {}; exit 1' TERM; echo $$ > {}; \
+         setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done' & while :; do sleep 0.05; done",
+        cleaned.display(),
+        first.display(),
+        far.display()
+    );
+    let step = script(dir.path(), &script_text);
+    let running = tokio::spawn(perform(step, Value::Null));
+    let pids = [pid_in(&first).await, pid_in(&far).await];
+    running.abort();
+    for pid in pids {
+        until("the process to end", || (!lives(pid)).then_some(())).await;
+    }
+    assert!(cleaned.exists(), "it had its time to clean up");
+}
+
+#[test]
+fn nothing_is_left_when_the_runtime_ends() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let far = dir.path().join("far");
+    let script_text = format!("trap '' TERM; setsid sh -c 'echo $$ > {}; sleep 600' & sleep 600", far.display());
+    let step = script(dir.path(), &script_text);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let pid = runtime.block_on(async {
+        tokio::spawn(perform(step, Value::Null));
+        pid_in(&far).await
+    });
+    assert!(lives(pid));
+    drop(runtime);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while lives(pid) {
+        assert!(std::time::Instant::now() < deadline, "the process outlives the runtime");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+async fn pid_in(file: &Path) -> i32 {
+    until("a process id", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
+}
+
+fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_program_has_no_more_than_it_may() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let mut limited = script(dir.path(), "ulimit -n; ulimit -c; ulimit -d");
+    limited.limits = ExecLimits { files: Some(64), memory: Some(256 << 20), cpu: None };
+    assert_eq!(perform(limited, Value::Null).await, Outcome::Success(json!("64\n0\n262144")));
+
+    // tail holds what has no line end.
+    let mut hungry = script(dir.path(), "head -c 300000000 /dev/zero | tail -n 1 > /dev/null");
+    hungry.limits.memory = Some(64 << 20);
+    let failed = failure(perform(hungry, Value::Null).await);
+    assert_eq!(failed.kind, "ExecError");
+    assert!(failed.message.ends_with("and none may hold more than 64 MiB"), "{}", failed.message);
+
+    let mut busy = script(dir.path(), "while :; do :; done");
+    busy.limits.cpu = Some(Duration::from_secs(1));
+    let failed = failure(perform(busy, Value::Null).await);
+    let expected =
+        "failed to run /bin/sh: it was ended by signal 24 (SIGXCPU); it had used up its 1s of processor time";
+    assert_eq!((failed.kind.as_str(), failed.message.as_str()), ("ExecKilled", expected));
+
+    let failed = failure(perform(script(dir.path(), "kill -9 $$"), Value::Null).await);
+    assert!(
+        failed.message.contains("(SIGKILL); if nobody did that, the machine was out of memory"),
+        "{}",
+        failed.message
+    );
+}
+
+#[tokio::test]
+async fn a_program_runs_as_the_user_of_the_step_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut step = script(dir.path(), "echo $(id -u) $(id -g) $(id -G)");
+    step.user = Some(ExecUser { uid: 65534, gid: 65534 });
+    let outcome = perform(step, Value::Null).await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(outcome, Outcome::Success(json!("65534 65534 65534")), "and in no further group of ours");
+    } else {
+        let failed = failure(outcome);
+        assert_eq!(failed.kind, "ExecStartError");
+        assert!(failed.message.contains("only root may become another user"), "{}", failed.message);
+    }
+}
+
+/// Each is one argument, word for word, or refused.
+#[tokio::test]
+async fn no_argument_becomes_an_option_or_another_argument() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let show = "printf '%s\\n' \"n=$#\" \"$@\"";
+    for hostile in [
+        "$(id)",
+        "`id`",
+        "; id",
+        "| id",
+        "&& id",
+        "a b",
+        "'\"",
+        "*",
+        "~",
+        "../../etc/passwd",
+        "a\nb",
+        "{{ 7*7 }}",
+        "${HOME}",
+        "",
+        "\u{1b}[2J",
+    ] {
+        let mut step = script(dir.path(), show);
+        step.args.push(template("{{ x }}"));
+        let outcome = perform(step, json!({"x": hostile})).await;
+        assert_eq!(outcome, Outcome::Success(json!(format!("n=1\n{hostile}").trim_end())), "{hostile}");
+    }
+    for (args, x, refused) in [
+        (vec!["{{ x }}"], "--rsh=/bin/sh", true),
+        (vec!["{{ x }}"], "-", true),
+        (vec!["{{ x }}/sub"], "-rf", true),
+        (vec!["{{ x }}"], "-12.5", false),
+        (vec!["--to={{ x }}"], "--rsh=/bin/sh", false),
+        (vec!["--", "{{ x }}"], "--rsh=/bin/sh", false),
+        (vec!["{{ x }}"], "a\0b", true),
+    ] {
+        let mut step = script(dir.path(), show);
+        step.args.extend(args.iter().map(|arg| template(arg)));
+        let outcome = perform(step.clone(), json!({"x": x})).await;
+        if refused {
+            let failed = failure(outcome);
+            assert_eq!((failed.kind.as_str(), failed.retry), ("ExecArgumentRefused", Retryable::Never), "{args:?} {x}");
+        } else {
+            assert!(matches!(outcome, Outcome::Success(_)), "{args:?} {x}: {outcome:?}");
+        }
+        if !x.contains('\0') {
+            step.allow_options = true;
+            assert!(matches!(perform(step, json!({"x": x})).await, Outcome::Success(_)), "{args:?} {x}");
+        }
+    }
 }

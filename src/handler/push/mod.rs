@@ -1,9 +1,13 @@
 //! The `push` handler: one notification for every device of a user.
 //!
-//! Owns the message and the device tokens' query; how it travels is the provider's. A user without a device is no
-//! failure: there is nobody to tell.
+//! Owns who is told, and what becomes of the devices that are gone; how a notification travels is the provider's. A user
+//! without a device is no failure: there is nobody to tell.
 
+mod devices;
 mod fcm;
+mod message;
+mod oauth;
+mod onesignal;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,17 +15,19 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::Run;
 use super::outbox::{self, OutboxError};
 use super::sql::{Sql, SqlError};
+use super::{Halt, LeaseLost, Run};
 use crate::clock;
-use crate::config::{self, PushProvider, PushStep, RenderError, Statement};
+use crate::config::{self, OneSignalTarget, PushProvider, PushStep, RenderError, Statement};
 use crate::job::Failure;
 
-use fcm::{Fcm, FcmError};
+use devices::Reached;
+use fcm::{Fcm, FcmError, Round};
+use message::{Notification, plain};
+use oauth::OauthError;
+use onesignal::{Audience, OneSignal, OneSignalError};
 
-/// Bytes that Apple's service allows for an id that replaces an earlier notification.
-const COLLAPSE_ID_LEN: usize = 64;
 /// After a 429 that names no time itself: FCM refills its quotas every minute, as its page on throttling says.
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
@@ -30,12 +36,14 @@ const QUOTA_WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Push {
     provider: Provider,
     tokens_query: Option<Statement>,
+    remove_device: Option<Statement>,
 }
 
 #[derive(Debug)]
 enum Provider {
     Outbox(PathBuf),
-    Fcm(Box<Fcm>),
+    Fcm(Fcm),
+    OneSignal(OneSignal),
 }
 
 /// Why `[push]` cannot be used.
@@ -43,23 +51,29 @@ enum Provider {
 pub(crate) enum SetupError {
     #[error(transparent)]
     Fcm(#[from] fcm::SetupError),
+    #[error("prepare the HTTP client: {0}")]
+    OneSignal(String),
 }
 
-/// Why a notification was not pushed.
+/// Why a notification was not pushed to all who should have it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PushError {
     #[error("{0}")]
     Render(#[from] RenderError),
-    #[error("write the notification: its `data` is not an object")]
-    Data,
+    #[error("write the notification: {0}")]
+    Invalid(String),
     #[error("find the user's devices: there is no `push.tokens_query`")]
     NoQuery,
     #[error("find the user's devices: {0}")]
     Tokens(SqlError),
     #[error("{0}")]
     Outbox(#[from] OutboxError),
-    #[error("{0}")]
-    Fcm(#[from] FcmError),
+    #[error("push through FCM: {error}{}", so_far(*.delivered))]
+    Fcm { error: FcmError, delivered: usize },
+    #[error("push through OneSignal: {0}")]
+    OneSignal(#[from] OneSignalError),
+    #[error("go on: the job's lease was lost")]
+    LeaseLost,
 }
 
 impl Push {
@@ -68,96 +82,182 @@ impl Push {
         let provider = match &config.provider {
             PushProvider::Outbox { folder } => Provider::Outbox(folder.clone()),
             PushProvider::Fcm { credentials, endpoint, timeout } => {
-                Provider::Fcm(Box::new(Fcm::new(credentials, endpoint, *timeout)?))
+                Provider::Fcm(Fcm::new(credentials, endpoint, *timeout)?)
+            }
+            PushProvider::OneSignal(config) => {
+                Provider::OneSignal(OneSignal::new(config).map_err(SetupError::OneSignal)?)
             }
         };
-        Ok(Self { provider, tokens_query: config.tokens_query.clone() })
+        let (tokens_query, remove_device) = (config.tokens_query.clone(), config.remove_device.clone());
+        Ok(Self { provider, tokens_query, remove_device })
     }
 
-    /// Returns `{"sent": n, "failed": m}`; `failed` counts the tokens that FCM no longer knows.
+    /// Returns `{"sent": n, "failed": m}`; `failed` counts the devices that the provider no longer knows.
     pub(super) async fn send(&self, step: &PushStep, run: &Run<'_>, sql: &Sql) -> Result<Value, PushError> {
         let user = step.user.render(run.context.values())?;
-        let message = message(step, run)?;
+        let notification = Notification::render(step, run)?;
         match &self.provider {
-            Provider::Outbox(folder) => to_outbox(folder, &user, &message, run).await,
-            Provider::Fcm(fcm) => {
-                let tokens = self.tokens(&user, sql).await?;
-                let sent = fcm.send(&tokens, &message).await?;
-                Ok(json!({"sent": sent.delivered, "failed": sent.dead}))
-            }
+            Provider::Outbox(folder) => to_outbox(folder, &user, &notification, run).await,
+            Provider::Fcm(fcm) => self.to_fcm(fcm, &user, &notification, run, sql).await,
+            Provider::OneSignal(onesignal) => self.to_onesignal(onesignal, &user, &notification, sql).await,
         }
     }
 
-    async fn tokens(&self, user: &Value, sql: &Sql) -> Result<Vec<String>, PushError> {
+    async fn to_fcm(
+        &self,
+        fcm: &Fcm,
+        user: &Value,
+        notification: &Notification,
+        run: &Run<'_>,
+        sql: &Sql,
+    ) -> Result<Value, PushError> {
+        let mut reached = Reached::remembered(run);
+        let tokens = reached.rest(self.tokens(user, sql).await?);
+        let Round { missed, dead, error } = fcm
+            .send(tokens, &notification.for_fcm(), &mut reached, run)
+            .await
+            .map_err(|LeaseLost| PushError::LeaseLost)?;
+        self.remove(&dead, user, sql).await;
+        match error.filter(|_| missed > 0) {
+            Some(error) => Err(PushError::Fcm { error, delivered: reached.delivered() }),
+            None => Ok(json!({"sent": reached.delivered(), "failed": reached.dead()})),
+        }
+    }
+
+    async fn to_onesignal(
+        &self,
+        onesignal: &OneSignal,
+        user: &Value,
+        notification: &Notification,
+        sql: &Sql,
+    ) -> Result<Value, PushError> {
+        let (audience, count) = match &onesignal.target {
+            // Nobody, and not the user who is called so.
+            OneSignalTarget::User { .. } if plain(user).is_empty() || user.is_null() => {
+                (Audience::Subscriptions(Vec::new()), 0)
+            }
+            OneSignalTarget::User { alias } => (Audience::User { alias, id: plain(user) }, 1),
+            OneSignalTarget::Devices => {
+                let ids = Reached::default().rest(self.tokens(user, sql).await?);
+                let count = ids.len();
+                (Audience::Subscriptions(ids), count)
+            }
+        };
+        if count == 0 {
+            return Ok(json!({"sent": 0, "failed": 0}));
+        }
+        let sent = onesignal.send(notification.for_onesignal(), audience).await?;
+        self.remove(&sent.dead, user, sql).await;
+        match sent.id {
+            Some(id) => {
+                let failed = sent.dead.len().min(count);
+                Ok(json!({"sent": count - failed, "failed": failed, "id": id}))
+            }
+            None => Ok(json!({"sent": 0, "failed": count})),
+        }
+    }
+
+    async fn tokens(&self, user: &Value, sql: &Sql) -> Result<Vec<Value>, PushError> {
         let query = self.tokens_query.as_ref().ok_or(PushError::NoQuery)?;
         let named = Map::from_iter([("user_id".to_owned(), user.clone())]);
-        let tokens = sql.column(query, &named).await.map_err(PushError::Tokens)?;
-        Ok(tokens.into_iter().filter_map(|token| token.as_str().map(str::to_owned)).collect())
+        sql.column(query, &named).await.map_err(PushError::Tokens)
+    }
+
+    /// Has the dead ones removed. Where that fails nothing is lost: they will be found dead once more.
+    async fn remove(&self, dead: &[String], user: &Value, sql: &Sql) {
+        let Some(statement) = &self.remove_device else { return };
+        for token in dead {
+            let named = Map::from_iter([("user_id".to_owned(), user.clone()), ("token".to_owned(), json!(token))]);
+            if let Err(error) = sql.run(std::slice::from_ref(statement), &named).await {
+                tracing::warn!("a dead device could not be removed: {error}");
+                return;
+            }
+        }
     }
 }
 
 /// The outbox has no devices to ask for: one file, addressed to the user.
-async fn to_outbox(folder: &Path, user: &Value, message: &Value, run: &Run<'_>) -> Result<Value, PushError> {
+async fn to_outbox(
+    folder: &Path,
+    user: &Value,
+    notification: &Notification,
+    run: &Run<'_>,
+) -> Result<Value, PushError> {
     let name = outbox::file_name(clock::now(), &run.job.id, run.step, "json");
-    let message = fcm::addressed(message, &format!("user:{}", plain(user)));
+    let message = fcm::addressed(&notification.for_fcm(), &format!("user:{}", plain(user)));
     let file = outbox::write(folder, name, format!("{message:#}\n").into_bytes()).await?;
     Ok(json!({"sent": 1, "failed": 0, "file": file}))
 }
 
-/// FCM's `message` without its token. A notification that is sent again by a later attempt replaces the first one on
-/// the device.
-fn message(step: &PushStep, run: &Run<'_>) -> Result<Value, PushError> {
-    let values = run.context.values();
-    let mut message = json!({
-        "notification": {"title": step.title.render(values)?, "body": step.body.render(values)?},
-    });
-    let data = step.data.as_ref().map(|data| data.render(values)).transpose()?.unwrap_or_default();
-    match data {
-        Value::Null => {}
-        Value::Object(data) => {
-            let data =
-                data.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, json!(plain(&value))));
-            message["data"] = Value::Object(data.collect());
-        }
-        _ => return Err(PushError::Data),
+fn so_far(delivered: usize) -> String {
+    match delivered {
+        0 => String::new(),
+        1 => "; 1 device has the notification, and will not get it again".into(),
+        n => format!("; {n} devices have the notification, and will not get it again"),
     }
-    let collapse: String = format!("{}.{}", run.job.id, run.step);
-    if collapse.len() <= COLLAPSE_ID_LEN && collapse.is_ascii() {
-        message["android"] = json!({"notification": {"tag": collapse}});
-        message["apns"] = json!({"headers": {"apns-collapse-id": collapse}});
-    }
-    Ok(message)
 }
 
-/// FCM's data payload holds strings only: texts as they are, everything else as JSON.
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-impl From<PushError> for Failure {
+impl From<PushError> for Halt {
     fn from(error: PushError) -> Self {
         let message = format!("failed to {error}");
         match error {
+            PushError::LeaseLost => Self::LeaseLost,
             PushError::Render(error) => error.into(),
-            PushError::Data => Self::never("InvalidNotification", message),
-            PushError::NoQuery => Self::new("PushNotConfigured", message),
-            PushError::Tokens(error) => Self { message, ..error.into() },
-            PushError::Outbox(_) => Self::new("OutboxError", message),
-            PushError::Fcm(FcmError::Credentials(_)) => Self::new("PushCredentialsError", message),
-            PushError::Fcm(FcmError::Connection(_)) => Self::new("PushConnectError", message),
-            // The message is the same for every device and at every attempt.
-            PushError::Fcm(FcmError::Refused { detail, .. }) => detailed(Self::never("PushRejected", message), detail),
-            PushError::Fcm(FcmError::Status { status, retry_after, detail }) => {
-                let failure = Self::new("PushStatusError", message);
-                let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_WAIT);
-                let failure = match retry_after.or(quota) {
-                    Some(span) => failure.after(span),
-                    None => failure,
-                };
-                detailed(failure, detail)
-            }
+            PushError::Invalid(_) => Failure::never("InvalidNotification", message).into(),
+            PushError::NoQuery => Failure::new("PushNotConfigured", message).into(),
+            PushError::Tokens(error) => Self::Failed(Failure { message, ..error.into() }),
+            PushError::Outbox(_) => Failure::new("OutboxError", message).into(),
+            PushError::Fcm { error, .. } => of_fcm(error, message),
+            PushError::OneSignal(error) => of_onesignal(error, message),
         }
     }
+}
+
+fn of_fcm(error: FcmError, message: String) -> Halt {
+    match error {
+        FcmError::Credentials(_) | FcmError::Oauth(OauthError::Refused(_)) | FcmError::OtherProject => {
+            Failure::new("PushCredentialsError", message).into()
+        }
+        FcmError::Platform(_) => Failure::new("PushPlatformError", message).into(),
+        FcmError::Connection(_) | FcmError::Oauth(OauthError::Connection(_)) => {
+            down(Failure::new("PushConnectError", message), None)
+        }
+        // The message is the same for every device and at every attempt.
+        FcmError::Message { detail, .. } => detailed(Failure::never("PushRejected", message), detail).into(),
+        FcmError::Oauth(OauthError::Status { status, retry_after }) => {
+            of_status(status, retry_after, Failure::new("PushStatusError", message))
+        }
+        FcmError::Status { status, retry_after, detail, .. } => {
+            of_status(status, retry_after, detailed(Failure::new("PushStatusError", message), detail))
+        }
+    }
+}
+
+fn of_onesignal(error: OneSignalError, message: String) -> Halt {
+    match error {
+        OneSignalError::Credentials(_) => Failure::new("PushCredentialsError", message).into(),
+        OneSignalError::Connection(_) => down(Failure::new("PushConnectError", message), None),
+        OneSignalError::Message { detail, .. } => detailed(Failure::never("PushRejected", message), detail).into(),
+        OneSignalError::Status { status, retry_after, detail } => {
+            of_status(status, retry_after, detailed(Failure::new("PushStatusError", message), detail))
+        }
+    }
+}
+
+/// 429 is a quota that refills; what else comes here is the provider's own trouble.
+fn of_status(status: StatusCode, retry_after: Option<Duration>, failure: Failure) -> Halt {
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return failure.after(retry_after.unwrap_or(QUOTA_WAIT)).into();
+    }
+    down(failure, retry_after)
+}
+
+/// The provider is down, for this job and every other.
+fn down(failure: Failure, retry_after: Option<Duration>) -> Halt {
+    Halt::Failed(match retry_after {
+        Some(span) => failure.after(span),
+        None => failure,
+    })
 }
 
 /// With what the server said, where it said anything.

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
 use crate::config::{Config, SqlStep, Step};
-use crate::handler::{Attempt, Handlers, Steps};
+use crate::handler::{Attempt, Done, Handlers, Keep, Steps};
 use crate::job::{Outcome, Retryable};
 use crate::testing::fixture::{self, JOB_ID, template};
 use crate::testing::http::{Answer, Seen, Server};
 
-fn step() -> PushStep {
+pub(super) fn step() -> PushStep {
     PushStep {
         user: fixture::value(json!("{{ user_id }}")),
         title: template("New like"),
@@ -23,26 +24,28 @@ fn step() -> PushStep {
         data: Some(fixture::value(
             json!({"post_id": "{{ post_id }}", "kind": "like", "extra": {"a": 1}, "none": "{{ none }}"}),
         )),
+        android: None,
+        apns: None,
+        webpush: None,
+        onesignal: None,
     }
 }
 
-const ARGS: &str = r#"{"user_id": 5, "liker_name": "Ann", "post_id": 17, "none": null}"#;
+pub(super) const ARGS: &str = r#"{"user_id": 5, "liker_name": "Ann", "post_id": 17, "none": null}"#;
 
-async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
+pub(super) async fn perform(config: &Config, steps: Vec<Step>) -> Outcome {
+    attempt(config, steps, &Steps::default()).await
+}
+
+pub(super) async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> Outcome {
     fixture::tls_provider();
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = serde_json::from_str(ARGS).expect("JSON");
-    handlers
-        .perform(&Attempt {
-            job: &fixture::job(args),
-            task: &fixture::task(steps),
-            attempt: 1,
-            steps: Steps::default(),
-        })
-        .await
+    let (job, task) = (fixture::job(args), fixture::task(steps));
+    handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: done.clone() }).await
 }
 
-fn failure(outcome: Outcome) -> Failure {
+pub(super) fn failure(outcome: Outcome) -> Failure {
     match outcome {
         Outcome::Failure(failure) => failure,
         other => panic!("expected a failure, got {other:?}"),
@@ -68,7 +71,7 @@ async fn the_outbox_holds_what_fcm_would_get() {
 }
 
 /// An account with a fresh key, whose token endpoint is `server`; its public key lies beside it.
-fn account(dir: &Path, token_uri: &str) -> PathBuf {
+pub(super) fn account(dir: &Path, token_uri: &str) -> PathBuf {
     let openssl = |args: &[&str]| {
         let made = Command::new("openssl").args(args).current_dir(dir).output().expect("openssl starts");
         assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
@@ -94,7 +97,7 @@ fn check_grant(dir: &Path, request: &Seen) -> Result<(), String> {
         .strip_prefix("grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer&assertion=")
         .ok_or_else(|| format!("not a grant: {decoded}"))?;
     let (signed, signature) = assertion.rsplit_once('.').ok_or("not a JWT")?;
-    let decode = |part: &str| BASE64_URL_SAFE.decode(part).map_err(|error| error.to_string());
+    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|error| error.to_string());
     std::fs::write(dir.join("signed"), signed).map_err(|error| error.to_string())?;
     std::fs::write(dir.join("signature"), decode(signature)?).map_err(|error| error.to_string())?;
     let verified = Command::new("openssl")
@@ -112,14 +115,14 @@ fn check_grant(dir: &Path, request: &Seen) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("claims: {claims}")) }
 }
 
-struct Google {
-    dir: tempfile::TempDir,
-    server: Server,
-    config: Config,
+pub(super) struct Google {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) server: Server,
+    pub(super) config: Config,
 }
 
 /// `answer` plays FCM for the device token it is given.
-async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Google {
+pub(super) async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Google {
     let dir = tempfile::tempdir().expect("a temp dir");
     let keys: Arc<Path> = dir.path().into();
     let server = Server::start(move |request: &Seen| match request.path.as_str() {
@@ -134,28 +137,39 @@ async fn google(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Goog
     })
     .await;
     let mut config = fixture::config(dir.path());
-    config.push = config::Push {
-        provider: PushProvider::Fcm {
-            credentials: account(dir.path(), &format!("{}/token", server.url())),
-            endpoint: format!("{}/", server.url()),
-            timeout: Duration::from_secs(5),
-        },
-        tokens_query: Some(fixture::statement(
-            "SELECT token FROM device_tokens WHERE user_id = :user_id ORDER BY token",
-        )),
-    };
+    config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
     Google { dir, server, config }
 }
 
-fn devices(tokens: &[&str]) -> Step {
+pub(super) fn fcm(credentials: PathBuf, endpoint: &str) -> config::Push {
+    config::Push {
+        provider: PushProvider::Fcm { credentials, endpoint: format!("{endpoint}/"), timeout: Duration::from_secs(5) },
+        tokens_query: Some(fixture::statement(
+            "SELECT token FROM device_tokens WHERE user_id = :user_id ORDER BY token",
+        )),
+        remove_device: None,
+    }
+}
+
+pub(super) fn devices(tokens: &[&str]) -> Step {
     let insert = |token: &&str| {
         fixture::statement(&format!("INSERT INTO device_tokens (user_id, token) VALUES (:user_id, '{token}')"))
     };
     Step::Sql(SqlStep { statements: tokens.iter().map(insert).collect(), values: Vec::new() })
 }
 
-fn to_fcm(server: &Server) -> Vec<Value> {
+pub(super) fn to_fcm(server: &Server) -> Vec<Value> {
     server.seen().iter().filter(|seen| seen.path != "/token").map(Seen::json).collect()
+}
+
+/// What became of the tokens, in their order: one request may overtake another.
+fn tokens(server: &Server) -> Vec<String> {
+    let mut tokens: Vec<String> = to_fcm(server)
+        .iter()
+        .map(|sent| sent["message"]["token"].as_str().expect("each has a token").to_owned())
+        .collect();
+    tokens.sort();
+    tokens
 }
 
 const UNREGISTERED: &str = r#"{"error": {"code": 404, "message": "Requested entity was not found.", "status": "NOT_FOUND",
@@ -204,14 +218,163 @@ async fn every_device_gets_one_message_and_dead_ones_are_counted() {
     let outcome =
         perform(&google.config, vec![devices(&["bad", "cut", "dead", "phone", "tablet"]), Step::Push(step())]).await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 3})));
+    assert_eq!(tokens(&google.server), ["bad", "cut", "dead", "phone", "tablet"]);
     let messages = to_fcm(&google.server);
-    let tokens: Vec<&str> = messages.iter().filter_map(|sent| sent["message"]["token"].as_str()).collect();
-    assert_eq!(tokens, ["bad", "cut", "dead", "phone", "tablet"]);
-    assert_eq!(messages[3]["message"]["notification"], json!({"title": "New like", "body": "Ann likes your post"}));
-    assert_eq!(messages[3]["message"]["data"], json!({"post_id": "17", "kind": "like", "extra": "{\"a\":1}"}));
+    for sent in &messages {
+        assert_eq!(sent["message"]["notification"], json!({"title": "New like", "body": "Ann likes your post"}));
+        assert_eq!(sent["message"]["data"], json!({"post_id": "17", "kind": "like", "extra": "{\"a\":1}"}));
+    }
     let grants = google.server.seen().len() - messages.len();
     assert_eq!(grants, 1, "the access token is kept");
     assert!(google.dir.path().join("signature").exists(), "the grant was really checked");
+}
+
+const MISMATCH: &str = r#"{"error": {"code": 403, "message": "SenderId mismatch", "status": "PERMISSION_DENIED",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "SENDER_ID_MISMATCH"}]}}"#;
+
+const NO_APNS_KEY: &str = r#"{"error": {"code": 401, "message": "Auth error from APNS or Web Push Service", "status": "UNAUTHENTICATED",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "THIRD_PARTY_AUTH_ERROR"}]}}"#;
+
+const UNAVAILABLE: &str = r#"{"error": {"code": 503, "message": "The service is currently unavailable.", "status": "UNAVAILABLE",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "UNAVAILABLE"}]}}"#;
+
+/// A retry used to send to every device again.
+#[tokio::test]
+async fn a_retry_sends_to_the_devices_that_were_not_reached_and_to_no_other() {
+    let down = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&down);
+    let google = google(move |token| match token {
+        "a-dead" => Answer::new(404, UNREGISTERED),
+        "d-late" if switch.load(Ordering::Relaxed) => Answer::new(503, UNAVAILABLE),
+        _ => Answer::new(200, r#"{"name": "projects/hireme/messages/1"}"#),
+    })
+    .await;
+    let all = ["a-dead", "b", "c", "d-late"];
+    let done = Steps::default();
+    let failed = failure(attempt(&google.config, vec![devices(&all), Step::Push(step())], &done).await);
+    assert_eq!(failed.kind, "PushStatusError");
+    assert_eq!(
+        failed.message,
+        "failed to push through FCM: it answered 503 Service Unavailable: UNAVAILABLE: The service is currently \
+         unavailable.; 2 devices have the notification, and will not get it again"
+    );
+    assert_eq!(tokens(&google.server), all);
+    let remembered = done.done().partial.to_string();
+    assert!(!all.iter().any(|token| remembered.contains(&format!("\"{token}\""))), "no token is kept: {remembered}");
+
+    down.store(false, Ordering::Relaxed);
+    let outcome = attempt(&google.config, vec![devices(&all), Step::Push(step())], &done).await;
+    assert_eq!(outcome, Outcome::Success(json!({"sent": 3, "failed": 1})));
+    assert_eq!(tokens(&google.server), ["a-dead", "b", "c", "d-late", "d-late"]);
+}
+
+/// What was sent is stored before the round is over, for the case that the daemon dies in the middle of it.
+#[tokio::test]
+async fn who_was_reached_is_stored_as_it_goes() {
+    let google = google(|_| Answer::new(200, r#"{"name": "projects/hireme/messages/1"}"#)).await;
+    let names: Vec<String> = (0..40).map(|n| format!("t{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stored: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let store = Arc::clone(&stored);
+    let keep: Keep = Arc::new(move |done| {
+        let count = done.partial["delivered"].as_array().map_or(0, Vec::len);
+        store.lock().expect("no panic with the lock").push(count);
+        Box::pin(async { Ok(()) })
+    });
+    let outcome =
+        attempt(&google.config, vec![devices(&names), Step::Push(step())], &Steps::new(Done::default(), Some(keep)))
+            .await;
+    assert_eq!(outcome, Outcome::Success(json!({"sent": 40, "failed": 0})));
+    let stored = stored.lock().expect("no panic");
+    assert!(stored.windows(2).all(|two| two[0] <= two[1]) && stored.len() > 3, "{stored:?}");
+    // Never more than what is on its way at once, and what came in with it, is unknown to the record.
+    assert!(stored.windows(2).all(|two| two[1] - two[0] <= 10) && *stored.last().expect("some") >= 30, "{stored:?}");
+}
+
+#[tokio::test]
+async fn dead_tokens_are_removed_by_the_operators_statement() {
+    let mut google = google(|token| match token {
+        "dead" => Answer::new(404, UNREGISTERED),
+        "bad" => Answer::new(400, INVALID_FIELD),
+        "other" => Answer::new(403, MISMATCH),
+        _ => Answer::new(200, "{}"),
+    })
+    .await;
+    google.config.push.remove_device =
+        Some(fixture::statement("DELETE FROM device_tokens WHERE token = :token AND user_id = :user_id"));
+    let outcome = perform(&google.config, vec![devices(&["bad", "dead", "other", "phone"]), Step::Push(step())]).await;
+    assert_eq!(failure(outcome).kind, "PushCredentialsError", "a wrong project must not delete anybody's device");
+    let left = fixture::statement("SELECT token FROM device_tokens ORDER BY token");
+    let left = Step::Sql(SqlStep { statements: vec![left], values: Vec::new() });
+    let Outcome::Success(left) = perform(&google.config, vec![left]).await else { panic!("it can be read") };
+    assert_eq!(left["rows"], json!([{"token": "other"}, {"token": "phone"}]));
+}
+
+/// One device that cannot be served used to keep the others from their notification.
+#[tokio::test]
+async fn a_device_that_is_refused_for_itself_does_not_keep_others_from_theirs() {
+    for (status, body, kind) in [(403, MISMATCH, "PushCredentialsError"), (401, NO_APNS_KEY, "PushPlatformError")] {
+        let google = google(move |token| match token {
+            "a-refused" => Answer::new(status, body),
+            _ => Answer::new(200, "{}"),
+        })
+        .await;
+        let names: Vec<String> =
+            std::iter::once("a-refused".to_owned()).chain((0..30).map(|n| format!("t{n}"))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let failed = failure(perform(&google.config, vec![devices(&names), Step::Push(step())]).await);
+        assert_eq!(failed.kind, kind);
+        assert!(failed.message.contains("30 devices have the notification"), "{}", failed.message);
+        assert_eq!(to_fcm(&google.server).len(), 31);
+    }
+}
+
+/// An outage is noticed by those that are on their way, and nobody else runs into it.
+#[tokio::test]
+async fn an_outage_ends_the_round() {
+    let google = google(|_| Answer::new(503, UNAVAILABLE)).await;
+    let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    failure(perform(&google.config, vec![devices(&names), Step::Push(step())]).await);
+    assert!(to_fcm(&google.server).len() <= 10, "{} requests", to_fcm(&google.server).len());
+}
+
+#[tokio::test]
+async fn options_of_the_platforms_are_put_over_what_jobsd_sets() {
+    let google = google(|_| Answer::new(200, "{}")).await;
+    let step = PushStep {
+        android: Some(fixture::value(json!({"priority": "high", "notification": {"channel_id": "{{ liker_name }}"}}))),
+        apns: Some(fixture::value(json!({"payload": {"aps": {"badge": 3}}, "headers": {"apns-collapse-id": "own"}}))),
+        webpush: Some(fixture::value(json!({"fcm_options": {"link": "https://hireme.test/"}}))),
+        ..step()
+    };
+    perform(&google.config, vec![devices(&["phone"]), Step::Push(step)]).await;
+    let message = &to_fcm(&google.server)[0]["message"];
+    let tag = format!("{JOB_ID}.1");
+    assert_eq!(message["android"], json!({"notification": {"tag": tag, "channel_id": "Ann"}, "priority": "high"}));
+    assert_eq!(message["apns"], json!({"headers": {"apns-collapse-id": "own"}, "payload": {"aps": {"badge": 3}}}));
+    assert_eq!(message["webpush"], json!({"fcm_options": {"link": "https://hireme.test/"}}));
+}
+
+#[tokio::test]
+async fn a_notification_that_every_provider_would_refuse_is_sent_to_none() {
+    let google = google(|_| Answer::new(200, "{}")).await;
+    perform(&google.config, vec![devices(&["phone"])]).await;
+    let reserved = PushStep { data: Some(fixture::value(json!({"google.x": "1"}))), ..step() };
+    let text = PushStep { data: Some(fixture::value(json!("{{ liker_name }}"))), ..step() };
+    let list = PushStep { apns: Some(fixture::value(json!([1]))), ..step() };
+    let audience = PushStep { onesignal: Some(fixture::value(json!({"included_segments": ["All"]}))), ..step() };
+    for (step, reason) in [
+        (reserved, "the key `google.x` in its `data` is reserved by FCM"),
+        (text, "its `data` is not an object"),
+        (list, "its `apns` is not an object"),
+        (audience, "`included_segments` in its `onesignal` is set by jobsd"),
+    ] {
+        let failed = failure(perform(&google.config, vec![Step::Push(step)]).await);
+        assert_eq!((failed.kind.as_str(), failed.retry), ("InvalidNotification", Retryable::Never));
+        assert_eq!(failed.message, format!("failed to write the notification: {reason}"));
+    }
+    assert!(google.server.seen().is_empty());
 }
 
 #[tokio::test]
@@ -231,6 +394,8 @@ async fn refusals_are_sorted() {
         (429, Some("90"), "PushStatusError", after(90)),
         (429, None, "PushStatusError", after(60)),
         (503, Some("60"), "PushStatusError", after(60)),
+        (500, None, "PushStatusError", Retryable::ByPolicy),
+        (401, None, "PushCredentialsError", Retryable::ByPolicy),
         (503, None, "PushStatusError", Retryable::ByPolicy),
         (403, Some("60"), "PushCredentialsError", Retryable::ByPolicy),
     ] {

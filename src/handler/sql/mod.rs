@@ -3,6 +3,7 @@
 //! A step's statements run in one transaction; the last one's effect is the result. Values are bound, never spliced.
 //! Owns what both databases share: names, the result's shape and bounds, and which errors another attempt can cure.
 
+mod batch;
 mod bind;
 mod postgres;
 mod sqlite;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Database, Statement};
+use super::Halt;
+use crate::config::{Database, Dialect, Statement};
 use crate::job::Failure;
 
 /// Rows that a result can hold; further ones are counted only.
@@ -41,10 +43,12 @@ pub(crate) enum SetupError {
 }
 
 /// Why a step's statements did not run. Statements are numbered from 1.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum SqlError {
     #[error("run statement {statement}: there is no value for `:{name}`; there are {}", listed(.known))]
     MissingValue { statement: usize, name: String, known: Vec<String> },
+    #[error("run the statement for {expected} rows: it changed {changed}")]
+    Uneven { expected: u64, changed: u64 },
     #[error("connect to the database: {0}")]
     Connect(String),
     #[error("run the statements: {0}")]
@@ -81,12 +85,21 @@ impl Sql {
     /// Runs the statements in one transaction and returns `{"affected": n, "rows": […]}` of the last: the rows it
     /// changed or, where it returns rows, how many; `"truncated": true` is added when not all rows are listed.
     pub(super) async fn run(&self, statements: &[Statement], named: &Map<String, Value>) -> Result<Value, SqlError> {
-        let bound = bind_names(statements, named)?;
-        let result = match self {
-            Self::Sqlite(sqlite) => sqlite.run(bound).await?,
-            Self::Postgres(postgres) => postgres.run(bound).await?,
-        };
-        Ok(result.into_value())
+        Ok(self.transact(bind_names(statements, named)?).await?.into_value())
+    }
+
+    async fn transact(&self, bound: Vec<Bound>) -> Result<StatementResult, SqlError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.run(bound).await,
+            Self::Postgres(postgres) => postgres.run(bound).await,
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
     }
 
     /// The first column of the rows that `query` returns.
@@ -102,21 +115,36 @@ impl Sql {
 struct Bound {
     statement: Statement,
     values: Vec<Value>,
+    /// How many rows it must change; otherwise nothing of the transaction is kept.
+    rows: Option<u64>,
+}
+
+impl Bound {
+    fn check(&self, result: &StatementResult) -> Result<(), SqlError> {
+        match self.rows.filter(|&rows| rows != result.affected) {
+            Some(expected) => Err(SqlError::Uneven { expected, changed: result.affected }),
+            None => Ok(()),
+        }
+    }
 }
 
 fn bind_names(statements: &[Statement], named: &Map<String, Value>) -> Result<Vec<Bound>, SqlError> {
     let bind = |(index, statement): (usize, &Statement)| {
-        let value = |name: &String| {
-            named.get(name).cloned().ok_or_else(|| SqlError::MissingValue {
-                statement: index + 1,
-                name: name.clone(),
-                known: named.keys().cloned().collect(),
-            })
-        };
-        let values = statement.names.iter().map(value).collect::<Result<_, _>>()?;
-        Ok(Bound { statement: statement.clone(), values })
+        Ok(Bound { statement: statement.clone(), values: values(index, statement, named)?, rows: None })
     };
     statements.iter().enumerate().map(bind).collect()
+}
+
+/// The values of the statement's placeholders, in their order; `index` is its place in its step.
+pub(super) fn values(index: usize, statement: &Statement, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
+    let value = |name: &String| {
+        named.get(name).cloned().ok_or_else(|| SqlError::MissingValue {
+            statement: index + 1,
+            name: name.clone(),
+            known: named.keys().cloned().collect(),
+        })
+    };
+    statement.names.iter().map(value).collect()
 }
 
 /// What a statement did, inside its bounds.
@@ -163,12 +191,35 @@ impl Class {
     }
 }
 
+impl SqlError {
+    /// A database that nobody can reach is no failure of the job: nothing of it was sent.
+    pub(super) fn into_halt(self) -> Halt {
+        let is_outage = matches!(self, Self::Connect(_));
+        let error = Failure::from(self);
+        if is_outage { Halt::Unavailable { error, retry_after: None } } else { Halt::Failed(error) }
+    }
+
+    /// Fewer rows may fare better.
+    fn is_about_rows(&self) -> bool {
+        match self {
+            Self::Uneven { .. } => true,
+            Self::Refused { class, .. } => *class != Class::Operational,
+            _ => false,
+        }
+    }
+
+    /// Other rows would fare no better.
+    fn is_about_the_database(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Timeout(_))
+    }
+}
+
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         let message = format!("failed to {error}");
         match error {
             SqlError::MissingValue { .. } => Self::never(Class::Programming.name(), message),
-            SqlError::Connect(_) | SqlError::Lost(_) | SqlError::Timeout(_) => {
+            SqlError::Uneven { .. } | SqlError::Connect(_) | SqlError::Lost(_) | SqlError::Timeout(_) => {
                 Self::new(Class::Operational.name(), message)
             }
             SqlError::Refused { class, detail, .. } => {

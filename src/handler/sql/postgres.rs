@@ -144,6 +144,7 @@ async fn execute_all(
                 detail: None,
             },
         })?;
+        bound.check(&result)?;
     }
     Ok(result)
 }

@@ -124,6 +124,7 @@ fn perform(connection: &mut Connection, request: &Request) -> Result<StatementRe
     for (index, bound) in request.statements.iter().enumerate() {
         *locked(&deadline) = Instant::now() + request.timeout;
         result = execute(&transaction, bound).map_err(|error| refused(index + 1, &error, request.timeout))?;
+        bound.check(&result)?;
     }
     if request.abandoned.load(Ordering::Relaxed) {
         return Err(SqlError::Lost("the attempt was stopped".into()));

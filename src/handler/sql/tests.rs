@@ -277,3 +277,102 @@ async fn the_sqlite_file_is_looked_for_again() {
     assert_eq!(rows(&sql, "SELECT 1 AS one").await, json!([{"one": 1}]));
     wait::until("the file", || dir.path().join("deep/app.db").exists().then_some(())).await;
 }
+
+/// Rows of `(n, words)`, of which those without words break a constraint.
+fn batch(dialect: Dialect, rows: &[(i64, Option<&str>)]) -> (Statement, Vec<Vec<Value>>) {
+    let text = "INSERT INTO batch_rows (n, words) VALUES (:n, :words) ON CONFLICT DO NOTHING";
+    let statement = Statement::parse(text, dialect).expect("it parses");
+    (statement, rows.iter().map(|(n, words)| vec![json!(n), json!(words)]).collect())
+}
+
+async fn insert(sql: &Sql, rows: &[(i64, Option<&str>)]) -> Vec<Result<Value, Failure>> {
+    let (statement, rows) = batch(sql.dialect(), rows);
+    let form = statement.multi_row.as_ref().expect("it has a form for many rows");
+    sql.run_rows(&statement, form, &rows).await.into_iter().map(|result| result.map_err(Failure::from)).collect()
+}
+
+/// 500 rows with one bad one, a repeated one and a hostile one; then only bad ones.
+async fn a_bad_row_fails_alone(sql: &Sql) {
+    run(sql, &["CREATE TABLE batch_rows (n INTEGER PRIMARY KEY, words TEXT NOT NULL)"], json!({}))
+        .await
+        .expect("a table");
+    let mut all: Vec<(i64, Option<&str>)> = (0..500).map(|n| (n, Some("fine"))).collect();
+    all[321].1 = None;
+    all[44].1 = Some(HOSTILE);
+    all[401].0 = 400;
+    let results = insert(sql, &all).await;
+    assert_eq!(results.len(), 500);
+    for (n, result) in results.iter().enumerate() {
+        match (n, result) {
+            (321, Err(failed)) => assert_eq!(failed.kind, "IntegrityError", "{}", failed.message),
+            (401, Ok(done)) => assert_eq!(*done, json!({"affected": 0, "rows": []}), "it was there already"),
+            (321, Ok(_)) => panic!("the bad row was taken"),
+            (_, result) => assert_eq!(*result, Ok(json!({"affected": 1, "rows": []})), "row {n}"),
+        }
+    }
+    let stored = "SELECT count(*) AS n, sum(CASE WHEN words = 'fine' THEN 0 ELSE 1 END) AS others FROM batch_rows";
+    assert_eq!(rows(sql, stored).await, json!([{"n": 498, "others": 1}]));
+    let failed = insert(sql, &[(1000, None), (1001, None), (1002, None)]).await;
+    assert!(failed.iter().all(|result| result.as_ref().is_err_and(|failed| failed.retry == Retryable::Never)));
+    assert!(insert(sql, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn sqlite_fails_the_bad_row_of_a_batch_alone() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    a_bad_row_fails_alone(&sqlite(dir.path())).await;
+}
+
+#[tokio::test]
+async fn postgres_fails_the_bad_row_of_a_batch_alone() {
+    let server = postgres::Server::start();
+    let sql = postgres_at(&server.url(), SECONDS);
+    a_bad_row_fails_alone(&sql).await;
+
+    // Values that a type refuses, and columns that are no texts.
+    let table = "CREATE TABLE events (id bigint, at timestamptz, data jsonb, tags text[], price numeric(10,2))";
+    run(&sql, &[table], json!({})).await.expect("a table");
+    let text = "INSERT INTO events VALUES (:id, :at, :data, :tags, :price)";
+    let statement = Statement::parse(text, Dialect::Postgres).expect("it parses");
+    let row =
+        |id: Value| vec![id, json!("2026-08-01T00:00:00Z"), json!({"a": ["b"]}), json!(["x", "y"]), json!("12.50")];
+    let given: Vec<Vec<Value>> = [json!(1), json!("two"), json!(3), json!("\u{0}")].into_iter().map(row).collect();
+    let form = statement.multi_row.as_ref().expect("it has a form for many rows");
+    let results = sql.run_rows(&statement, form, &given).await;
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, false]);
+    let failed = Failure::from(results[1].clone().expect_err("it is no number"));
+    assert_eq!((failed.kind.as_str(), failed.retry), ("DataError", Retryable::Never), "{}", failed.message);
+    let stored = rows(&sql, "SELECT id, data, tags, price::text AS price FROM events ORDER BY id").await;
+    let expected = |id: i64| json!({"id": id, "data": {"a": ["b"]}, "tags": ["x", "y"], "price": "12.50"});
+    assert_eq!(stored, json!([expected(1), expected(3)]));
+}
+
+#[tokio::test]
+async fn more_values_than_a_statement_holds_are_several_statements() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let sql = sqlite(dir.path());
+    let names: Vec<String> = (0..100).map(|n| format!("c{n}")).collect();
+    let list = |mark: &str| names.iter().map(|name| format!("{mark}{name}")).collect::<Vec<_>>().join(", ");
+    run(&sql, &[&format!("CREATE TABLE wide ({})", list(""))], json!({})).await.expect("a table");
+    let text = format!("INSERT INTO wide VALUES ({})", list(":"));
+    let statement = Statement::parse(&text, Dialect::Sqlite).expect("it parses");
+    let form = statement.multi_row.as_ref().expect("it has a form for many rows");
+    let given: Vec<Vec<Value>> = (0..500).map(|n| vec![json!(n); 100]).collect();
+    assert!(sql.run_rows(&statement, form, &given).await.iter().all(Result::is_ok));
+    assert_eq!(rows(&sql, "SELECT count(*) AS n, sum(c99) AS s FROM wide").await, json!([{"n": 500, "s": 124_750}]));
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_asked_once_for_a_batch() {
+    let sql = postgres_at("postgres://nobody@127.0.0.1:1/none", SECONDS);
+    let given: Vec<(i64, Option<&str>)> = (0..500).map(|n| (n, Some("fine"))).collect();
+    let (statement, rows) = batch(Dialect::Postgres, &given);
+    let results = sql.run_rows(&statement, statement.multi_row.as_ref().expect("a form"), &rows).await;
+    assert_eq!(results.len(), 500);
+    for error in results {
+        let Halt::Unavailable { error, .. } = error.expect_err("nobody is there").into_halt() else {
+            panic!("an outage")
+        };
+        assert_eq!(error.kind, "OperationalError");
+    }
+}

@@ -36,11 +36,16 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     }
     let id = JobId::parse(&message.id).map_err(|error| Why::unfit_id("InvalidTaskError", &error))?;
     let args = bind(task, &message.args, message.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
-    let due = instant(message.eta_ms);
+    let buckets = desk.config.buckets(desk.queue, &task.name, &args).map_err(|error| Why::unfit_for_limit(&error))?;
+    let unique = task.unique_of(&args, &desk.config.vars).map_err(|error| Why::no_key(&error))?;
+    let debounced = unique.as_ref().and_then(|unique| unique.rule.wait()).map(|wait| desk.now.after(wait));
+    let due = instant(message.eta_ms).max(debounced);
     Ok(Job {
         id,
         queue: desk.queue.clone(),
         task: task.name.clone(),
+        buckets,
+        unique,
         args,
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,

@@ -54,16 +54,21 @@ fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, 
     let id = JobId::parse(&job.id).map_err(|error| Why::unfit_id("ValueError", &error))?;
     let timeout = take_timeout(job, task);
     let args = bind(task, &job.args, job.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
+    let buckets = desk.config.buckets(desk.queue, &task.name, &args).map_err(|error| Why::unfit_for_limit(&error))?;
+    let unique = task.unique_of(&args, &desk.config.vars).map_err(|error| Why::no_key(&error))?;
+    let due = unique.as_ref().and_then(|unique| unique.rule.wait()).map(|wait| desk.now.after(wait));
     Ok(Job {
         id,
         queue: desk.queue.clone(),
         task: task.name.clone(),
+        buckets,
+        unique,
         args,
         origin: Origin::Wire { wire: Wire::Rq, list: taken.list.clone(), reply: note.clone() },
         enqueued_at: desk.now,
-        due: None,
+        due,
         timeout,
-        expires: task.expiry(enqueued(&job.options).unwrap_or(desk.now)),
+        expires: task.expiry(due.or_else(|| enqueued(&job.options)).unwrap_or(desk.now)),
         retry: retry(&job.options, never(desk, task)),
         priority: Priority::default(),
         args_apart: None,

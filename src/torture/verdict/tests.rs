@@ -228,6 +228,11 @@ fn what_is_done_is_not_seen_to_be_held_for_long() {
     run.breaks(&[]);
     run.books.sightings[0].at = run.at(3000);
     assert_eq!(run.breaks(&[Promise::LateAck]).acknowledged_late, 1);
+    run.books.silences = vec![(run.at(900), run.at(2000))];
+    run.breaks(&[]);
+    run.books.silences = vec![(run.at(100), run.at(900)), (run.at(3100), run.at(4000))];
+    assert_eq!(run.breaks(&[Promise::LateAck]).silences.count, 2);
+    run.books.silences.clear();
     for fault in [Fault::Stop, Fault::Kill, Fault::Term] {
         run.strike(fault, 0, 60, 2500, &[]);
         run.breaks(&[]);

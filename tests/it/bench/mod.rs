@@ -3,8 +3,11 @@
 mod child;
 mod cli;
 mod daemon;
+mod far_world;
 mod http;
 mod jobs;
+mod mail_provider;
+mod moto;
 mod port;
 mod postgres;
 mod python;
@@ -13,11 +16,15 @@ mod sentinels;
 mod smtp;
 mod wait;
 mod wire;
+pub(crate) mod work;
 
 pub(crate) use child::Child;
 pub(crate) use daemon::{Daemon, Home, shipped};
-pub(crate) use http::{get, get_with, post};
+pub(crate) use far_world::FarWorld;
+pub(crate) use http::{Answer, get, get_with, post};
 pub(crate) use jobs::{Jobs, reason};
+pub(crate) use mail_provider::{Accepted, MailProvider};
+pub(crate) use moto::Moto;
 pub(crate) use port::free_port;
 pub(crate) use postgres::Postgres;
 pub(crate) use python::{Python, one};

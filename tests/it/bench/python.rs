@@ -22,13 +22,13 @@ impl Python {
 
     #[track_caller]
     pub(crate) fn interpreter() -> PathBuf {
-        let interpreter = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv/bin/python");
-        assert!(
-            interpreter.exists(),
-            "the Python environment {} is missing: run ./packaging/test once, which makes it",
-            interpreter.display()
-        );
-        interpreter
+        environment("test-venv")
+    }
+
+    /// The one that has moto and html5lib.
+    #[track_caller]
+    pub(crate) fn for_mail() -> PathBuf {
+        environment("mail-venv")
     }
 
     pub(crate) fn folder() -> PathBuf {
@@ -54,6 +54,17 @@ impl Python {
         command.env("PYTHONPATH", Self::folder()).env("PYTHONDONTWRITEBYTECODE", "1").env("REDIS_URL", &self.redis);
         command
     }
+}
+
+#[track_caller]
+fn environment(name: &str) -> PathBuf {
+    let interpreter = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name).join("bin/python");
+    assert!(
+        interpreter.exists(),
+        "the Python environment {} is missing: run ./packaging/test once, which makes it",
+        interpreter.display()
+    );
+    interpreter
 }
 
 /// The line of a call that sends one job.

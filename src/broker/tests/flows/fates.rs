@@ -168,11 +168,11 @@ impl World {
             0 => Change::Cancel(self.request()),
             1 => Change::Delete,
             2 => Change::Promote,
-            _ => Change::Retry { args: None },
+            _ => Change::Retry(None),
         };
         let queue = self.queues[q].name.clone();
-        let altered = self.nodes[n].alter(&queue, &[id], &change, self.now).await.expect("Redis answers")[0];
-        match (altered, change) {
+        let altered = self.nodes[n].alter(&queue, &[id], &change, self.now).await.expect("Redis answers");
+        match (&altered[0], change) {
             (Altered::Done(_), Change::Cancel(_)) => self.owe(q, &name, Told::Cancelled),
             (Altered::Done(_), Change::Retry { .. }) if had_ended => self.owe(q, &name, Told::Again),
             (Altered::Done(_), Change::Delete) => {

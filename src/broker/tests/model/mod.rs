@@ -3,6 +3,7 @@
 //! `JOBSD_MODEL_STEPS` sets the number of steps (default: a short form) and `JOBSD_MODEL_SEED` the seed, which a failure
 //! prints.
 
+mod bounds;
 mod oracle;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +19,7 @@ const SHORT: usize = 3_000;
 const NODES: usize = 3;
 
 struct World {
+    redis: RedisServer,
     random: Random,
     queue: Queue,
     now: Timestamp,
@@ -40,34 +42,52 @@ struct World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_transitions_behave_as_the_oracle_says() {
+    let world = walk(Limits::default()).await;
+    for what in ["settled", "refused", "cancelled at its settle", "taken over", "altered", "purge taken back", "held"] {
+        assert!(world.steps.contains_key(what), "the walk never came to: {what}");
+    }
+}
+
+/// The same walk where jobs draw from limits: of the queue, of a task and of users, by heavy jobs too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn limits_hold_at_every_step_and_nothing_they_held_is_forgotten() {
+    for fair in [false, true] {
+        let mut world = walk(bounds::limits(fair)).await;
+        for what in ["settled", "taken over", "purge taken back", "held", "a full bucket"] {
+            assert!(world.steps.contains_key(what), "the walk never came to: {what}");
+        }
+        world.work_off().await;
+    }
+}
+
+async fn walk(limits: Limits) -> World {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let steps = number("JOBSD_MODEL_STEPS", SHORT as u64);
     let seed = number("JOBSD_MODEL_SEED", 20_261_123);
     let redis = RedisServer::start();
-    let mut world = World::new(&redis, seed);
+    let mut world = World::new(redis, seed, limits);
     for step in 0..steps {
-        let what = world.step(&redis).await;
+        let what = world.step().await;
+        world.check_bounds(&format!("seed {seed}, step {step}, after {what}")).await;
         *world.steps.entry(what).or_default() += 1;
         if step % 10 == 0 || step + 1 == steps {
             world.compare(&format!("seed {seed}, step {step}, after {what}")).await;
         }
     }
     println!("{steps} steps, seed {seed}: {} jobs; {:?}", world.names, world.steps);
-    for what in ["settled", "refused", "cancelled at its settle", "taken over", "altered", "purge taken back", "parked"]
-    {
-        assert!(world.steps.contains_key(what), "the walk never came to: {what}");
-    }
+    world
 }
 
 impl World {
-    fn new(redis: &RedisServer, seed: u64) -> Self {
-        let mut queue = queue();
+    fn new(redis: RedisServer, seed: u64, limits: Limits) -> Self {
+        let mut queue = Queue { limits, ..queue() };
         // Nothing may vanish by retention: every job is accounted for.
         queue.keep_completed.count = usize::MAX >> 12;
         queue.keep_dead.count = usize::MAX >> 12;
-        let nodes = (0..NODES).map(|n| node(redis, &format!("n{n}"))).collect();
+        let nodes = (0..NODES).map(|n| node(&redis, &format!("n{n}"))).collect();
         let held = (0..NODES).map(|_| Vec::new()).collect();
         Self {
+            redis,
             random: Random(seed | 1),
             queue,
             now: at(0),
@@ -85,7 +105,7 @@ impl World {
     }
 
     /// One random operation by one random node; says which.
-    async fn step(&mut self, redis: &RedisServer) -> &'static str {
+    async fn step(&mut self) -> &'static str {
         self.now = self.now.after(Duration::from_millis(self.random.below(3_000)));
         let n = self.random.index(NODES);
         // Pauses are short: what waits behind a long one makes the world too large to be compared often.
@@ -102,7 +122,7 @@ impl World {
                 }
                 "settles"
             }
-            80..84 => self.crash(redis, n),
+            80..84 => self.crash(n),
             84..92 => self.sweep(n).await,
             92..96 => self.zombie_speaks().await,
             96..104 => self.alter(n).await,
@@ -131,8 +151,9 @@ impl World {
         if self.random.below(3) == 0 {
             job.task = TaskName::parse("other").expect("a valid name");
         }
+        self.draw(&mut job);
         let fresh = !repeated || self.deleted.remove(&id);
-        let answer = self.nodes[n].enqueue(std::slice::from_ref(&job)).await.expect("Redis answers")[0];
+        let answer = self.nodes[n].enqueue(std::slice::from_ref(&job)).await.expect("Redis answers").remove(0);
         assert_eq!(answer == Enqueued::Added, fresh, "{id} is taken exactly while it is used");
         if !repeated {
             self.names += 1;
@@ -154,7 +175,11 @@ impl World {
         self.leases.insert(self.nodes[n].node.to_string(), self.now.after(LEASE));
         assert_eq!(line == Line::Paused, self.oracle.paused, "a paused queue says so");
         let got: Vec<String> = claims.iter().map(|claim| claim.job.id.to_string()).collect();
-        assert_eq!(got, self.oracle.next(want, self.queue.ageing), "those are claimed whose turn it is, in order");
+        if self.queue.limits.is_empty() {
+            assert_eq!(got, self.oracle.next(want, self.queue.ageing), "those are claimed whose turn it is, in order");
+        } else {
+            self.may_all_run(&got);
+        }
         for id in got {
             self.oracle.put(&id, Place::Active { node: n });
         }
@@ -229,9 +254,9 @@ impl World {
     }
 
     /// The process is gone; what it held may still speak up later, with its old tokens.
-    fn crash(&mut self, redis: &RedisServer, n: usize) -> &'static str {
+    fn crash(&mut self, n: usize) -> &'static str {
         self.started += 1;
-        let fresh = node(redis, &format!("n{}", self.started));
+        let fresh = node(&self.redis, &format!("n{}", self.started));
         let dead = std::mem::replace(&mut self.nodes[n], fresh);
         let name = dead.node.to_string();
         let mut claims = std::mem::take(&mut self.held[n]);
@@ -316,13 +341,13 @@ impl World {
         let (id, job_id) = (id.clone(), known.job.id.clone());
         let (verb, change) = match self.random.below(4) {
             0 => (Verb::Cancel, Change::Cancel(request(self.now))),
-            1 => (Verb::Retry, Change::Retry { args: None }),
+            1 => (Verb::Retry, Change::Retry(None)),
             2 => (Verb::Promote, Change::Promote),
             _ => (Verb::Delete, Change::Delete),
         };
         let answer = self.nodes[n].alter(&self.queue.name, &[job_id], &change, self.now).await.expect("Redis answers");
         let expected = self.oracle.alter(&id, verb, self.now);
-        assert_eq!(answer, [expected], "{id}: {verb:?}");
+        assert_eq!(answer, [expected.clone()], "{id}: {verb:?}");
         match expected {
             Altered::Done(None) => {
                 self.deleted.insert(id);
@@ -392,7 +417,7 @@ impl World {
     }
 
     async fn compare(&mut self, context: &str) {
-        let mut parked = false;
+        let mut held = false;
         for (id, Known { job, place, .. }) in &self.oracle.jobs {
             let view = self.nodes[0].store.job(&job.id, std::slice::from_ref(&self.queue.name)).await;
             let view = view.expect("Redis answers").unwrap_or_else(|| panic!("{context}: {id} is lost"));
@@ -403,7 +428,7 @@ impl World {
                 Place::Active { .. } | Place::Ended(_) | Place::Purged(_) => None,
             };
             assert_eq!((view.state(), view.due), (place.state(), since), "{context}: {id}");
-            parked |= view.place == crate::store::Place::Parked;
+            held |= view.place == crate::store::Place::Held;
         }
         let numbers =
             self.nodes[0].store.queues(&[(self.queue.name.clone(), Vec::new())]).await.expect("Redis answers");
@@ -411,8 +436,8 @@ impl World {
         assert_eq!(numbers[0].active, self.oracle.count(State::Active), "{context}: active");
         assert_eq!(numbers[0].retry, self.oracle.count(State::Retry), "{context}: retry");
         assert_eq!(numbers[0].scheduled, self.oracle.count(State::Scheduled), "{context}: scheduled");
-        if parked {
-            self.took("parked");
+        if held {
+            self.took("held");
         }
         self.forget_ended();
     }

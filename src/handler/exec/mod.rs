@@ -4,11 +4,17 @@
 //! codes follow `sysexits.h` where they say something about a further run: 0 done, 75 not now but later, 65 never again;
 //! any other as the retry policy says.
 //!
+//! It runs under a [`guard`], which leaves nothing of it behind.
+//!
 //! 75 puts the job off and costs no attempt. The last line of stdout may say for how long and why:
 //! `{"retry_after": 90}` in seconds or `{"retry_after": "1h 30m"}`, and `"reason"`. Without it the wait is that of the
 //! retry policy, and the reason is the program's last words.
 
+mod guard;
+
 use std::ffi::OsString;
+use std::io::{PipeReader, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -21,6 +27,9 @@ use super::{Halt, Run};
 use crate::config::{ExecStep, RenderError};
 use crate::job::Failure;
 
+pub(crate) use guard::guard_if_told;
+use guard::{Order, Report};
+
 /// Bytes of stdout that a result holds.
 const MAX_RESULT: usize = 256 * 1024;
 /// Bytes of stderr that a failure holds, the last ones.
@@ -29,6 +38,11 @@ const MAX_STDERR: usize = 8 * 1024;
 const MAX_REASON: usize = 500;
 /// What the program sees of the daemon's environment in any case.
 const ENV: [&str; 2] = ["PATH", "LANG"];
+
+/// This very executable, also when the file has been replaced meanwhile.
+const OURSELVES: &str = "/proc/self/exe";
+/// Bytes of a guard's report.
+const MAX_REPORT: u64 = 4096;
 
 const EX_DATAERR: i32 = 65;
 const EX_TEMPFAIL: i32 = 75;
@@ -40,26 +54,45 @@ pub(super) enum ExecError {
     Render(#[from] RenderError),
     #[error("{0}")]
     Child(#[from] ChildError),
+    #[error("start {}: {reason}{}", program.display(), if *.other_user { "; only root may become another user" } else { "" })]
+    Start { program: PathBuf, reason: std::io::Error, other_user: bool },
     #[error("run {}: an argument holds a NUL character", .0.display())]
-    Argument(PathBuf),
+    Nul(PathBuf),
+    #[error(
+        "run {}: what the job gives for the argument `{argument}` begins with `-`, and would be an option; put \"--\" before \
+         it, or set `allow_options`",
+        program.display()
+    )]
+    Option { program: PathBuf, argument: String },
     #[error("run {}: its answer is longer than {} KiB", .0.display(), MAX_RESULT / 1024)]
     TooLong(PathBuf),
     #[error("{reason}")]
     Snooze { delay: Option<Duration>, reason: String },
-    #[error("run {}: it {}", program.display(), how_it_ended(.status))]
-    Failed { program: PathBuf, status: ExitStatus, stderr: String },
+    #[error("run {}: it {}{}", program.display(), how_it_ended(.status), .used)]
+    Failed { program: PathBuf, status: ExitStatus, used: String, stderr: String },
 }
 
 /// Returns what the program wrote: JSON where it is, else the text, null where it wrote nothing.
 pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecError> {
-    let finished = child::run(program(step, run)?).await?;
-    if finished.status.code() == Some(EX_TEMPFAIL) {
+    let (reports, report) = std::io::pipe().map_err(|reason| start_error(step, reason))?;
+    let order = Order { report: report.as_raw_fd(), ..Order::new(step.user, &step.limits) };
+    let finished = child::run_guard(program(step, run, &order)?, report).await?;
+    let (status, peak) = match read(reports) {
+        Some(Report::NotStarted { errno }) => {
+            return Err(start_error(step, std::io::Error::from_raw_os_error(errno)));
+        }
+        Some(Report::Ended { status, peak }) => (ExitStatus::from_raw(status), peak),
+        // Somebody has killed the guard.
+        None => (finished.status, 0),
+    };
+    if status.code() == Some(EX_TEMPFAIL) {
         return Err(put_off(&finished));
     }
-    if !finished.status.success() {
+    if !status.success() {
         return Err(ExecError::Failed {
             program: step.program.clone(),
-            status: finished.status,
+            status,
+            used: used(step, status, peak),
             stderr: finished.stderr.text(),
         });
     }
@@ -69,12 +102,23 @@ pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecErr
     Ok(answer(&finished))
 }
 
-fn program(step: &ExecStep, run: &Run<'_>) -> Result<Program, ExecError> {
-    let values = run.context.values();
-    let args = step.args.iter().map(|arg| arg.render(values)).collect::<Result<Vec<_>, _>>()?;
-    if args.iter().any(|arg| arg.contains('\0')) {
-        return Err(ExecError::Argument(step.program.clone()));
-    }
+fn start_error(step: &ExecStep, reason: std::io::Error) -> ExecError {
+    let other_user = step.user.is_some() && reason.kind() == std::io::ErrorKind::PermissionDenied;
+    ExecError::Start { program: step.program.clone(), reason, other_user }
+}
+
+/// Everything that writes the report has ended, so this does not wait.
+fn read(reports: PipeReader) -> Option<Report> {
+    let mut text = Vec::new();
+    reports.take(MAX_REPORT).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// The guard, and what it guards.
+fn program(step: &ExecStep, run: &Run<'_>, order: &Order) -> Result<Program, ExecError> {
+    let order = serde_json::to_string(order).expect("numbers can be written as JSON");
+    let mut args = vec![guard::VERB.to_owned(), order, step.program.to_string_lossy().into_owned()];
+    args.extend(arguments(step, run)?);
     let job = json!({
         "id": run.job.id,
         "task": run.job.task,
@@ -83,7 +127,7 @@ fn program(step: &ExecStep, run: &Run<'_>) -> Result<Program, ExecError> {
         "args": run.context.args(),
     });
     Ok(Program {
-        path: step.program.clone(),
+        path: OURSELVES.into(),
         args,
         env: environment(step, run),
         dir: step.dir.clone(),
@@ -91,6 +135,26 @@ fn program(step: &ExecStep, run: &Run<'_>) -> Result<Program, ExecError> {
         stdout: Keep::First(MAX_RESULT),
         stderr: Keep::Last(MAX_STDERR),
     })
+}
+
+/// Each is one argument, whatever stands in it. One that a stranger makes an option is refused: `--rsh=…` starts programs.
+fn arguments(step: &ExecStep, run: &Run<'_>) -> Result<Vec<String>, ExecError> {
+    let values = run.context.values();
+    let mut args = Vec::new();
+    let mut options_are_over = step.allow_options;
+    for template in &step.args {
+        let arg = template.render(values)?;
+        if arg.contains('\0') {
+            return Err(ExecError::Nul(step.program.clone()));
+        }
+        let own = template.source().starts_with('-') || arg.parse::<f64>().is_ok();
+        if arg.starts_with('-') && !own && !options_are_over {
+            return Err(ExecError::Option { program: step.program.clone(), argument: template.source().to_owned() });
+        }
+        options_are_over |= template.source() == "--";
+        args.push(arg);
+    }
+    Ok(args)
 }
 
 fn environment(step: &ExecStep, run: &Run<'_>) -> Vec<(OsString, OsString)> {
@@ -156,6 +220,27 @@ fn shortened(text: &str) -> String {
     text.chars().take(MAX_REASON).collect()
 }
 
+/// What it used, where that may be why it ended.
+fn used(step: &ExecStep, status: ExitStatus, peak: u64) -> String {
+    let mebibytes = |kib: u64| kib / 1024;
+    if let (Some(libc::SIGXCPU), Some(cpu)) = (status.signal(), step.limits.cpu) {
+        return format!("; it had used up its {} of processor time", humantime::format_duration(cpu));
+    }
+    match step.limits.memory.map(|bytes| bytes / 1024) {
+        Some(limit) if peak >= limit / 2 => format!(
+            "; its largest process held {} MiB, and none may hold more than {} MiB",
+            mebibytes(peak),
+            mebibytes(limit)
+        ),
+        // Not by us: a job that is stopped is not reported.
+        _ if status.signal() == Some(libc::SIGKILL) => format!(
+            "; if nobody did that, the machine was out of memory: its largest process held {} MiB",
+            mebibytes(peak)
+        ),
+        _ => String::new(),
+    }
+}
+
 fn how_it_ended(status: &ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
@@ -170,8 +255,9 @@ impl From<ExecError> for Halt {
         Self::Failed(match error {
             ExecError::Snooze { delay, reason } => return Self::Snoozed { delay, reason },
             ExecError::Render(error) => error.into(),
-            ExecError::Child(_) => Failure::new("ExecStartError", message),
-            ExecError::Argument(_) | ExecError::TooLong(_) => Failure::never("ExecError", message),
+            ExecError::Child(_) | ExecError::Start { .. } => Failure::new("ExecStartError", message),
+            ExecError::Nul(_) | ExecError::Option { .. } => Failure::never("ExecArgumentRefused", message),
+            ExecError::TooLong(_) => Failure::never("ExecError", message),
             ExecError::Failed { status, stderr, .. } => {
                 let failure = match (status.code(), status.signal()) {
                     (Some(EX_DATAERR), _) => Failure::never("ExecError", message),

@@ -1,0 +1,97 @@
+//! Many jobs of one task at once, each with an outcome of its own.
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::sql::{self, SqlError};
+use super::{Attempt, Halt, Handlers, Run, probe};
+use crate::clock;
+use crate::config::{MultiRow, SqlStep, Statement, Step};
+use crate::job::Outcome;
+
+impl Handlers {
+    /// The outcomes of attempts at jobs of one task, in their order. Handlers that do not take many at once do them one
+    /// by one.
+    ///
+    /// Dropping the future stops what it started, as with [`Handlers::perform`].
+    pub(crate) async fn perform_batch(&self, attempts: &[Attempt<'_>]) -> Vec<Outcome> {
+        let now = clock::now();
+        let mut contexts: Vec<Context> =
+            attempts.iter().map(|attempt| Context::new(attempt, &self.vars, now)).collect();
+        let results = match attempts.first().map(|attempt| attempt.task.steps.as_slice()) {
+            Some([Step::Sql(step)]) => match many_rows(step) {
+                Some(statement) => self.insert(step, statement, &contexts).await,
+                None => return self.one_by_one(attempts).await,
+            },
+            Some([Step::Probe(step)]) => probe::run_batch(step, &runs(attempts, &contexts)).await,
+            _ => return self.one_by_one(attempts).await,
+        };
+        let ended = attempts.iter().zip(&mut contexts).zip(results);
+        ended.map(|((attempt, context), result)| attempt.ended(finish(attempt, context, result))).collect()
+    }
+
+    async fn one_by_one(&self, attempts: &[Attempt<'_>]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(attempts.len());
+        for attempt in attempts {
+            outcomes.push(self.perform(attempt).await);
+        }
+        outcomes
+    }
+
+    /// The statement once for each job whose values are complete.
+    async fn insert(
+        &self,
+        step: &SqlStep,
+        (statement, form): (&Statement, &MultiRow),
+        contexts: &[Context],
+    ) -> Vec<Result<Value, Halt>> {
+        let mut results: Vec<Option<Result<Value, Halt>>> = Vec::with_capacity(contexts.len());
+        let mut rows = Vec::with_capacity(contexts.len());
+        for context in contexts {
+            match named(step, context).and_then(|named| Ok(sql::values(0, statement, &named)?)) {
+                Ok(values) => {
+                    rows.push(values);
+                    results.push(None);
+                }
+                Err(halt) => results.push(Some(Err(halt))),
+            }
+        }
+        let done = Box::pin(self.sql.run_rows(statement, form, &rows)).await;
+        let mut done = done.into_iter().map(|result| result.map_err(SqlError::into_halt));
+        let mut of_database = || done.next().expect("there is a result for each row");
+        results.into_iter().map(|result| result.unwrap_or_else(&mut of_database)).collect()
+    }
+}
+
+/// The only statement of the step, if it has a form for many rows.
+fn many_rows(step: &SqlStep) -> Option<(&Statement, &MultiRow)> {
+    let [statement] = step.statements.as_slice() else { return None };
+    Some((statement, statement.multi_row.as_ref()?))
+}
+
+/// The arguments of a job and the further values of the step.
+pub(super) fn named(step: &SqlStep, context: &Context) -> Result<serde_json::Map<String, Value>, Halt> {
+    let mut named = context.args().clone();
+    for (name, template) in &step.values {
+        named.insert(name.clone(), template.render(context.values())?);
+    }
+    Ok(named)
+}
+
+fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>> {
+    let run = |(attempt, context): (&'a Attempt<'_>, &'a Context)| Run {
+        job: attempt.job,
+        attempt: attempt.attempt,
+        step: 0,
+        context,
+        steps: &attempt.steps,
+    };
+    attempts.iter().zip(contexts).map(run).collect()
+}
+
+fn finish(attempt: &Attempt<'_>, context: &mut Context, result: Result<Value, Halt>) -> Result<Value, Halt> {
+    let result = result?;
+    attempt.steps.finish(result.clone());
+    context.finish_step(result);
+    attempt.result(context)
+}
