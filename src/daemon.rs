@@ -1,8 +1,8 @@
 //! The composition root: builds every part once, starts them, reloads, and stops them in order.
 //!
 //! ```text
-//! start   signals ─► state folder ─► Redis (embedded) ─► broker ─► admin port ─► pools, intake, scheduler ─► READY
-//! stop    scheduler, intake (no new work) ─► pools drain ─► answers ─► leases end ─► admin port ─► Redis
+//! start   signals ─► state folder ─► Redis (embedded) ─► broker ─► admin port ─► pools, intake, scheduler, flows ─► READY
+//! stop    scheduler, intake (no new work) ─► pools drain ─► answers ─► flows ─► leases end ─► admin port ─► Redis
 //! ```
 //! The order of the stop is the reverse of who needs whom: a job that drains needs Redis for its settle, its settle
 //! needs the reply for its answer, and the admin port tells what goes on until the end.
@@ -23,6 +23,7 @@ use crate::admin::{Admin, AdminParts};
 use crate::broker::{self, Broker};
 use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
+use crate::flows::Flows;
 use crate::handler::{Handlers, HandlersError};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -89,6 +90,7 @@ pub(crate) enum Source {
 #[derive(Debug)]
 struct Parts {
     scheduler: Part,
+    flows: Part,
     keeper: Part,
     watch: Part,
     guardian: Part,
@@ -175,6 +177,7 @@ impl Daemon {
         supervisor.apply(&current);
         intake.start_missing(&current.queues);
         let (followed, guarded, accept_eviction) = (Arc::clone(&store.endpoint), store, current.redis.accept_eviction);
+        let flows = Flows::new(Arc::clone(&broker), Arc::clone(&config));
         let (watched, beating) = (Arc::clone(&broker), Arc::clone(&keeper));
         let parts = Parts {
             scheduler: Part::start("scheduler", |stop| async move {
@@ -182,6 +185,7 @@ impl Daemon {
                     tracing::error!("the scheduler ended: {error}");
                 }
             }),
+            flows: Part::start("flows", |stop| flows.run(stop)),
             keeper: Part::start("keeper", |stop| async move { beating.run(stop).await }),
             watch: Part::start("watch", |stop| async move { watched.watch.run(stop).await }),
             guardian: Part::start("guardian", |stop| async move { guarded.guard(accept_eviction, stop).await }),
@@ -292,6 +296,7 @@ impl Daemon {
             }
         }
         intake.finish().await;
+        parts.flows.end().await;
         parts.keeper.end().await;
         parts.watch.end().await;
         parts.guardian.end().await;

@@ -10,7 +10,8 @@
 //! [`intake`]'s reply pays it with the result document that `AsyncResult.get()` reads.
 //!
 //! If the process dies anywhere on this way, the job stands in exactly one set in Redis, and another node, or this one
-//! after its restart, goes on from there. [`store`] names the keys, [`scheduler`] turns cron entries into jobs,
+//! after its restart, goes on from there. [`store`] names the keys, [`scheduler`] turns cron entries into jobs, [`flows`] starts jobs
+//! that follow others,
 //! [`admin`] shows and takes in, [`cli`] speaks with it from a terminal, and [`daemon`] puts all parts together.
 
 mod admin;
@@ -21,6 +22,7 @@ mod config;
 mod control;
 mod daemon;
 mod demo;
+mod flows;
 mod handler;
 mod intake;
 mod job;

@@ -121,6 +121,7 @@ fn job(schedule: &Schedule, fire: Timestamp, now: Timestamp) -> Job {
         priority: Priority::default(),
         args_apart: None,
         unique: None,
+        flow: None,
     }
 }
 

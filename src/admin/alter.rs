@@ -242,6 +242,9 @@ async fn unfit(broker: &Broker, verb: Verb, standing: &Standing, state: State) -
             (Verb::Delete | Verb::Retry, State::Active) => "; cancel it first",
             (Verb::Promote, State::Active | State::Pending) => "; it does not wait for its time",
             (Verb::Promote, _) => "; retry it instead",
+            (Verb::Retry, State::Dead) => {
+                "; its arguments refer to results that it did not get: retry its flow, or give it other arguments"
+            }
             _ => "",
         };
         format!("a job that is {} cannot be {}{help}", state.as_str(), verb.past())

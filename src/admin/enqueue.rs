@@ -181,7 +181,7 @@ fn bulk_accepted<'a>(job: &'a Job, outcome: &'a Enqueued) -> BulkAccepted<'a> {
             BulkAccepted { state: Some(state), due, replaced, added: true, ..out }
         }
         // Where the older job stands is another question: GET it.
-        Enqueued::Exists => out,
+        Enqueued::Exists | Enqueued::NotReady => out,
         Enqueued::Held(holder) => BulkAccepted { holder: Some(ShownHolder::of(holder)), ..out },
     }
 }

@@ -12,8 +12,10 @@ use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
-use crate::config::{Config, NamePattern, Task, bind};
-use crate::job::{Args, Job, JobId, Origin, Priority, QueueName, Timestamp};
+use crate::config::{Config, NamePattern, Task, bind, bind_except};
+use crate::job::flow::reference::{self, is_reference};
+use crate::job::flow::{Draft, IDS as FLOW_IDS};
+use crate::job::{Args, Bucket, Job, JobId, Origin, Priority, QueueName, Timestamp};
 
 /// Jobs in one request.
 const BULK: usize = 1000;
@@ -43,8 +45,23 @@ pub(super) struct Entry {
 /// The only job of a request, or everything that is wrong with it.
 pub(super) fn one(config: &Config, entry: &Map<String, Value>, now: Timestamp) -> Result<Entry, Problem> {
     let mut errors = Vec::new();
-    let read = Fields { entry, at: String::new(), errors: &mut errors }.read(config, now);
+    let read = Fields { entry, at: String::new(), errors: &mut errors, in_flow: false }.read(config, now);
     read.ok_or_else(|| Problem::invalid(errors))
+}
+
+/// A job of a flow, at this place of the request. Its arguments may refer to results of others.
+pub(super) fn draft(
+    config: &Config,
+    entry: &Map<String, Value>,
+    at: &str,
+    errors: &mut Vec<FieldError>,
+    now: Timestamp,
+) -> Option<Draft> {
+    let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
+    let is_instant = |value: &Value| value.as_str().is_some_and(|text| instant(text).is_some());
+    let (delayed, expires_later) = (given("in").is_some(), !given("expires").is_some_and(is_instant));
+    let read = Fields { entry, at: at.to_owned(), errors, in_flow: true }.read(config, now)?;
+    Some(Draft { job: read.job, delayed, expires_later })
 }
 
 /// The jobs of a bulk request, or everything that is wrong with them.
@@ -68,7 +85,9 @@ pub(super) fn several(config: &Config, entries: &[Value], now: Timestamp) -> Res
             errors.push(FieldError { pointer: at, detail: format!("job {index} is not an object") });
             continue;
         };
-        let Some(entry) = (Fields { entry, at, errors: &mut errors }).read(config, now) else { continue };
+        let Some(entry) = (Fields { entry, at, errors: &mut errors, in_flow: false }).read(config, now) else {
+            continue;
+        };
         if !ids.insert(entry.job.id.clone()) {
             let detail = format!("the id {:?} stands twice in this request", entry.job.id.as_str());
             errors.push(FieldError { pointer: format!("/{index}/id"), detail });
@@ -84,6 +103,8 @@ struct Fields<'a> {
     /// Pointer to the entry.
     at: String,
     errors: &'a mut Vec<FieldError>,
+    /// A job of a flow: its arguments may be references to results, and nothing makes it unique.
+    in_flow: bool,
 }
 
 impl Fields<'_> {
@@ -95,7 +116,11 @@ impl Fields<'_> {
         let args = task.and_then(|task| self.args(task));
         let queue = self.queue(config).or_else(|| task.map(|task| task.queue.clone()));
         let chosen = self.id();
-        let unique = task.zip(args.as_ref()).and_then(|(task, args)| self.unique(config, task, args));
+        let unique = match task.zip(args.as_ref()) {
+            Some((task, _)) if self.in_flow => self.refuse_unique(task),
+            Some((task, args)) => self.unique(config, task, args),
+            None => None,
+        };
         let due = self.due(now);
         let wait = unique.as_ref().and_then(|unique| unique.rule.wait());
         let due = wait.map_or(due, |wait| Some(self.put_off(wait, now)));
@@ -109,7 +134,7 @@ impl Fields<'_> {
         let base = policy.or_else(|| Some(&config.queues.get(queue.as_ref()?)?.retry));
         let retry = self.retry(base);
         let (task, args, queue) = (task?, args?, queue?);
-        let buckets = config.buckets(&queue, &task.name, &args).map_err(|error| self.wrong("args", error.to_string()));
+        let buckets = self.buckets(config, &queue, task, &args);
         if self.errors.len() > before {
             return None;
         }
@@ -117,13 +142,14 @@ impl Fields<'_> {
         let id = chosen.unwrap_or_else(fresh_id);
         let expires = expires.or_else(|| task.expiry(due.unwrap_or(now)));
         let (task, origin, enqueued_at) = (task.name.clone(), Origin::Api, now);
-        let args_apart = None;
+        let (args_apart, flow) = (None, None);
         let job = Job {
             id,
             queue,
             task,
-            buckets: buckets.ok()?,
+            buckets: buckets?,
             unique,
+            flow,
             args,
             origin,
             enqueued_at,
@@ -187,16 +213,25 @@ impl Fields<'_> {
     }
 
     fn args(&mut self, task: &Task) -> Option<Args> {
+        let open = |value: &Value| self.in_flow && is_reference(value);
         let bound = match self.entry.get("args") {
             None | Some(Value::Null) => bind(task, &[], Map::new()),
-            Some(Value::Object(keyword)) => bind(task, &[], keyword.clone()),
-            Some(Value::Array(positional)) => bind(task, positional, Map::new()),
+            Some(Value::Object(keyword)) => bind_except(task, &[], keyword.clone(), open),
+            Some(Value::Array(positional)) => bind_except(task, positional, Map::new(), open),
             Some(_) => {
                 self.wrong("args", "\"args\" must be an object (arguments by name) or an array (by position)");
                 return None;
             }
         };
         bound.map_err(|error| self.wrong("args", error.to_string())).ok()
+    }
+
+    /// What it draws from. Where it refers to results, that is known only when its turn comes.
+    fn buckets(&mut self, config: &Config, queue: &QueueName, task: &Task, args: &Args) -> Option<Vec<Bucket>> {
+        if self.in_flow && !reference::find(args).is_empty() {
+            return Some(Vec::new());
+        }
+        config.buckets(queue, &task.name, args).map_err(|error| self.wrong("args", error.to_string())).ok()
     }
 
     fn queue(&mut self, config: &Config) -> Option<QueueName> {
@@ -214,6 +249,10 @@ impl Fields<'_> {
     fn id(&mut self) -> Option<JobId> {
         let text = self.text("id", "order-4711-receipt")?;
         match JobId::parse(&text) {
+            Ok(_) if text.starts_with(FLOW_IDS) => {
+                self.wrong("id", format!("ids that start with {FLOW_IDS:?} belong to the jobs of flows"));
+                None
+            }
             Ok(_) if text.starts_with(SCHEDULE_IDS) => {
                 self.wrong("id", format!("ids that start with {SCHEDULE_IDS:?} belong to the schedules"));
                 None
@@ -328,7 +367,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 }
 
 /// A field's name inside a JSON pointer.
-fn escaped(field: &str) -> String {
+pub(super) fn escaped(field: &str) -> String {
     field.replace('~', "~0").replace('/', "~1")
 }
 

@@ -11,6 +11,7 @@ use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::fields::Fields;
+use super::flow;
 use super::limits::{self, ShownBlocked};
 use super::notes::{self, ShownProgress, ShownSection};
 use super::pauses::ShownRequest;
@@ -51,6 +52,9 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     args_bytes: Option<u64>,
     origin: ShownOrigin<'a>,
+    /// The flow that it is a part of, and what it is called there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<ShownMember<'a>>,
     enqueued_at: String,
     /// When a waiting job is or was due.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +82,12 @@ struct Shown<'a> {
     history: ShownHistory,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<ShownEnd>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownMember<'a> {
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -207,7 +217,9 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
         fields.wrong("args", "\"args\" can be full; without it large arguments are left out");
     }
     fields.done()?;
-    let mut view = find(shared, config, id).await?;
+    let Some(mut view) = find_if_any(shared, config, id).await? else {
+        return flow::answer_unstarted(shared, config, id).await;
+    };
     let mut around = look_around(&shared.parts.broker, &mut view, full.is_some()).await?;
     if let (State::Pending, Some(queue)) = (view.state(), config.queues.get(&view.job.queue)) {
         let blocked = shared.parts.broker.store.blocked(queue, &view.job, clock::now()).await;
@@ -218,12 +230,18 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str, query: Op
     Ok(json(StatusCode::OK, &shown(config, &view, around, &said)))
 }
 
-/// The job of this id, in whatever queue of the configuration.
+/// The job of this id, in whatever queue of the configuration; to be changed.
 pub(super) async fn find(shared: &Shared, config: &Config, id: &str) -> Result<Standing, Problem> {
+    match find_if_any(shared, config, id).await? {
+        Some(standing) => Ok(standing),
+        None => Err(flow::refuse_unstarted(shared, id).await?),
+    }
+}
+
+async fn find_if_any(shared: &Shared, config: &Config, id: &str) -> Result<Option<Standing>, Problem> {
     let id = JobId::parse(id).map_err(|_| unknown())?;
     let queues: Vec<QueueName> = config.queues.keys().cloned().collect();
-    let view = shared.parts.broker.store.job(&id, &queues).await.map_err(|error| Problem::of_read(&error))?;
-    view.ok_or_else(unknown)
+    shared.parts.broker.store.job(&id, &queues).await.map_err(|error| Problem::of_read(&error))
 }
 
 pub(super) fn unknown() -> Problem {
@@ -270,6 +288,7 @@ fn shown<'a>(config: &Config, view: &'a Standing, around: Around, said: &'a Note
         args: around.has_args.then(|| secrets.args().clone()),
         args_bytes: job.args_apart,
         origin: origin(&job.origin),
+        flow: job.flow.as_ref().map(|member| ShownMember { id: member.id.as_str(), name: member.name.as_str() }),
         enqueued_at: job.enqueued_at.to_string(),
         due: view.due.or(job.due).map(|due| due.to_string()),
         timeout: job.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),

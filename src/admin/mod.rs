@@ -14,6 +14,7 @@ mod events;
 mod exposition;
 mod fields;
 mod filter;
+mod flow;
 mod health;
 mod job;
 mod limits;

@@ -116,7 +116,7 @@ impl ProblemKind {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path does not take this method")
             }
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not come in time"),
-            Self::IdExists => (StatusCode::CONFLICT, "id-exists", "a job of this id exists"),
+            Self::IdExists => (StatusCode::CONFLICT, "id-exists", "this id is taken"),
             Self::KeyHeld => (StatusCode::CONFLICT, "key-held", "another job holds the unique key"),
             Self::Unfit => (StatusCode::CONFLICT, "unfit", "this does not fit the state it is in"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large"),

@@ -12,8 +12,8 @@ use super::alter::Verb;
 use super::answer::{Answer, add_common_headers};
 use super::problem::{Problem, ProblemKind};
 use super::{
-    Limits, Shared, alter, auth, bulk, enqueue, events, exposition, health, job, nodes, notes, overview, page, queue,
-    reload, request, server, task, why,
+    Limits, Shared, alter, auth, bulk, enqueue, events, exposition, flow, health, job, nodes, notes, overview, page,
+    queue, reload, request, server, task, why,
 };
 use crate::config::Config;
 
@@ -33,6 +33,11 @@ enum Route {
     Events,
     Alter(Verb),
     Bulk(Verb),
+    Flows,
+    SubmitFlow,
+    Flow,
+    CancelFlow,
+    RetryFlow,
     Queues,
     Queue,
     PatchQueue,
@@ -86,6 +91,10 @@ const PATHS: &[Path] = &[
     ("/api/v1/jobs/{id}/cancel", &[(Take::Post, Route::Alter(Verb::Cancel))]),
     ("/api/v1/jobs/{id}/retry", &[(Take::Post, Route::Alter(Verb::Retry))]),
     ("/api/v1/jobs/{id}/promote", &[(Take::Post, Route::Alter(Verb::Promote))]),
+    ("/api/v1/flows", &[(Take::Get, Route::Flows), (Take::Post, Route::SubmitFlow)]),
+    ("/api/v1/flows/{flow}", &[(Take::Get, Route::Flow)]),
+    ("/api/v1/flows/{flow}/cancel", &[(Take::Post, Route::CancelFlow)]),
+    ("/api/v1/flows/{flow}/retry", &[(Take::Post, Route::RetryFlow)]),
     ("/api/v1/queues", &[(Take::Get, Route::Queues)]),
     ("/api/v1/queues/{queue}", &[(Take::Get, Route::Queue), (Take::Patch, Route::PatchQueue)]),
     ("/api/v1/queues/{queue}/pause", &[(Take::Post, Route::PauseQueue(true))]),
@@ -221,6 +230,11 @@ async fn perform(
         Route::Why => why::answer(shared, config, name).await,
         Route::Alter(verb) => alter::answer(shared, config, verb, name, head, given()?.as_ref()).await,
         Route::Bulk(verb) => bulk::answer(shared, config, verb, head, given()?.as_ref()).await,
+        Route::Flows => flow::list(shared, query).await,
+        Route::SubmitFlow => flow::submit(shared, config, head, body).await,
+        Route::Flow => flow::show(shared, config, name).await,
+        Route::CancelFlow => flow::cancel(shared, name, head, given()?.as_ref()).await,
+        Route::RetryFlow => flow::retry(shared, name, head, given()?.as_ref()).await,
         Route::Queues => overview::queues(shared, config).await,
         Route::Queue => queue::answer(shared, config, name).await,
         Route::PatchQueue => queue::patch(shared, config, name, head, given()?.as_ref()).await,

@@ -8,10 +8,12 @@ use serde_json::Value;
 
 use super::enqueue::{Record, encode};
 use super::exchange::encode_history;
+use super::flows::words;
 use super::place;
 use super::script::{Script, only};
 use super::unique::{Holder, Wanted};
 use super::{Broker, BrokerError, OwedJob};
+use crate::job::flow::{Told, UNBOUND};
 use crate::job::{
     Args, Bucket, End, History, Job, JobId, Mishap, MishapKind, Origin, QueueName, Request, State, Timestamp, Unique,
 };
@@ -58,7 +60,7 @@ pub(crate) enum Altered {
 /// Looks at a job that keeps changing.
 const ROUNDS: usize = 10;
 /// A set that a move of `move_jobs` names is given by its number among these keys.
-const FIXED_KEYS: usize = 16;
+const FIXED_KEYS: usize = 17;
 
 /// Says that the large arguments stay as they are.
 const KEEP: &str = "-";
@@ -84,6 +86,8 @@ struct Line {
     /// The key that it must hold for the move, or gives up by it.
     key: Option<Wanted>,
     gives_up: bool,
+    /// What its flow is told.
+    word: String,
     then: Altered,
     /// What its foreign producer is told.
     answer: Option<OwedJob>,
@@ -151,6 +155,7 @@ impl Broker {
             let till = if line.gives_up { GIVES_UP } else { key.map_or("", |key| key.till) };
             pipeline.arg(key.map_or("", |key| &key.field)).arg(till);
             pipeline.arg(key.map_or(0, |key| key.expires)).arg(key.map_or(0, |key| key.span).to_string());
+            pipeline.arg(&line.word);
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let done: Vec<Vec<String>> = Script::move_jobs.reply(reply, DONE)?;
@@ -159,6 +164,9 @@ impl Broker {
             match done.as_slice() {
                 [code] if code == "1" => {
                     altered[index] = line.then;
+                    if !line.word.is_empty() {
+                        self.flows_stir.notify_one();
+                    }
                     line.answer.into_iter().for_each(|answer| self.owed.send(answer));
                 }
                 [code, holder @ ..] if code == "2" => {
@@ -207,6 +215,7 @@ impl Broker {
                 line.history = encode_history(&history)?;
                 line.counter = "cancelled";
                 line.then = Altered::Done(Some(State::Cancelled));
+                line.word = words::of(job, Told::Cancelled, now)?;
                 line.owed = matches!(job.origin, Origin::Wire { .. });
                 line.answer = line.owed.then(|| OwedJob { job: job.clone().into(), history, token: 0, again: None });
                 line.gives_up = true;
@@ -216,6 +225,7 @@ impl Broker {
                 return Ok(Err(Altered::Unfit(state)));
             }
             Change::Retry(_) if state == State::Pending => return Ok(Err(Altered::Unfit(state))),
+            Change::Retry(None) if is_unbound(history) => return Ok(Err(Altered::Unfit(state))),
             Change::Promote | Change::Retry(_) => {
                 let edited = matches!(change, Change::Retry(Some(_)));
                 line.to = number(&keys.pending);
@@ -226,8 +236,15 @@ impl Broker {
                     line.key = wanted(job, state, edit.as_ref(), now);
                 }
                 line.then = Altered::Done(Some(State::Pending));
+                if state.has_ended() {
+                    line.word = words::of(job, Told::Again, now)?;
+                }
             }
             Change::Delete => {
+                if !state.has_ended() {
+                    // It will not run any more.
+                    line.word = words::of(job, Told::Cancelled, now)?;
+                }
                 line.what = "delete";
                 line.gives_up = true;
                 line.key = job.unique.as_ref().map(|unique| Wanted::of(job, unique, now));
@@ -283,10 +300,16 @@ impl Line {
             owed: false,
             key: None,
             gives_up: false,
+            word: String::new(),
             then: Altered::Restless,
             answer: None,
         }
     }
+}
+
+/// Whether it died because its arguments refer to results that are not there: only its flow can start it anew.
+fn is_unbound(history: &History) -> bool {
+    history.end.is_some() && history.mishaps.last().is_some_and(|mishap| mishap.name == UNBOUND)
 }
 
 /// The keys that every call of `move_jobs` names, in its order.
@@ -307,6 +330,7 @@ fn fixed(keys: &QueueKeys) -> [&String; FIXED_KEYS] {
         &keys.completed,
         &keys.dead,
         &keys.cancelled,
+        &keys.words,
         &keys.notes,
     ]
 }

@@ -21,6 +21,8 @@ pub(crate) enum Enqueued {
     Exists,
     /// Another job holds its unique key. It was not added.
     Held(Holder),
+    /// It was started before, or is not to be started any more: only jobs of flows.
+    NotReady,
 }
 
 impl Enqueued {
@@ -44,13 +46,19 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]: some or all of the jobs may have been added.
     pub(crate) async fn enqueue(&self, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
+        self.enqueue_out_of(None, jobs).await
+    }
+
+    /// The same for jobs of a flow: only those that stand in `ready`, and they leave it in the same step.
+    pub(super) async fn enqueue_out_of(&self, ready: Option<&str>, jobs: &[Job]) -> Result<Vec<Enqueued>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut calls: Vec<Call> = Vec::new();
         for (queue, indexes) in by_queue(jobs) {
+            // Jobs of flows are never unique: a key that is held would leave their flow waiting for nobody.
             let (unique, plain): (Vec<usize>, Vec<usize>) =
                 indexes.into_iter().partition(|&index| jobs[index].unique.is_some());
             for batch in plain.chunks(BATCH) {
-                self.add_plain(&mut pipeline, &queue, jobs, batch)?;
+                self.add_plain(&mut pipeline, &queue, ready, jobs, batch)?;
                 calls.push(Call { script: Script::enqueue, batch: batch.to_vec() });
             }
             for batch in unique.chunks(UNIQUE) {
@@ -66,8 +74,12 @@ impl Broker {
         for (reply, Call { script, batch }) in replies.into_iter().zip(calls) {
             if script == Script::enqueue {
                 let added: Vec<u8> = script.reply(reply, "a number for each job")?;
-                for (index, _) in batch.into_iter().zip(added).filter(|(_, added)| *added == 1) {
-                    results[index] = Enqueued::Added;
+                for (index, added) in batch.into_iter().zip(added) {
+                    results[index] = match added {
+                        1 => Enqueued::Added,
+                        2 => Enqueued::NotReady,
+                        _ => Enqueued::Exists,
+                    };
                 }
             } else {
                 let told: Vec<Vec<String>> = script.reply(reply, WORDS)?;
@@ -83,13 +95,15 @@ impl Broker {
         &self,
         pipeline: &mut Pipeline,
         queue: &QueueName,
+        ready: Option<&str>,
         jobs: &[Job],
         batch: &[usize],
     ) -> Result<(), BrokerError> {
         let keys = self.keys(queue);
         let (own, lines) = ([&keys.jobs, &keys.large, &keys.pending, &keys.scheduled], [&keys.held, &keys.lines]);
         let touched = [&own[..], &lines, &[&keys.turns, &keys.counters]].concat();
-        Script::enqueue.call(pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
+        let touched = touched.into_iter().map(String::as_str).chain(ready);
+        Script::enqueue.call(pipeline, &touched.collect::<Vec<_>>());
         for &index in batch {
             let job = &jobs[index];
             self.add_job(pipeline, job)?;

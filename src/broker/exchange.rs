@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redis::{FromRedisValue, Pipeline, Value};
 
+use super::flows::words;
 use super::held::Hold;
 use super::place;
 use super::script::{Script, only};
@@ -277,6 +278,7 @@ impl Broker {
             } else {
                 pipeline.arg("")
             };
+            pipeline.arg(words::of_end(&claim.job, &decision.history)?);
         }
         Ok(())
     }
@@ -291,6 +293,9 @@ impl Broker {
                 return Settled::ToBeCancelled;
             }
             _ => {}
+        }
+        if claim.job.flow.is_some() && matches!(decision.next, Next::End(_)) {
+            self.flows_stir.notify_one();
         }
         if owes_reply(&claim.job, decision.next) {
             let again = match decision.next {
@@ -320,6 +325,7 @@ pub(super) fn call_settle(pipeline: &mut Pipeline, keys: &QueueKeys, keep_comple
         &keys.cancels,
         &keys.used,
         &keys.lines,
+        &keys.words,
         &keys.notes,
     ];
     Script::settle.call(pipeline, &touched.map(String::as_str));

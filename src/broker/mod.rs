@@ -16,6 +16,7 @@ mod demand;
 mod enqueue;
 mod exchange;
 mod fire;
+mod flows;
 mod held;
 mod keep;
 mod nodes;
@@ -46,6 +47,7 @@ pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
 pub(crate) use fire::Fired;
+pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, ReadyFlow, ReadyJob};
 pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use notes::Speaker;
@@ -58,6 +60,8 @@ pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use unique::Holder;
 pub(crate) use watch::{Armed, Published, Watch};
+
+use tokio::sync::Notify;
 
 use crate::config::{Limits, Queue};
 use crate::job::{NodeId, QueueName, Timestamp};
@@ -92,6 +96,8 @@ pub(crate) struct Broker {
     pub draining: tokio::sync::watch::Sender<bool>,
     /// What all queues of this node together may run at a time, where it has a bound.
     pub slots: tokio::sync::watch::Sender<Option<usize>>,
+    /// Told when a flow may have something to go on with: a word that this process wrote, or a new flow.
+    pub flows_stir: Arc<Notify>,
     /// What the last heartbeat learned, for everyone who has something to clean up.
     pub surveys: tokio::sync::watch::Sender<Vec<Survey>>,
 }
@@ -116,6 +122,7 @@ impl Broker {
             walks: Mutex::default(),
             draining: tokio::sync::watch::Sender::default(),
             slots: tokio::sync::watch::Sender::default(),
+            flows_stir: Arc::default(),
             surveys: tokio::sync::watch::Sender::default(),
         };
         (broker, receiver)

@@ -120,10 +120,10 @@ impl Broker {
             let manifest = keys.manifest_of(&purge);
             loop {
                 let mut pipeline = Pipeline::new();
-                let records = [&keys.jobs, &keys.history, &keys.large, &keys.notes];
+                let records = [&keys.jobs, &keys.history, &keys.large, &keys.notes, &keys.words];
                 let touched = [&[&keys.trash, &manifest], standing(&keys).as_slice(), &records].concat();
                 Script::discard.call(&mut pipeline, &touched.iter().map(|key| key.as_str()).collect::<Vec<_>>());
-                pipeline.arg(&purge).arg(STEP);
+                pipeline.arg(&purge).arg(STEP).arg(now.as_millis());
                 let reply = only(self.store.link.send(&pipeline).await?)?;
                 if Script::discard.reply::<u64>(reply, "a count")? == 0 {
                     break;

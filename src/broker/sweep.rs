@@ -8,6 +8,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 use serde_json::Value as Json;
 
 use super::exchange::{call_settle, encode_history, holder};
+use super::flows::words;
 use super::script::{Script, only};
 use super::{Broker, BrokerError, Claim};
 use crate::clock;
@@ -244,9 +245,10 @@ impl Broker {
                 End { state: State::Dead, at: now, started: None, node: None, result: Json::Null, cause, reason: None };
             history.end = Some(end);
             pipeline.arg(id).arg(holder(*token, &self.node, *started)).arg("dead").arg(now.as_millis());
-            pipeline.arg(encode_history(&history)?).arg("").arg("");
+            pipeline.arg(encode_history(&history)?).arg("").arg("").arg(words::of_unreadable(&job, now)?);
         }
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
+        self.flows_stir.notify_one();
         Ok(())
     }
 

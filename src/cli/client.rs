@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 use super::CliError;
@@ -118,6 +119,13 @@ impl Client {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    /// Sends JSON as it is written.
+    pub(super) async fn post_text(&self, path: &str, body: String) -> Result<Value, CliError> {
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json").body(body);
+        let (status, body) = self.answered(request).await?;
+        read(status, &body)
+    }
+
     pub(super) async fn delete(&self, path: &str) -> Result<Value, CliError> {
         self.ask(Method::DELETE, path, None).await
     }
@@ -156,17 +164,18 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, String), CliError> {
-        let mut request = self.request(method, path);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let request = self.request(method, path);
+        self.answered(if let Some(body) = body { request.json(body) } else { request }).await
+    }
+
+    async fn answered(&self, request: RequestBuilder) -> Result<(StatusCode, String), CliError> {
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let text = answer.text().await.map_err(|error| self.unreachable(&error))?;
         Ok((status, text))
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base)).header("X-Jobsd-User", &self.user);
         match &self.token {
             Some(token) => request.bearer_auth(token),

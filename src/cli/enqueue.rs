@@ -141,16 +141,8 @@ fn looks_like_json(text: &str) -> bool {
 /// Arguments as JSON: themselves, in a file, or on standard input.
 pub(super) fn read_json(text: &str) -> Result<Value, CliError> {
     let (source, text) = match (text, text.strip_prefix('@')) {
-        ("-", _) => {
-            let mut all = String::new();
-            let read = std::io::stdin().read_to_string(&mut all);
-            read.map_err(|error| CliError::Failed(format!("failed to read standard input: {error}")))?;
-            ("standard input".to_owned(), all)
-        }
-        (_, Some(file)) => {
-            let all = std::fs::read_to_string(file);
-            (file.to_owned(), all.map_err(|error| CliError::Usage(format!("cannot read {file}: {error}")))?)
-        }
+        ("-", _) => read_file("-")?,
+        (_, Some(file)) => read_file(file)?,
         (text, None) => ("the arguments".to_owned(), text.to_owned()),
     };
     let value: Value = serde_json::from_str(&text)
@@ -159,6 +151,18 @@ pub(super) fn read_json(text: &str) -> Result<Value, CliError> {
         return Ok(value);
     }
     Err(CliError::Usage(format!("{source} must be an object (arguments by name) or an array (by position)")))
+}
+
+/// What a file holds, `-` for standard input; and what that is called.
+pub(super) fn read_file(file: &str) -> Result<(String, String), CliError> {
+    if file != "-" {
+        let all = std::fs::read_to_string(file);
+        return Ok((file.to_owned(), all.map_err(|error| CliError::Usage(format!("cannot read {file}: {error}")))?));
+    }
+    let mut all = String::new();
+    let read = std::io::stdin().read_to_string(&mut all);
+    read.map_err(|error| CliError::Failed(format!("failed to read standard input: {error}")))?;
+    Ok(("standard input".to_owned(), all))
 }
 
 /// The names and types of a task's parameters; none for a task that the daemon does not know by this name.

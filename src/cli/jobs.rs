@@ -168,6 +168,10 @@ pub(super) fn described(job: &Value) -> String {
     fact("queue", cell(&job["queue"]));
     let held = if job["held"] == true { ", held: its task is paused, or a limit has no room for it" } else { "" };
     fact("state", format!("{}{held}", cell(&job["state"])));
+    fact("why", cell(&job["why"]));
+    if job["flow"].is_object() {
+        fact("flow", format!("{} of {}", cell(&job["flow"]["name"]), cell(&job["flow"]["id"])));
+    }
     if job["purged"].is_object() {
         let (purge, queue) = (cell(&job["purged"]["purge"]), cell(&job["queue"]));
         fact("purged", format!("until {}: jobsd undo {queue} {purge}", cell(&job["purged"]["until"])));

@@ -8,6 +8,7 @@ mod alter;
 mod client;
 mod email;
 mod enqueue;
+mod flow;
 mod follow;
 mod jobs;
 mod node;
@@ -34,6 +35,10 @@ pub(crate) enum Verb {
     Why(why::Why),
     /// List jobs: those next in line first, or the latest.
     Jobs(jobs::ListJobs),
+    /// Show a flow, or submit, cancel or retry one.
+    Flow(flow::Flow),
+    /// List flows, the latest first.
+    Flows(flow::ListFlows),
     /// List the queues with their counts.
     Queues(queue::ListQueues),
     /// List the tasks and their parameters.
@@ -103,6 +108,8 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
         Verb::Log(verb) => verb.run().await,
         Verb::Why(verb) => verb.run().await,
         Verb::Jobs(verb) => verb.run().await,
+        Verb::Flow(verb) => verb.run().await,
+        Verb::Flows(verb) => verb.run().await,
         Verb::Queues(verb) => verb.run().await,
         Verb::Tasks(verb) => verb.run().await,
         Verb::Nodes(verb) => verb.run().await,

@@ -31,7 +31,20 @@ pub(crate) enum BindError {
 ///
 /// # Errors
 /// [`BindError`]: the first mistake that Python would report, then the first argument of a wrong type.
-pub(crate) fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, Value>) -> Result<Args, BindError> {
+pub(crate) fn bind(task: &Task, positional: &[Value], keyword: Map<String, Value>) -> Result<Args, BindError> {
+    bind_except(task, positional, keyword, |_| false)
+}
+
+/// The same, where values that are still `open` fit any type: they stand for something that is not known yet.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) fn bind_except(
+    task: &Task,
+    positional: &[Value],
+    mut keyword: Map<String, Value>,
+    open: impl Fn(&Value) -> bool,
+) -> Result<Args, BindError> {
     let name = || task.name.to_string();
     for given in keyword.keys() {
         match position(task, given) {
@@ -59,7 +72,10 @@ pub(crate) fn bind(task: &Task, positional: &[Value], mut keyword: Map<String, V
     task.params
         .iter()
         .zip(given)
-        .map(|(param, value)| Ok((param.name.clone(), argument(task, param, value)?)))
+        .map(|(param, value)| match value {
+            Some(value) if open(&value) => Ok((param.name.clone(), value)),
+            value => Ok((param.name.clone(), argument(task, param, value)?)),
+        })
         .collect()
 }
 

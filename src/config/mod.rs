@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
-pub(crate) use bind::{BindError, bind};
+pub(crate) use bind::{BindError, bind, bind_except};
 pub(crate) use diff::diff;
 pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid, Ses, Smtp, SmtpTls};
 pub(crate) use failures::{failure_names, is_known};

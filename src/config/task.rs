@@ -160,10 +160,10 @@ impl ParamType {
 /// One step: which handler does it, with what.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    /// On the heap: it is by far the largest.
+    /// On the heap, as the other large one: a task has few steps.
     Email(Box<EmailStep>),
     Sql(SqlStep),
-    Push(PushStep),
+    Push(Box<PushStep>),
     Video(VideoStep),
     Exec(ExecStep),
     Http(HttpStep),

@@ -87,6 +87,7 @@ impl Refused<'_> {
             priority: Priority::default(),
             args_apart: None,
             unique: None,
+            flow: None,
         };
         let mut history = History::default();
         history.note(Mishap {

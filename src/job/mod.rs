@@ -5,6 +5,7 @@
 
 mod bucket;
 mod decide;
+pub(crate) mod flow;
 mod history;
 mod name;
 mod notes;
@@ -22,7 +23,7 @@ pub(crate) mod why;
 pub(crate) use bucket::{Bucket, plain};
 pub(crate) use decide::{AttemptFacts, Decision, Next, decide};
 pub(crate) use history::{Cause, End, History, Mishap, MishapKind, Snooze};
-pub(crate) use name::{InvalidName, JobId, NodeId, QueueName, TaskName};
+pub(crate) use name::{FlowId, InvalidName, JobId, MemberName, NodeId, QueueName, TaskName};
 pub(crate) use notes::{Line, Notes, Progress, Section, Source};
 pub(crate) use outcome::{Failure, Outcome, Retryable};
 pub(crate) use pattern::{FailurePattern, glob};

@@ -89,6 +89,16 @@ name!(
     |c| !c.is_whitespace() && !c.is_control()
 );
 name!(
+    /// A flow's id. It stands in hash tags and, before a colon, in the ids of its jobs.
+    FlowId, "a flow id", 64, "letters, digits, '_', '-' and '.'",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+);
+name!(
+    /// What a job is called inside its flow: as its author says, or its number in reading order.
+    MemberName, "a job's name in a flow", 64, "letters, digits, '_', '-' and '.'",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+);
+name!(
     /// One running process: its configured or host name and a part that is new at every start.
     NodeId, "a node id", 128, "letters, digits, '_', '-' and '.'",
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')

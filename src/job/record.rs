@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::flow::Member;
 use super::{Bucket, JobId, QueueName, RetryPolicy, TaskName, Timestamp, Unique};
 
 /// Arguments by parameter name. What JSON cannot hold is tagged: `{"__type__": …, "__value__": …}`.
@@ -22,6 +23,9 @@ pub(crate) struct Job {
     /// What makes it the only one. Behind the task and the buckets: there the scripts look for it in the record's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Unique>,
+    /// Its place in a flow, which is told how it ends. Before the arguments, which may look like one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Member>,
     /// Empty in a record whose arguments stand beside it, until they are fetched.
     pub args: Args,
     /// Bytes of the arguments, when they are too large for the record and stand beside it.

@@ -3,7 +3,7 @@
 //! Keys of ours carry the queue in a hash tag, `jobsd:{emails}:pending`, so everything that one transition of a queue
 //! touches lies in one slot of a Redis Cluster.
 
-use crate::job::{QueueName, Wire};
+use crate::job::{FlowId, QueueName, Wire};
 
 /// Builds key names under one prefix.
 #[derive(Debug, Clone)]
@@ -69,6 +69,37 @@ pub(crate) struct QueueKeys {
     /// ZSET: purge id → when its jobs are deleted for good (ms). What was purged stands in the keys `trash/ID/…`, which
     /// the HASH `trash/ID/manifest` lists.
     pub trash: String,
+    /// LIST: what jobs have to tell their flows, oldest first (JSON, see [`crate::job::flow::Word`]).
+    pub words: String,
+}
+
+/// The keys of one flow.
+#[derive(Debug, Clone)]
+pub(crate) struct FlowKeys {
+    /// HASH, never changed: `''` → the outline and `h` → the heading (JSON, see [`crate::job::flow`]), `d/NAME` → the job before its
+    /// turn (JSON, see [`crate::job::flow::Draft`]), `>/NAME` and `~/NAME` → those that follow it once it is completed, or
+    /// once it has ended. Joins are called `+N`.
+    pub plan: String,
+    /// HASH: `s/NAME` → how the job or join stands (`r` it may start or has, `c` completed, `d` dead, `x` cancelled;
+    /// absent: it waits), `w/NAME` → how many it still waits for, `a/NAME` → those that follow its end were told of it,
+    /// `r/NAME` → its result (JSON), where a later job refers to it, `e/NAME` → the name of what it died of; the counts
+    /// `total`, `completed`, `dead`, `cancelled`, `live` (started and not ended) of the members and `calls`, the live
+    /// callbacks; `died` once a job has; `cancel` → who cancelled the flow (JSON).
+    pub state: String,
+    /// SET: ids of jobs that may start and have not been put into their queues.
+    pub ready: String,
+}
+
+/// The keys of all flows together.
+#[derive(Debug, Clone)]
+pub(crate) struct FlowsKeys {
+    /// ZSET: flow id → when it was submitted (ms).
+    pub all: String,
+    /// SET: flows that have ready jobs, or were cancelled and have jobs to cancel.
+    pub due: String,
+    /// ZSET: flow id → when its last job ended (ms), of flows that are completed; and of those that came to rest otherwise.
+    pub completed: String,
+    pub stopped: String,
 }
 
 /// A foreign list and how elements are taken from it.
@@ -118,6 +149,16 @@ impl Keys {
         format!("{}:orders", self.prefix)
     }
 
+    pub(crate) fn flow(&self, flow: &FlowId) -> FlowKeys {
+        let key = |what: &str| format!("{}:{{flow:{flow}}}:{what}", self.prefix);
+        FlowKeys { plan: key("plan"), state: key("state"), ready: key("ready") }
+    }
+
+    pub(crate) fn flows(&self) -> FlowsKeys {
+        let key = |what: &str| format!("{}:flows{what}", self.prefix);
+        FlowsKeys { all: key(""), due: key(":due"), completed: key(":completed"), stopped: key(":stopped") }
+    }
+
     pub(crate) fn queue(&self, queue: &QueueName) -> QueueKeys {
         let key = |what: &str| format!("{}:{{{queue}}}:{what}", self.prefix);
         QueueKeys {
@@ -146,6 +187,7 @@ impl Keys {
             cancels: key("cancels"),
             unique: key("unique"),
             trash: key("trash"),
+            words: key("words"),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod embedded;
 mod endpoint;
+mod flows;
 mod guardian;
 mod inspect;
 mod keys;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub(crate) use embedded::{Embedded, EmbeddedError};
 pub(crate) use endpoint::Endpoint;
+pub(crate) use flows::{FlowLine, FlowView};
 pub(crate) use guardian::{Code, Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys, RQ_BASE, RQ_EXECUTION, RQ_SUSPENDED, rq_job};

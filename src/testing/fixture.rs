@@ -35,6 +35,7 @@ pub(crate) fn job(args: Value) -> Job {
         priority: Priority::default(),
         args_apart: None,
         unique: None,
+        flow: None,
     }
 }
 

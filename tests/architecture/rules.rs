@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::imports::{ROOT, imports, module_path};
 use crate::source::{Kind, Token, tokens};
 
-/// Who may import whom, top-level module by top-level module. The faces (intake, scheduler, pool, admin) never import
+/// Who may import whom, top-level module by top-level module. The faces (intake, scheduler, flows, pool, admin) never import
 /// each other; they meet in the broker.
 pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A configuration is valid if the handlers can be built from it: `jobsd check` tries.
@@ -15,10 +15,14 @@ pub(crate) const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("demo", &["daemon", "intake", "store", "config", "job"]),
     // It sees the daemon from outside; what it takes from inside is a private Redis and the names of keys.
     ("torture", &["store", "config", "job"]),
-    ("daemon", &["intake", "scheduler", "pool", "admin", "handler", "broker", "store", "node", "config", "job"]),
+    (
+        "daemon",
+        &["intake", "scheduler", "flows", "pool", "admin", "handler", "broker", "store", "node", "config", "job"],
+    ),
     ("node", &["job"]),
     ("intake", &["broker", "store", "config", "job"]),
     ("scheduler", &["broker", "store", "config", "job"]),
+    ("flows", &["broker", "config", "job"]),
     ("pool", &["handler", "broker", "store", "config", "job"]),
     ("admin", &["broker", "store", "config", "job"]),
     ("handler", &["config", "job"]),

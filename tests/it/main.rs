@@ -18,6 +18,7 @@ mod crash;
 mod deliveries;
 mod demand;
 mod embedded;
+mod flows;
 mod limits;
 mod mail;
 mod mail_kills;

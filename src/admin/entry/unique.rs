@@ -54,6 +54,23 @@ impl Fields<'_> {
         Some(Unique { key, rule })
     }
 
+    /// A job of a flow is not unique: if another one held its key, those that follow it would wait for nobody.
+    pub(super) fn refuse_unique(&mut self, task: &Task) -> Option<Unique> {
+        const WHY: &str = "if another job held its key, those that follow it would wait for nobody";
+        match self.entry.get("unique") {
+            Some(Value::Bool(false)) => {}
+            None | Some(Value::Null) => {
+                if task.unique.is_some() {
+                    let detail =
+                        format!("the task {} is unique, and a job of a flow cannot be", quoted(task.name.as_str()));
+                    self.wrong("unique", format!("{detail}: {WHY}; write \"unique\": false to start it in any case"));
+                }
+            }
+            Some(_) => self.wrong("unique", format!("a job of a flow cannot be unique: {WHY}; leave \"unique\" out")),
+        }
+        None
+    }
+
     fn own_key(&mut self, table: &Map<String, Value>) -> Option<UniqueKey> {
         match table.get("key").filter(|value| !value.is_null())? {
             Value::String(text) => self.key("unique/key", text),

@@ -2,8 +2,8 @@
 -- has sent it again since stands elsewhere, maybe in the trash of a later purge, and keeps its record.
 --
 -- KEYS  trash (and, beside it, the hashes trash/ID/manifest), the purge's own one (see purge; it names the further keys),
---       active, pending, scheduled, retry, completed, dead, cancelled, held, jobs, history, large, notes
--- ARGV  purge, limit for each key (at most 1000)
+--       active, pending, scheduled, retry, completed, dead, cancelled, held, jobs, history, large, notes, words
+-- ARGV  purge, limit for each key (at most 1000), now (ms)
 -- Returns how many are left.
 local limit, left = tonumber(ARGV[2]), 0
 
@@ -35,12 +35,22 @@ local function stands(id)
   return false
 end
 
+-- A flow waits for its jobs: it is told that this one will not run.
+local function tell_flow(id)
+  local is_json, job = pcall(cjson.decode, redis.call('HGET', KEYS[11], id) or '')
+  if is_json and type(job.flow) == 'table' then
+    local word = { flow = job.flow.id, name = job.flow.name, what = 'cancelled', at = tonumber(ARGV[3]) }
+    redis.call('RPUSH', KEYS[15], cjson.encode(word))
+  end
+end
+
 local held = redis.call('HGETALL', KEYS[2])
 for i = 1, #held, 2 do
   if string.sub(held[i + 1], 1, 1) == '-' then
     local ids = redis.call('ZRANGE', held[i], 0, limit - 1)
     for _, id in ipairs(ids) do
       if not stands(id) then
+        tell_flow(id)
         for k = 11, 14 do
           redis.call('HDEL', KEYS[k], id)
         end

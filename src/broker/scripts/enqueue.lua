@@ -1,10 +1,12 @@
--- Adds jobs. A job whose id exists already is left as it is.
+-- Adds jobs. A job whose id exists already is left as it is. Jobs of a flow come out of its ready ones in the same step, so
+-- each of them is added once.
 --
--- KEYS  jobs, large, pending, scheduled, held (and, beside it, the lines held/NAME), lines, turns, counters
+-- KEYS  jobs, large, pending, scheduled, held (and, beside it, the lines held/NAME), lines, turns, counters, and, if they are
+--       jobs of a flow, the flow's ready ones
 -- ARGV  for each job: id, record (JSON), set ('pending' | 'scheduled'), score, its arguments if they are too large for
 --       the record (JSON, else ''), the line of its tenant if tenants take turns (else '')
--- Returns an array: 1 for each job that was added, 0 for each that was there.
-local WIDTH = 6
+-- Returns an array: 1 for each job that was added, 0 for each that was there, 2 for each that is not ready.
+local WIDTH, ready = 6, KEYS[9]
 local ids = {}
 for i = 1, #ARGV, WIDTH do
   ids[#ids + 1] = ARGV[i]
@@ -14,9 +16,14 @@ local added, seen, records, large, tenants = {}, {}, {}, {}, {}
 local sets = { pending = {}, scheduled = {}, held = {} }
 for n = 1, #ids do
   local id, at = ids[n], (n - 1) * WIDTH
-  if known[n] or seen[id] then
+  if ready and redis.call('SISMEMBER', ready, id) == 0 then
+    added[n] = 2
+  elseif known[n] or seen[id] then
     added[n] = 0
   else
+    if ready then
+      redis.call('SREM', ready, id)
+    end
     seen[id] = true
     local r, list = #records, sets[ARGV[at + 3]]
     if ARGV[at + 6] ~= '' and list == sets.pending then

@@ -2,15 +2,16 @@
 -- caller has read the job and decided; what changed meanwhile is answered by 0, and read and decided again.
 --
 -- KEYS  jobs, history, large, active, outbox, cancels, counters, unique, pending, scheduled, retry, held, completed,
---       dead, cancelled, notes, then the sorted sets that the moves name
+--       dead, cancelled, words, notes, then the sorted sets that the moves name
 -- ARGV  now (ms), then for each job: what ('move' | 'delete' | 'mark', to cancel what runs), id, number of the set it stands in among
 --       KEYS (0 for mark), the history it has (JSON, or ''), the set it goes to (number, or 0), score, its new history
 --       (JSON, or ''), its new record ('' to keep it), its new large arguments ('' for none, '-' to keep them), the note
 --       for `cancels`, a counter ('' for none), '1' if a foreign producer is owed an answer,
---       the key that it must hold to go there ('' for none; see lib/unique), until ('-': it gives the key up), expires, for
+--       the key that it must hold to go there ('' for none; see lib/unique), until ('-': it gives the key up), expires, for,
+--       what its flow is to be told (JSON, or '')
 -- Returns for each job an array: 1 done, 0 it stands elsewhere or has another history, 2 another job holds its key, and
 -- that one (see told in lib/unique).
-local WIDTH = 16
+local WIDTH = 17
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[4], '')
 local now, keys = tonumber(ARGV[1]), nil
@@ -48,7 +49,7 @@ for i = 2, #ARGV, WIDTH do
       for k = 1, 3 do
         redis.call('HDEL', KEYS[k], id)
       end
-      redis.call('HDEL', KEYS[16], id)
+      redis.call('HDEL', KEYS[17], id)
     else
       redis.call('ZADD', KEYS[to], score, id)
       if history == '' then
@@ -77,6 +78,9 @@ for i = 2, #ARGV, WIDTH do
     end
     if owed == '1' then
       redis.call('HSET', KEYS[5], id, '0')
+    end
+    if ARGV[i + 16] ~= '' then
+      redis.call('RPUSH', KEYS[16], ARGV[i + 16])
     end
     done = { 1 }
   end

@@ -4,14 +4,14 @@
 -- What the attempt drew from the buckets of limits goes back, and whoever waits in line for that is looked at next.
 --
 -- KEYS  active, history, jobs, large, pending, retry, completed, dead, cancelled, counters, outbox, cancels, used, lines,
---       notes
+--       words, notes
 -- ARGV  how many completed to keep, how many dead (and cancelled) to keep,
 --       then for each settle: id, holder (`token node started`, as in active), set ('pending' | 'retry' | 'completed' |
 --       'dead' | 'cancelled'), score, history (JSON), outcome's counter ('failed' | 'crashed' | ''), the token if a
---       foreign producer waits for an answer (else '')
+--       foreign producer waits for an answer (else ''), what its flow is to be told (JSON, or '')
 -- Returns for each settle: 1 applied, 2 was applied before (its answer was lost), 0 refused, 3 not applied because the
 -- job would go on and is to be cancelled: settle it again as cancelled.
-local WIDTH = 7
+local WIDTH = 8
 local sets = { pending = KEYS[5], retry = KEYS[6], completed = KEYS[7], dead = KEYS[8], cancelled = KEYS[9] }
 local ended = { completed = true, dead = true, cancelled = true }
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
@@ -28,7 +28,7 @@ end
 -- What comes back, by bucket.
 local given, some_given = {}, false
 local function nothing() end
-local replies, left, histories, scores, counts, outbox = {}, {}, {}, {}, {}, {}
+local replies, left, histories, scores, counts, outbox, words = {}, {}, {}, {}, {}, {}, {}
 for n = 1, #ids do
   local at = 3 + (n - 1) * WIDTH
   local id, holder, set, own, drawn = ids[n], holders[n], ARGV[at + 2], ARGV[at + 1], nil
@@ -61,6 +61,9 @@ for n = 1, #ids do
       if ARGV[at + 6] ~= '' then
         outbox[#outbox + 1] = id
         outbox[#outbox + 1] = ARGV[at + 6]
+      end
+      if ARGV[at + 7] ~= '' then
+        words[#words + 1] = ARGV[at + 7]
       end
       replies[n] = 1
     end
@@ -117,6 +120,9 @@ end
 if #outbox > 0 then
   redis.call('HSET', KEYS[11], unpack(outbox))
 end
+if #words > 0 then
+  redis.call('RPUSH', KEYS[15], unpack(words))
+end
 for name, n in pairs(counts) do
   redis.call('HINCRBY', KEYS[10], name, n)
 end
@@ -148,7 +154,7 @@ local function trim(set, keep)
       for k = 2, 4 do
         redis.call('HDEL', KEYS[k], unpack(gone))
       end
-      redis.call('HDEL', KEYS[15], unpack(gone))
+      redis.call('HDEL', KEYS[16], unpack(gone))
     end
   end
 end

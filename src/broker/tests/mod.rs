@@ -1,5 +1,6 @@
 //! The transitions against a real Redis: one by one, and in random order against a sequential oracle.
 
+mod flows;
 mod foreign;
 mod limits;
 mod model;
@@ -77,6 +78,7 @@ fn job(id: &str, enqueued_at: Timestamp) -> Job {
         priority: Priority::default(),
         args_apart: None,
         unique: None,
+        flow: None,
     }
 }
 

@@ -131,7 +131,16 @@ fn push(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
     let (android, apns) = (table.rendered_value("android", scope), table.rendered_value("apns", scope));
     let (webpush, onesignal) = (table.rendered_value("webpush", scope), table.rendered_value("onesignal", scope));
     table.close();
-    Some(Step::Push(PushStep { user: user?, title: title?, body: body?, data, android, apns, webpush, onesignal }))
+    Some(Step::Push(Box::new(PushStep {
+        user: user?,
+        title: title?,
+        body: body?,
+        data,
+        android,
+        apns,
+        webpush,
+        onesignal,
+    })))
 }
 
 fn video(item: &Item<'_>, scope: &Scope<'_>, around: &Surroundings<'_>) -> Option<Step> {

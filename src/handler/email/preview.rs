@@ -86,5 +86,6 @@ fn job(task: &Task, args: Args) -> Job {
         args_apart: None,
         buckets: Vec::new(),
         unique: None,
+        flow: None,
     }
 }

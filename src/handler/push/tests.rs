@@ -56,7 +56,8 @@ pub(super) fn failure(outcome: Outcome) -> Failure {
 #[tokio::test]
 async fn the_outbox_holds_what_fcm_would_get() {
     let dir = tempfile::tempdir().expect("a temp dir");
-    let Outcome::Success(result) = perform(&fixture::config(dir.path()), vec![Step::Push(step())]).await else {
+    let Outcome::Success(result) = perform(&fixture::config(dir.path()), vec![Step::Push(Box::new(step()))]).await
+    else {
         panic!("it is written")
     };
     assert_eq!((&result["sent"], &result["failed"]), (&json!(1), &json!(0)));
@@ -200,7 +201,7 @@ async fn a_refused_message_is_a_failure_and_no_dead_device() {
         (400, "", "400 Bad Request"),
     ] {
         let google = google(move |_| Answer::new(status, body)).await;
-        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(step())]).await);
+        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), ("PushRejected", Retryable::Never));
         assert_eq!(failed.message, format!("failed to push through FCM: it refused the message: {reason}"));
         assert_eq!(failed.detail.as_deref(), Some(body).filter(|body| !body.is_empty()));
@@ -216,8 +217,11 @@ async fn every_device_gets_one_message_and_dead_ones_are_counted() {
         _ => Answer::new(200, r#"{"name": "projects/hireme/messages/1"}"#),
     })
     .await;
-    let outcome =
-        perform(&google.config, vec![devices(&["bad", "cut", "dead", "phone", "tablet"]), Step::Push(step())]).await;
+    let outcome = perform(
+        &google.config,
+        vec![devices(&["bad", "cut", "dead", "phone", "tablet"]), Step::Push(Box::new(step()))],
+    )
+    .await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 3})));
     assert_eq!(tokens(&google.server), ["bad", "cut", "dead", "phone", "tablet"]);
     let messages = to_fcm(&google.server);
@@ -252,7 +256,7 @@ async fn a_retry_sends_to_the_devices_that_were_not_reached_and_to_no_other() {
     .await;
     let all = ["a-dead", "b", "c", "d-late"];
     let done = Steps::default();
-    let failed = failure(attempt(&google.config, vec![devices(&all), Step::Push(step())], &done).await);
+    let failed = failure(attempt(&google.config, vec![devices(&all), Step::Push(Box::new(step()))], &done).await);
     assert_eq!(failed.kind, "PushStatusError");
     assert_eq!(
         failed.message,
@@ -264,7 +268,7 @@ async fn a_retry_sends_to_the_devices_that_were_not_reached_and_to_no_other() {
     assert!(!all.iter().any(|token| remembered.contains(&format!("\"{token}\""))), "no token is kept: {remembered}");
 
     down.store(false, Ordering::Relaxed);
-    let outcome = attempt(&google.config, vec![devices(&all), Step::Push(step())], &done).await;
+    let outcome = attempt(&google.config, vec![devices(&all), Step::Push(Box::new(step()))], &done).await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 3, "failed": 1})));
     assert_eq!(tokens(&google.server), ["a-dead", "b", "c", "d-late", "d-late"]);
 }
@@ -282,9 +286,12 @@ async fn who_was_reached_is_stored_as_it_goes() {
         store.lock().expect("no panic with the lock").push(count);
         Box::pin(async { Ok(()) })
     });
-    let outcome =
-        attempt(&google.config, vec![devices(&names), Step::Push(step())], &Steps::new(Done::default(), Some(keep)))
-            .await;
+    let outcome = attempt(
+        &google.config,
+        vec![devices(&names), Step::Push(Box::new(step()))],
+        &Steps::new(Done::default(), Some(keep)),
+    )
+    .await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 40, "failed": 0})));
     let stored = stored.lock().expect("no panic");
     assert!(stored.windows(2).all(|two| two[0] <= two[1]) && stored.len() > 3, "{stored:?}");
@@ -303,7 +310,8 @@ async fn dead_tokens_are_removed_by_the_operators_statement() {
     .await;
     google.config.push.remove_device =
         Some(fixture::statement("DELETE FROM device_tokens WHERE token = :token AND user_id = :user_id"));
-    let outcome = perform(&google.config, vec![devices(&["bad", "dead", "other", "phone"]), Step::Push(step())]).await;
+    let outcome =
+        perform(&google.config, vec![devices(&["bad", "dead", "other", "phone"]), Step::Push(Box::new(step()))]).await;
     assert_eq!(failure(outcome).kind, "PushCredentialsError", "a wrong project must not delete anybody's device");
     let left = fixture::statement("SELECT token FROM device_tokens ORDER BY token");
     let left = Step::Sql(SqlStep { statements: vec![left], values: Vec::new() });
@@ -323,7 +331,7 @@ async fn a_device_that_is_refused_for_itself_does_not_keep_others_from_theirs() 
         let names: Vec<String> =
             std::iter::once("a-refused".to_owned()).chain((0..30).map(|n| format!("t{n}"))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let failed = failure(perform(&google.config, vec![devices(&names), Step::Push(step())]).await);
+        let failed = failure(perform(&google.config, vec![devices(&names), Step::Push(Box::new(step()))]).await);
         assert_eq!(failed.kind, kind);
         assert!(failed.message.contains("30 devices have the notification"), "{}", failed.message);
         assert_eq!(to_fcm(&google.server).len(), 31);
@@ -336,7 +344,7 @@ async fn an_outage_ends_the_round() {
     let google = google(|_| Answer::new(503, UNAVAILABLE)).await;
     let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    failure(perform(&google.config, vec![devices(&names), Step::Push(step())]).await);
+    failure(perform(&google.config, vec![devices(&names), Step::Push(Box::new(step()))]).await);
     assert!(to_fcm(&google.server).len() <= 10, "{} requests", to_fcm(&google.server).len());
 }
 
@@ -349,7 +357,7 @@ async fn options_of_the_platforms_are_put_over_what_jobsd_sets() {
         webpush: Some(fixture::value(json!({"fcm_options": {"link": "https://hireme.test/"}}))),
         ..step()
     };
-    perform(&google.config, vec![devices(&["phone"]), Step::Push(step)]).await;
+    perform(&google.config, vec![devices(&["phone"]), Step::Push(Box::new(step))]).await;
     let message = &to_fcm(&google.server)[0]["message"];
     let tag = format!("{JOB_ID}.1");
     assert_eq!(message["android"], json!({"notification": {"tag": tag, "channel_id": "Ann"}, "priority": "high"}));
@@ -371,7 +379,7 @@ async fn a_notification_that_every_provider_would_refuse_is_sent_to_none() {
         (list, "its `apns` is not an object"),
         (audience, "`included_segments` in its `onesignal` is set by jobsd"),
     ] {
-        let failed = failure(perform(&google.config, vec![Step::Push(step)]).await);
+        let failed = failure(perform(&google.config, vec![Step::Push(Box::new(step))]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), ("InvalidNotification", Retryable::Never));
         assert_eq!(failed.message, format!("failed to write the notification: {reason}"));
     }
@@ -382,7 +390,7 @@ async fn a_notification_that_every_provider_would_refuse_is_sent_to_none() {
 async fn a_user_without_devices_is_no_failure() {
     let google = google(|_| Answer::new(200, "{}")).await;
     assert_eq!(
-        perform(&google.config, vec![Step::Push(step())]).await,
+        perform(&google.config, vec![Step::Push(Box::new(step()))]).await,
         Outcome::Success(json!({"sent": 0, "failed": 0}))
     );
     assert!(google.server.seen().is_empty());
@@ -405,7 +413,7 @@ async fn refusals_are_sorted() {
             asks.into_iter().fold(answer, |answer, asks| answer.with("retry-after", asks))
         })
         .await;
-        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(step())]).await);
+        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
         assert!(!failed.message.contains("ya29") && !failed.message.contains("phone"), "{}", failed.message);
     }

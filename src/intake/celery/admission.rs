@@ -55,6 +55,7 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         retry: None,
         priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
         args_apart: None,
+        flow: None,
     })
 }
 

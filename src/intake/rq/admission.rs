@@ -77,6 +77,7 @@ fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, 
         retry: retry(&job.options, never(desk, task)),
         priority: Priority::default(),
         args_apart: None,
+        flow: None,
     })
 }
 

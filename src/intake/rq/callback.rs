@@ -64,6 +64,7 @@ pub(crate) fn due(owed: &OwedJob, note: &Value, ending: &RqEnding, config: &Conf
         buckets: config.buckets(&task.queue, &task.name, &args).unwrap_or_default(),
         // It has an id of its own by which it is there once.
         unique: None,
+        flow: None,
         args,
         origin: Origin::Api,
         enqueued_at: now,

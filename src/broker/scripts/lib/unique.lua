@@ -110,7 +110,7 @@ local function unique_keys(key, now)
   end
 
   -- Ends a job that waits, for another one of its key. `ending` is the end of its history, as JSON. Returns its record and
-  -- its new history when a foreign producer is owed word of it.
+  -- its new history when a foreign producer is owed word of it. No flow has to be told: its jobs are never unique.
   local function give_way(id, set, ending)
     redis.call('ZREM', set, id)
     redis.call('ZADD', key.cancelled, now, id)

@@ -220,7 +220,7 @@ impl<'w> Walk<'w> {
                     self.world.saw("holder is deleted");
                 }
             }
-            Enqueued::Exists => {}
+            Enqueued::Exists | Enqueued::NotReady => {}
         }
     }
 

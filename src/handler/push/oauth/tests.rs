@@ -20,8 +20,10 @@ async fn jobs_that_start_at_once_share_one_access_token() {
     for _ in 0..20 {
         let handlers = Arc::clone(&handlers);
         running.spawn(async move {
-            let (job, task) =
-                (fixture::job(serde_json::from_str(ARGS).expect("JSON")), fixture::task(vec![Step::Push(step())]));
+            let (job, task) = (
+                fixture::job(serde_json::from_str(ARGS).expect("JSON")),
+                fixture::task(vec![Step::Push(Box::new(step()))]),
+            );
             handlers
                 .perform(&Attempt {
                     job: &job,
@@ -54,7 +56,7 @@ async fn a_token_that_was_taken_back_is_renewed_once() {
     .await;
     let mut config = fixture::config(dir.path());
     config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-    let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(step())]).await);
+    let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
     assert_eq!(failed.kind, "PushCredentialsError");
     let paths: Vec<String> = server.seen().into_iter().map(|seen| seen.path).collect();
     let send = "/v1/projects/hireme/messages:send";
@@ -75,7 +77,7 @@ async fn refusals_of_the_token_endpoint_are_sorted() {
         let server = Server::start(move |_: &Seen| Answer::new(status, body).with("retry-after", "7")).await;
         let mut config = fixture::config(dir.path());
         config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-        let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(step())]).await);
+        let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
         assert!(failed.message.contains(says), "{}", failed.message);
     }

@@ -61,7 +61,7 @@ async fn onesignal_is_asked_as_its_page_says_and_by_the_same_key_each_time() {
     let world = onesignal(by_user(), |_| Answer::new(200, r#"{"id": "b98881cc-1e94-4366-bbd9-db8f3429292b"}"#)).await;
     let step = PushStep { onesignal: Some(fixture::value(json!({"ttl": 60, "priority": 10}))), ..step() };
     for _ in 0..2 {
-        let outcome = perform(&world.config, vec![Step::Push(step.clone())]).await;
+        let outcome = perform(&world.config, vec![Step::Push(Box::new(step.clone()))]).await;
         let id = "b98881cc-1e94-4366-bbd9-db8f3429292b";
         assert_eq!(outcome, Outcome::Success(json!({"sent": 1, "failed": 0, "id": id})));
     }
@@ -82,7 +82,8 @@ async fn onesignal_is_given_subscriptions_and_unknown_ones_are_removed() {
         Answer::new(200, r#"{"id": "b98881cc", "errors": {"invalid_player_ids": ["gone"]}}"#)
     })
     .await;
-    let outcome = perform(&world.config, vec![devices(&["gone", "phone", "tablet"]), Step::Push(step())]).await;
+    let outcome =
+        perform(&world.config, vec![devices(&["gone", "phone", "tablet"]), Step::Push(Box::new(step()))]).await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 2, "failed": 1, "id": "b98881cc"})));
     let left = fixture::statement("SELECT token FROM device_tokens ORDER BY token");
     let left = Step::Sql(SqlStep { statements: vec![left], values: Vec::new() });
@@ -95,7 +96,7 @@ async fn a_notification_for_nobody_is_not_sent() {
     let world = onesignal(by_user(), |_| Answer::new(200, r#"{"id": "b98881cc"}"#)).await;
     for user in [json!("{{ none }}"), json!("")] {
         let step = PushStep { user: fixture::value(user), ..step() };
-        let outcome = perform(&world.config, vec![Step::Push(step)]).await;
+        let outcome = perform(&world.config, vec![Step::Push(Box::new(step))]).await;
         assert_eq!(outcome, Outcome::Success(json!({"sent": 0, "failed": 0})));
     }
     assert!(world.server.seen().is_empty());
@@ -123,12 +124,12 @@ async fn answers_of_onesignal_are_sorted() {
             asks.into_iter().fold(Answer::new(status, body), |answer, asks| answer.with("retry-after", asks))
         })
         .await;
-        let failed = failure(perform(&world.config, vec![Step::Push(step())]).await);
+        let failed = failure(perform(&world.config, vec![Step::Push(Box::new(step()))]).await);
         assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
         assert!(!failed.message.contains("os_v2_app_good"), "{}", failed.message);
     }
     let nobody = r#"{"id": "", "errors": ["All included players are not subscribed"]}"#;
     let world = onesignal(by_user(), move |_| Answer::new(200, nobody)).await;
-    let outcome = perform(&world.config, vec![Step::Push(step())]).await;
+    let outcome = perform(&world.config, vec![Step::Push(Box::new(step()))]).await;
     assert_eq!(outcome, Outcome::Success(json!({"sent": 0, "failed": 1})));
 }
