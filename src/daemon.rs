@@ -167,7 +167,7 @@ impl Daemon {
         let live = ArcSwap::from_pointee(Live { config: Arc::clone(&current), handlers });
         let shared = Arc::new(Shared { broker: Arc::clone(&broker), live, metrics: Arc::clone(&metrics) });
         let mut supervisor = Supervisor::new(Arc::clone(&shared), Arc::clone(&keeper));
-        let mut intake = Intake::start(Arc::clone(&broker), Arc::clone(&config), metrics, owed);
+        let mut intake = Intake::start(Arc::clone(&broker), Arc::clone(&config), metrics, control.clone(), owed);
 
         let scheduler = Scheduler::new(Arc::clone(&broker), Arc::clone(&config));
         // Before the first claim: its lease is reckoned by Redis's clock. Without Redis there is no claim either.

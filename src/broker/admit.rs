@@ -9,7 +9,7 @@ use super::exchange::encode_history;
 use super::script::{Script, only};
 use super::unique::{Holder, Wanted, duplicate_of, duplicate_text};
 use super::{Broker, BrokerError, OwedJob};
-use crate::job::{History, Job, QueueName, Timestamp, Wire};
+use crate::job::{History, Job, QueueName, State, Timestamp, Wire};
 use crate::store::{ForeignList, RQ_SUSPENDED};
 
 /// A message that stands in the in-flight record of this node.
@@ -49,7 +49,7 @@ pub(crate) struct Withdrawn(pub &'static str, pub &'static str);
 pub(crate) enum Verdict {
     /// It becomes this job.
     Job(Box<Job>),
-    /// It cannot be run: it becomes a dead job with its reason, and its producer is told.
+    /// It is not to be run: it becomes a dead or cancelled job, as its history says, and its producer is told.
     Refused(Box<Job>, Box<History>),
     /// There is nothing to run and nobody to tell (its producer has withdrawn it).
     Dropped,
@@ -218,8 +218,10 @@ impl Broker {
                 pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(score).arg("").arg(large);
             }
             Verdict::Refused(job, history) => {
+                let cancelled = history.end.as_ref().is_some_and(|end| end.state == State::Cancelled);
+                let set = if cancelled { "cancelled" } else { "dead" };
                 let (Record { text, large }, history) = (encode(job)?, encode_history(history)?);
-                pipeline.arg(job.id.as_str()).arg(text).arg("dead").arg(now.as_millis()).arg(history).arg(large);
+                pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(now.as_millis()).arg(history).arg(large);
             }
             Verdict::Dropped => {
                 pipeline.arg("").arg("").arg("drop").arg(0).arg("").arg("");

@@ -24,6 +24,8 @@ use crate::store::{QueueKeys, Standing};
 pub(crate) enum Change {
     /// Ends it, whether it waits or runs.
     Cancel(Request),
+    /// Ends it if it waits; what runs goes on.
+    Withdraw(Request),
     /// Makes an ended job pending again, with all its attempts before it, or a waiting one due at once; with an edit under
     /// other arguments.
     Retry(Option<Edit>),
@@ -207,8 +209,8 @@ impl Broker {
         };
         let mut line = Line::new(number(&from), before.clone());
         match change {
-            Change::Cancel(_) if state.has_ended() => return Ok(Err(Altered::Unfit(state))),
-            Change::Cancel(request) => {
+            Change::Cancel(_) | Change::Withdraw(_) if state.has_ended() => return Ok(Err(Altered::Unfit(state))),
+            Change::Cancel(request) | Change::Withdraw(request) => {
                 let history = self.cancelled(history.clone(), request, now);
                 line.to = number(&keys.cancelled);
                 line.score = now.as_millis().to_string();

@@ -12,6 +12,7 @@ mod admit;
 mod alter;
 mod began;
 mod cancel;
+mod celery;
 mod demand;
 mod enqueue;
 mod exchange;
@@ -43,6 +44,7 @@ use std::time::Duration;
 pub(crate) use admit::{Admission, Admitted, Taken, Verdict, Withdrawn};
 pub(crate) use alter::{Altered, Change, Edit};
 pub(crate) use began::{Beginnings, Begun};
+pub(crate) use celery::CeleryAttempt;
 pub(crate) use demand::{Demand, Told};
 pub(crate) use enqueue::Enqueued;
 pub(crate) use exchange::{Claim, Exchange, Line, Settled, Settlement};
@@ -59,7 +61,7 @@ pub(crate) use script::scripts;
 pub(crate) use stance::{Outage, Scaled, Stance};
 pub(crate) use sweep::{Survey, Swept};
 pub(crate) use unique::Holder;
-pub(crate) use watch::{Armed, Published, Watch};
+pub(crate) use watch::{Armed, PUBLISHED, Published, Watch};
 
 use tokio::sync::Notify;
 

@@ -26,7 +26,7 @@ macro_rules! scripts {
 }
 
 scripts!(
-    admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique,
+    admit with unique, adopt, answer, celery_begin, claim, discard, enqueue, enqueue_unique with unique, fire with unique,
     flow_advance, flow_bury, flow_cancel, flow_create, flow_prune, flow_reopen, flow_rest, heartbeat, keep,
     move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire,
     rq_answer with rq_waiting, rq_beat, rq_begin, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle,

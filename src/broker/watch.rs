@@ -14,7 +14,7 @@ use redis::{Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::Timestamp;
+use crate::job::{Timestamp, Wire};
 use crate::store::{Connected, Link, LinkError, Store, accepted};
 
 /// How often everything that is armed is armed again: this is what a lost notice or a dead connection costs at most.
@@ -36,11 +36,28 @@ pub(crate) struct Watch {
 /// What is published, and to whom it goes.
 #[derive(Debug, Default)]
 struct Channels {
-    names: Vec<String>,
-    sink: Option<mpsc::UnboundedSender<Published>>,
+    /// By the wire whose clients publish there.
+    listeners: HashMap<Wire, Listener>,
     /// The generation of the link on which they were subscribed to.
     generation: u64,
 }
+
+#[derive(Debug)]
+struct Listener {
+    names: Vec<String>,
+    sink: mpsc::Sender<Published>,
+}
+
+impl Channels {
+    fn names(&self) -> Vec<String> {
+        self.listeners.values().flat_map(|listener| listener.names.iter().cloned()).collect()
+    }
+}
+
+/// Published messages that wait for one listener; clients say little, so more is a flood, which is not heard.
+pub(crate) const PUBLISHED: usize = 1000;
+/// A longer message is no command of a client.
+const LONGEST: usize = 4 << 20;
 
 /// A message on one of the channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,17 +131,22 @@ impl Watch {
         redis::FromRedisValue::from_redis_value(reply).map_err(|_| LinkError::Unexpected { what: "a hash" })
     }
 
-    /// Hears what is published on these channels from now on, instead of those named before. They are on the watch's own
-    /// connection, and come back with it.
+    /// Hears what clients of this wire publish on these channels from now on, instead of those named before. They are on the
+    /// watch's own connection, and come back with it.
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer or refuses; when there is a new connection it is tried again.
     pub(crate) async fn subscribe(
         &self,
+        wire: Wire,
         names: Vec<String>,
-        sink: mpsc::UnboundedSender<Published>,
+        sink: mpsc::Sender<Published>,
     ) -> Result<(), LinkError> {
-        *self.channels() = Channels { names, sink: Some(sink), generation: 0 };
+        {
+            let mut channels = self.channels();
+            channels.listeners.insert(wire, Listener { names, sink });
+            channels.generation = 0;
+        }
         let mut connected = self.link.connected().await?;
         self.subscribe_on(&mut connected).await
     }
@@ -133,11 +155,12 @@ impl Watch {
     async fn subscribe_on(&self, connected: &mut Connected) -> Result<(), LinkError> {
         let names = {
             let mut channels = self.channels();
-            if channels.generation == connected.generation || channels.names.is_empty() {
+            let names = channels.names();
+            if channels.generation == connected.generation || names.is_empty() {
                 return Ok(());
             }
             channels.generation = connected.generation;
-            channels.names.clone()
+            names
         };
         self.link.subscribe_on(connected, &names).await
     }
@@ -188,13 +211,10 @@ impl Watch {
                 }
             }
             (PushKind::Message, Some(Value::BulkString(channel))) => {
-                let channels = self.channels();
-                let channel = String::from_utf8_lossy(channel).into_owned();
-                if let (Some(sink), Some(Value::BulkString(message))) = (&channels.sink, push.data.get(1))
-                    && channels.names.contains(&channel)
+                if let Some(Value::BulkString(message)) = push.data.get(1)
+                    && message.len() <= LONGEST
                 {
-                    // Whoever listened may have ended.
-                    let _ = sink.send(Published { channel, message: message.clone() });
+                    self.hand_over(String::from_utf8_lossy(channel).into_owned(), message);
                 }
             }
             // Everything was flushed, or the connection is gone: look for yourselves.
@@ -203,10 +223,22 @@ impl Watch {
         }
     }
 
+    fn hand_over(&self, channel: String, message: &[u8]) {
+        let channels = self.channels();
+        let listener = channels.listeners.values().find(|listener| listener.names.contains(&channel));
+        if let Some(listener) = listener {
+            let published = Published { channel, message: message.to_owned() };
+            // Whoever listened may have ended.
+            if let Err(mpsc::error::TrySendError::Full(lost)) = listener.sink.try_send(published) {
+                tracing::warn!(channel = lost.channel, "clients publish faster than is read: a message is not heard");
+            }
+        }
+    }
+
     /// Arms every watched key again and finds out whether the connection lives.
     async fn check(&self) {
         let keys: Vec<String> = self.waiting().keys().cloned().collect();
-        if keys.is_empty() && self.channels().names.is_empty() {
+        if keys.is_empty() && self.channels().names().is_empty() {
             return;
         }
         let mut pipeline = Pipeline::new();
@@ -248,7 +280,7 @@ impl Watch {
         }
         drop(tracking);
         if let Err(error) = self.subscribe_on(&mut connected).await {
-            tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
+            tracing::warn!("commands of foreign clients are not heard: failed to {error}");
         }
         self.link.send_on(&mut connected, pipeline).await?.into_iter().map(accepted).collect()
     }

@@ -37,6 +37,15 @@ pub(crate) enum SlotOrder {
     Strict { starve_after: Duration },
 }
 
+/// `[celery]`: what this node does beyond running jobs for clients of Celery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Celery {
+    /// Whether events of tasks are sent before a client asks for them.
+    pub events: bool,
+    /// Whether a job that runs is shown as STARTED.
+    pub track_started: bool,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Log {

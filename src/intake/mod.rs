@@ -1,7 +1,7 @@
 //! The foreign edge: Celery and RQ messages become jobs, and what became of the jobs becomes the answers that their
 //! producers wait for.
 //!
-//! `celery` and `rq` turn bytes into values and back; `rq` also shows this node as workers of RQ. `pump` takes messages as
+//! `celery` and `rq` turn bytes into values and back, and show this node to their clients as workers. `pump` takes messages as
 //! the pools have room and admits them; `reply` writes the answers that the broker's outbox owes.
 
 pub(crate) mod celery;
@@ -37,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::{Broker, OwedReceiver};
 use crate::config::{Config, Queue};
+use crate::control::Control;
 use crate::job::QueueName;
 use crate::metrics::Metrics;
 use pump::Pump;
@@ -50,11 +51,18 @@ pub(crate) struct Intake {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
-    /// RQ's side of this node.
-    front: Arc<rq::Front>,
+    fronts: Fronts,
     pumps: HashMap<QueueName, Running>,
     reply: Running,
-    clerk: Running,
+    /// One for each wire.
+    clerks: [Running; 2],
+}
+
+/// This node as the clients of each wire see it.
+#[derive(Debug, Clone)]
+struct Fronts {
+    celery: Arc<celery::Front>,
+    rq: Arc<rq::Front>,
 }
 
 #[derive(Debug)]
@@ -66,22 +74,23 @@ struct Running {
 }
 
 impl Intake {
-    /// Starts the writer of answers and RQ's clerk; pumps start with [`Intake::start_missing`].
+    /// Starts the writer of answers and the clerks of both wires; pumps start with [`Intake::start_missing`].
     pub(crate) fn start(
         broker: Arc<Broker>,
         config: Arc<ArcSwap<Config>>,
         metrics: Arc<Metrics>,
+        control: Control,
         owed: OwedReceiver,
     ) -> Self {
-        let front = Arc::new(rq::Front::new(Arc::clone(&broker), Arc::clone(&config)));
-        let desk = reply::Desk { broker: Arc::clone(&broker), front: Arc::clone(&front) };
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(reply::run(Arc::new(desk), owed, stop.clone()));
-        let reply = Running { queue: None, stop, task };
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(rq::run(Arc::clone(&front), stop.clone()));
-        let clerk = Running { queue: None, stop, task };
-        Self { broker, config, metrics, front, pumps: HashMap::new(), reply, clerk }
+        let fronts = Fronts {
+            celery: Arc::new(celery::Front::new(Arc::clone(&broker), Arc::clone(&config), control)),
+            rq: Arc::new(rq::Front::new(Arc::clone(&broker), Arc::clone(&config))),
+        };
+        let desk = Arc::new(reply::Desk { broker: Arc::clone(&broker), fronts: fronts.clone() });
+        let reply = Running::start(|stop| reply::run(desk, owed, stop));
+        let (celery, rq) = (Arc::clone(&fronts.celery), Arc::clone(&fronts.rq));
+        let clerks = [Running::start(|stop| celery::run(celery, stop)), Running::start(|stop| rq::run(rq, stop))];
+        Self { broker, config, metrics, fronts, pumps: HashMap::new(), reply, clerks }
     }
 
     /// Ends the pumps whose queue is gone or reads other lists now. Comes before the pools change, so that no message is
@@ -99,15 +108,16 @@ impl Intake {
         }
     }
 
-    /// Starts the pumps that are missing, and shows RQ's clients who serves them.
+    /// Starts the pumps that are missing, and shows the clients of both wires who serves them.
     pub(crate) fn start_missing(&mut self, queues: &BTreeMap<QueueName, Arc<Queue>>) {
-        self.front.changed.notify_one();
+        self.fronts.celery.changed.notify_one();
+        self.fronts.rq.changed.notify_one();
         for (name, queue) in queues {
             if !queue.lists.is_empty() && !self.pumps.contains_key(name) {
                 let stop = CancellationToken::new();
                 let (broker, config) = (Arc::clone(&self.broker), Arc::clone(&self.config));
-                let (metrics, front) = (Arc::clone(&self.metrics), Arc::clone(&self.front));
-                let make = Maker { broker, config, metrics, front, queue: Arc::clone(queue) };
+                let (metrics, fronts) = (Arc::clone(&self.metrics), self.fronts.clone());
+                let make = Maker { broker, config, metrics, fronts, queue: Arc::clone(queue) };
                 let task = tokio::spawn(pump(make, stop.clone()));
                 self.pumps.insert(name.clone(), Running { queue: Some(Arc::clone(queue)), stop, task });
             }
@@ -128,7 +138,9 @@ impl Intake {
     pub(crate) async fn finish(self) {
         self.reply.end().await;
         // What is still shown as running then was handed back.
-        self.clerk.end().await;
+        for clerk in self.clerks {
+            clerk.end().await;
+        }
     }
 }
 
@@ -138,7 +150,7 @@ struct Maker {
     broker: Arc<Broker>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
-    front: Arc<rq::Front>,
+    fronts: Fronts,
     queue: Arc<Queue>,
 }
 
@@ -147,7 +159,7 @@ struct Maker {
 async fn pump(make: Maker, stop: CancellationToken) {
     loop {
         let (broker, config) = (Arc::clone(&make.broker), Arc::clone(&make.config));
-        let pump = Pump::new(broker, config, Arc::clone(&make.metrics), Arc::clone(&make.front), &make.queue);
+        let pump = Pump::new(broker, config, Arc::clone(&make.metrics), make.fronts.clone(), &make.queue);
         match AbortOnDropHandle::new(tokio::spawn(pump.run(stop.clone()))).await {
             Ok(()) => return,
             Err(error) => {
@@ -159,6 +171,13 @@ async fn pump(make: Maker, stop: CancellationToken) {
 }
 
 impl Running {
+    /// A part that is of no queue.
+    fn start<F: Future<Output = ()> + Send + 'static>(run: impl FnOnce(CancellationToken) -> F) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { queue: None, stop, task }
+    }
+
     async fn end(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {

@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::limits::Limits;
 use super::pace::Pace;
-use super::{celery, rq};
+use super::{Fronts, celery, rq};
 use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Told, Verdict};
 use crate::clock;
 use crate::config::{Config, Queue};
-use crate::job::{QueueName, Wire};
+use crate::job::{History, QueueName, State, Wire};
 use crate::metrics::{Metrics, QueueLabels};
 use crate::store::{ForeignList, LinkError, accepted};
 
@@ -36,7 +36,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// then when the pool has come round, or after the second.
 const ENOUGH: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How often to look whether RQ's workers may take jobs again.
+/// How often to look whether lists that were left alone may be served again.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// The pump of one queue.
@@ -50,8 +50,7 @@ pub(super) struct Pump {
     keys: Vec<String>,
     demand: Demand,
     pace: Pace,
-    /// RQ's side of this node.
-    front: Arc<rq::Front>,
+    fronts: Fronts,
     changed: Arc<Notify>,
     limits: Limits,
     /// Messages may be in flight that nobody works on: ours whose answer was lost, or those of a dead node.
@@ -64,7 +63,7 @@ impl Pump {
         broker: Arc<Broker>,
         config: Arc<ArcSwap<Config>>,
         metrics: Arc<Metrics>,
-        front: Arc<rq::Front>,
+        fronts: Fronts,
         queue: &Queue,
     ) -> Self {
         let lists: Vec<ForeignList> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
@@ -79,7 +78,7 @@ impl Pump {
             keys,
             demand,
             pace: Pace::new(Instant::now()),
-            front,
+            fronts,
             changed: Arc::default(),
             limits: Limits::default(),
             adopt: true,
@@ -174,19 +173,22 @@ impl Pump {
         Ok(if armed.ready { Moved::Others } else { Moved::Nothing })
     }
 
-    /// The lists to take from, and for how many jobs there is room: clients of RQ may have told workers to stop.
+    /// The lists to take from, and for how many jobs there is room: clients may have told workers to stop, or to leave a
+    /// list alone.
     fn served(&self, room: usize) -> (Cow<'_, [ForeignList]>, usize) {
-        match self.front.places(&self.queue) {
-            None => (Cow::Borrowed(&self.lists), room),
-            Some(0) => {
-                let others = self.lists.iter().filter(|list| list.wire != Wire::Rq);
-                (Cow::Owned(others.cloned().collect()), room)
-            }
-            Some(places) => (Cow::Borrowed(&self.lists), room.min(places)),
+        let places = self.fronts.rq.places(&self.queue);
+        let serves = |list: &ForeignList| match list.wire {
+            Wire::Celery => !self.fronts.celery.leaves(&list.name),
+            Wire::Rq => places != Some(0),
+        };
+        let room = places.filter(|places| *places > 0).map_or(room, |places| room.min(places));
+        if self.lists.iter().all(serves) {
+            return (Cow::Borrowed(&self.lists), room);
         }
+        (Cow::Owned(self.lists.iter().filter(|list| serves(list)).cloned().collect()), room)
     }
 
-    /// RQ's workers are suspended or have been told to stop: looks again as often as RQ's own worker does.
+    /// Lists are left alone, as clients have said: looks again as often as RQ's own worker does.
     async fn wait_for_resume(&self, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -196,6 +198,7 @@ impl Pump {
 
     /// Reads the messages and admits them, and does not give up on that: they are in our hands now.
     async fn admit(&mut self, taken: Vec<Taken>, stop: &CancellationToken) -> Result<Moved, BrokerError> {
+        self.fronts.celery.prepare(clock::now()).await?;
         let hashes = self.job_hashes(&taken).await?;
         let config = self.config.load_full();
         let node = self.broker.node.clone();
@@ -205,7 +208,10 @@ impl Pump {
             .into_iter()
             .zip(hashes)
             .map(|(taken, hash)| {
-                let verdict = verdict(&desk, &taken, hash.as_ref());
+                let mut verdict = verdict(&desk, &taken, hash.as_ref());
+                if hash.is_none() {
+                    verdict = self.fronts.celery.judge(verdict, now);
+                }
                 let hash = match &verdict {
                     Verdict::Job(job) if hash.is_some() => Some(rq::keys::job(job.id.as_str())),
                     _ => None,
@@ -217,6 +223,7 @@ impl Pump {
             match self.broker.admit(&self.queue, &admissions, rq::WITHDRAWN, now).await {
                 Ok(admitted) => {
                     self.count(&admissions, &admitted);
+                    self.fronts.celery.admitted(&admissions, &admitted, now);
                     let is_job = |(admission, admitted): (&Admission, &Admitted)| {
                         matches!((&admission.verdict, admitted), (Verdict::Job(_), Admitted::Yes))
                     };
@@ -261,7 +268,7 @@ impl Pump {
     fn count(&self, admissions: &[Admission], admitted: &[Admitted]) {
         for (admission, admitted) in admissions.iter().zip(admitted) {
             match (&admission.verdict, admitted) {
-                (Verdict::Refused(..), Admitted::Yes) => {
+                (Verdict::Refused(_, history), Admitted::Yes) if !was_cancelled(history) => {
                     let labels = QueueLabels { queue: self.queue.to_string() };
                     self.metrics.unreadable.get_or_create(&labels).inc();
                 }
@@ -312,6 +319,11 @@ fn abandoned(surveys: &[Survey], queue: &QueueName) -> bool {
     surveys.iter().any(|survey| survey.queue == *queue && survey.inflight > 0)
 }
 
+/// Its message can be read: its producer has revoked it.
+fn was_cancelled(history: &History) -> bool {
+    history.end.as_ref().is_some_and(|end| end.state == State::Cancelled)
+}
+
 /// What a round has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moved {
@@ -320,7 +332,7 @@ enum Moved {
     /// Messages that became none (refused, withdrawn, repeated), or there are new ones now.
     Others,
     Nothing,
-    /// There may be messages of RQ, and its workers take none now.
+    /// There may be messages that are left alone for now, as clients have said.
     Suspended,
     /// There may be messages, but so many jobs must end before one may be taken.
     Enough {

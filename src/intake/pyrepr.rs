@@ -27,6 +27,11 @@ pub(crate) fn celery_kwargs(kwargs: &Map<String, Value>) -> String {
     celery_print(|printer| printer.map(kwargs, 1))
 }
 
+/// Celery's print of what a task has returned.
+pub(crate) fn celery_result(result: &Value) -> String {
+    celery_print(|printer| printer.value(result, 1))
+}
+
 fn celery_print(print: impl FnOnce(&mut Printer)) -> String {
     let mut printer = Printer { out: String::new(), style: Style::Celery };
     print(&mut printer);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{celery, rq};
+use super::{Fronts, celery};
 use crate::broker::{Answer, Answered, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
 use crate::job::{Origin, QueueName, Wire};
 
@@ -25,8 +25,7 @@ const TRAVELLING: usize = 2;
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) broker: Arc<Broker>,
-    /// RQ's side of this node.
-    pub(super) front: Arc<rq::Front>,
+    pub(super) fronts: Fronts,
 }
 
 /// Writes answers until it is told to stop, and then those that are at hand.
@@ -116,9 +115,11 @@ async fn answer_until_done(desk: Arc<Desk>, batch: Vec<OwedJob>, stop: Cancellat
 async fn answer(desk: &Desk, batch: &[OwedJob]) -> Result<usize, BrokerError> {
     let (rq, others): (Vec<&OwedJob>, Vec<&OwedJob>) = batch.iter().partition(|owed| is_rq(owed));
     let answers: Vec<(&OwedJob, Answer)> = others.iter().map(|&owed| (owed, written(owed))).collect();
-    let mut paid = count(&others, &desk.broker.answer(&answers).await?);
+    let answered = desk.broker.answer(&answers).await?;
+    desk.fronts.celery.answered(&others, &answered).await;
+    let mut paid = count(&others, &answered);
     if !rq.is_empty() {
-        paid += count(&rq, &desk.front.answer(&rq).await?);
+        paid += count(&rq, &desk.fronts.rq.answer(&rq).await?);
     }
     Ok(paid)
 }

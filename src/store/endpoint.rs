@@ -190,6 +190,14 @@ impl Endpoint {
         }
     }
 
+    /// The number of the database in which the keys are.
+    pub(crate) fn database(&self) -> i64 {
+        match &self.place {
+            Place::Fixed(client) => client.get_connection_info().redis_settings().db(),
+            Place::Sentinels(followed) => followed.resolver.database(),
+        }
+    }
+
     /// The address of the master that the Sentinels have named.
     pub(crate) fn master(&self) -> Option<String> {
         match &self.place {

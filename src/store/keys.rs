@@ -149,6 +149,11 @@ impl Keys {
         format!("{}:orders", self.prefix)
     }
 
+    /// ZSET: id that a Celery client has revoked → until when that is remembered (ms).
+    pub(crate) fn revoked(&self) -> String {
+        format!("{}:celery:revoked", self.prefix)
+    }
+
     pub(crate) fn flow(&self, flow: &FlowId) -> FlowKeys {
         let key = |what: &str| format!("{}:{{flow:{flow}}}:{what}", self.prefix);
         FlowKeys { plan: key("plan"), state: key("state"), ready: key("ready") }
@@ -221,6 +226,14 @@ impl ForeignList {
         };
         Self { wire, name: name.to_owned(), keys }
     }
+
+    /// The queue name that producers use for the list behind it.
+    pub(crate) fn name_of(wire: Wire, key: &str) -> &str {
+        match wire {
+            Wire::Celery => key.split_once(KOMBU_SEPARATOR).map_or(key, |(name, _)| name),
+            Wire::Rq => key.strip_prefix("rq:queue:").unwrap_or(key),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -240,5 +253,9 @@ mod tests {
             ["emails", "emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]
         );
         assert_eq!(ForeignList::new(Wire::Rq, "analytics").keys, ["rq:queue:analytics"]);
+        for (wire, name) in [(Wire::Celery, "emails"), (Wire::Rq, "analytics")] {
+            let names = ForeignList::new(wire, name).keys;
+            assert!(names.iter().all(|key| ForeignList::name_of(wire, key) == name), "{names:?}");
+        }
     }
 }

@@ -47,6 +47,10 @@ impl Resolver {
         Ok(Self { sentinels, settings: settings.clone(), tls: tls.clone(), patience: PATIENCE.min(timeout / 2) })
     }
 
+    pub(super) fn database(&self) -> i64 {
+        self.settings.database
+    }
+
     /// Asks all, and believes the majority's latest word; without a majority, whoever answers.
     ///
     /// # Errors

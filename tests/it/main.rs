@@ -11,6 +11,7 @@ mod beside;
 mod breaker;
 mod cancel;
 mod celery;
+mod celery_control;
 mod check;
 mod command_line;
 mod conformance;

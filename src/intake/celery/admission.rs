@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::message::{self, Message};
 use super::refusal::Refusal;
 use super::result::Exception;
+use super::shown::usual_name;
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
@@ -47,7 +48,7 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         buckets,
         unique,
         args,
-        origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
+        origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message, Some(task)) },
         enqueued_at: desk.now,
         due,
         timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
@@ -94,7 +95,7 @@ fn unreadable(desk: &Desk<'_>, taken: &Taken, refusal: &Refusal) -> Verdict {
 }
 
 fn refuse(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>, why: Why) -> Verdict {
-    let mut note = reply_note(message);
+    let mut note = reply_note(message, task);
     if why.cause == Cause::UnknownTask {
         note["exception"] = Exception::not_registered(&message.task).to_value();
     }
@@ -110,9 +111,19 @@ fn refuse(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
     refused.verdict(desk.queue, desk.node, desk.now)
 }
 
-/// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.
-fn reply_note(message: &Message) -> Value {
+/// What the answer needs later: see [`super::answer`], and [`super::shown`]. It stands in every record, so what is not there,
+/// or is as usual, is left out.
+fn reply_note(message: &Message, task: Option<&Task>) -> Value {
     let mut note = json!({"id": message.id});
+    if task.and_then(usual_name) != Some(&message.task) {
+        note["task"] = message.task.as_str().into();
+    }
+    if !message.args.is_empty() {
+        note["positional"] = message.args.len().into();
+    }
+    if let Some(root) = message.root_id.as_ref().filter(|root| **root != message.id) {
+        note["root"] = root.as_str().into();
+    }
     if let Some(group) = &message.group {
         note["group"] = group.as_str().into();
     }

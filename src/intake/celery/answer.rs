@@ -3,12 +3,16 @@
 
 use serde_json::Value;
 
+use super::ask::Ask;
 use super::result::{Document, Exception, Revocation, State};
 use crate::broker::{Answer, Guard, OwedJob};
 use crate::job::{Cause, End, History, State as JobState};
 
 /// A result stays for a day: Celery's own default for `result_expires`.
 const STORE: &str = "SETEX {} 86400 {}";
+
+/// The same in seconds.
+pub(super) const KEPT: u64 = 86_400;
 
 /// How the document of a success begins; see [`super::result::Document`].
 const SUCCESS: &str = "{\"status\": \"SUCCESS\"";
@@ -44,14 +48,18 @@ fn ended<'a>(end: &'a End, exception: &'a Exception, traceback: Option<&'a str>)
     let done = end.at.to_utc();
     match (end.state, end.cause) {
         (JobState::Completed, _) => State::Success { result: &end.result, done },
-        (JobState::Cancelled, _) => State::Revoked { revocation: Revocation::Revoked, done },
+        (JobState::Cancelled, _) => {
+            let terminated = Ask::terminated(end).is_some();
+            let revocation = if terminated { Revocation::Terminated } else { Revocation::Revoked };
+            State::Revoked { revocation, done }
+        }
         (_, Some(Cause::Expired)) => State::Revoked { revocation: Revocation::Expired, done },
         _ => State::Failure { exception, traceback, done },
     }
 }
 
 /// The exception that the client raises. One of a job that was put off is what `self.retry()` raises in a task. A class it has imported comes as itself, any other as one of that name.
-fn exception(note: &Value, history: &History) -> Exception {
+pub(super) fn exception(note: &Value, history: &History) -> Exception {
     if let Some(snooze) = history.snoozed_last() {
         return Exception::new("celery.exceptions", "Retry", vec![snooze.reason.as_str().into()]);
     }

@@ -1,13 +1,34 @@
-//! Celery's message protocol 2 and its result documents, as bytes and values. Which lists and keys they live in, and
-//! when, is not known here.
+//! Celery: its message protocol 2 and its result documents, as bytes and values; and this node as a worker that Celery's
+//! clients see, ask and command.
+//!
+//! ```text
+//! pump ──► admission ──► job                    events ──► `celery events`, Flower
+//! reply ─► answer ─────► result                 clerk ◄──► request ─► inspect, command
+//! both tell the front, which is what the clerk knows of them
+//! ```
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod ask;
+mod clerk;
+mod command;
 mod envelope;
+mod events;
+mod front;
+mod inspect;
+mod keys;
 pub(crate) mod message;
+mod post;
 pub(crate) mod produce;
 pub(crate) mod refusal;
+mod request;
 pub(crate) mod result;
+mod revoked;
+mod shown;
+mod usage;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use clerk::run;
+pub(crate) use front::Front;

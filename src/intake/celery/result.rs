@@ -64,6 +64,8 @@ impl Exception {
 pub(crate) enum Revocation {
     Revoked,
     Expired,
+    /// It ran, and was ended.
+    Terminated,
 }
 
 impl Revocation {
@@ -71,6 +73,7 @@ impl Revocation {
         match self {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Terminated => "terminated",
         }
     }
 }
@@ -86,6 +89,11 @@ pub(crate) enum State<'a> {
         exception: &'a Exception,
         traceback: Option<&'a str>,
         done: DateTime<Utc>,
+    },
+    /// It runs, in this process.
+    Started {
+        pid: u32,
+        worker: &'a str,
     },
     /// It failed and will run again.
     Retry {
@@ -103,6 +111,7 @@ impl State<'_> {
         match self {
             Self::Success { .. } => "SUCCESS",
             Self::Failure { .. } => "FAILURE",
+            Self::Started { .. } => "STARTED",
             Self::Retry { .. } => "RETRY",
             Self::Revoked { .. } => "REVOKED",
         }
@@ -111,6 +120,7 @@ impl State<'_> {
     fn result(&self) -> Value {
         match self {
             Self::Success { result, .. } => (*result).clone(),
+            Self::Started { pid, worker } => json!({"pid": pid, "hostname": worker}),
             Self::Failure { exception, .. } | Self::Retry { exception, .. } => exception.to_value(),
             Self::Revoked { revocation, .. } => Exception::revoked(*revocation).to_value(),
         }
@@ -119,14 +129,14 @@ impl State<'_> {
     fn traceback(&self) -> Option<&str> {
         match self {
             Self::Failure { traceback, .. } | Self::Retry { traceback, .. } => *traceback,
-            Self::Success { .. } | Self::Revoked { .. } => None,
+            Self::Success { .. } | Self::Started { .. } | Self::Revoked { .. } => None,
         }
     }
 
     fn done(&self) -> Option<DateTime<Utc>> {
         match self {
             Self::Success { done, .. } | Self::Failure { done, .. } | Self::Revoked { done, .. } => Some(*done),
-            Self::Retry { .. } => None,
+            Self::Started { .. } | Self::Retry { .. } => None,
         }
     }
 }

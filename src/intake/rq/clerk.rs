@@ -17,10 +17,10 @@ use super::roster::Badge;
 use super::scheduler::{self, Held, Looked};
 use super::tallies::LATE;
 use super::{command, keys};
-use crate::broker::{BrokerError, Change, Published, RqShown, RqTidied, RqTidying};
+use crate::broker::{BrokerError, Change, PUBLISHED, Published, RqShown, RqTidied, RqTidying};
 use crate::clock;
 use crate::intake::{inflate::deflate, iso};
-use crate::job::{JobId, QueueName, Request};
+use crate::job::{JobId, QueueName, Request, Wire};
 use crate::store::accepted;
 
 /// Attempts that have just begun are gathered for so long; what ends meanwhile is never shown as running, which keeps the
@@ -57,7 +57,7 @@ pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
         let next = clerk.next();
         tokio::select! {
             () = stop.cancelled() => {}
-            () = front.broker.beginnings.told() => {
+            () = front.broker.beginnings.told(Wire::Rq) => {
                 tokio::time::sleep(GATHER).await;
                 clerk.show().await;
             }
@@ -74,8 +74,8 @@ pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
 /// The duties, and when each is due.
 struct Clerk {
     front: Arc<Front>,
-    heard: mpsc::UnboundedReceiver<Published>,
-    said: mpsc::UnboundedSender<Published>,
+    heard: mpsc::Receiver<Published>,
+    said: mpsc::Sender<Published>,
     /// RQ's scheduled jobs, or its suspension, have changed.
     notice: Arc<Notify>,
     /// When each duty is due next.
@@ -93,7 +93,7 @@ struct Clerk {
 
 impl Clerk {
     fn new(front: Arc<Front>) -> Self {
-        let (said, heard) = mpsc::unbounded_channel();
+        let (said, heard) = mpsc::channel(PUBLISHED);
         let now = Instant::now();
         Self {
             front,
@@ -190,7 +190,7 @@ impl Clerk {
                 }
                 self.unregistered.clear();
                 let channels = self.front.roster.badges().iter().map(|badge| keys::channel(&badge.name)).collect();
-                if let Err(error) = self.front.broker.watch.subscribe(channels, self.said.clone()).await {
+                if let Err(error) = self.front.broker.watch.subscribe(Wire::Rq, channels, self.said.clone()).await {
                     tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
                 }
             }

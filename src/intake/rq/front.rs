@@ -26,6 +26,7 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>) -> Self {
         let roster = Roster::new(broker.node.clone());
+        broker.beginnings.want(Wire::Rq, true);
         Self { broker, config, roster, tallies: Tallies::new(), changed: tokio::sync::Notify::new() }
     }
 
@@ -36,7 +37,7 @@ impl Front {
 
     /// Takes note of the attempts that have begun since it was asked last.
     pub(super) fn hear_beginnings(&self) {
-        self.roster.begin(self.broker.beginnings.take());
+        self.roster.begin(self.broker.beginnings.take(Wire::Rq));
     }
 
     /// Tells the producers of these jobs what became of them; says for each what came of that.
