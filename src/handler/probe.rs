@@ -150,7 +150,7 @@ fn fail(run: &Run<'_>) -> Failure {
         Some(Value::Bool(false)) => Failure::never(kind, message),
         _ => Failure::new(kind, message),
     };
-    Failure { args: args.get("args").and_then(Value::as_array).cloned(), ..failure }
+    Failure { args: args.get("args").and_then(Value::as_array).map(|args| args.clone().into()), ..failure }
 }
 
 /// Puts the job off for the argument `seconds`, if there is one, with the argument `reason`.

@@ -70,7 +70,7 @@ pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Ou
         Outcome::Failure(failure) => after_failure(facts, &mut history, MishapKind::Failed, failure),
         Outcome::TimedOut(limit) => {
             let message = format!("the attempt was stopped after its timeout of {}", humantime::format_duration(limit));
-            let failure = Failure { args: Some(vec![seconds(limit)]), ..Failure::new("TimeLimitExceeded", message) };
+            let failure = Failure { args: Some([seconds(limit)].into()), ..Failure::new("TimeLimitExceeded", message) };
             after_failure(facts, &mut history, MishapKind::TimedOut, failure)
         }
         Outcome::Snoozed { delay, reason } => after_snooze(facts, &mut history, delay, reason),
@@ -258,7 +258,7 @@ fn mishap(facts: &AttemptFacts<'_>, kind: MishapKind, failure: Failure) -> Misha
         kind,
         name: failure.kind,
         message: failure.message,
-        args: failure.args,
+        args: failure.args.map(Vec::from),
         detail: failure.detail,
     }
 }

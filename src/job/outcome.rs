@@ -50,7 +50,7 @@ pub(crate) struct Failure {
     /// One sentence for a person.
     pub message: String,
     /// What an exception of Python's is made of, where that is not just the message.
-    pub args: Option<Vec<Value>>,
+    pub args: Option<Box<[Value]>>,
     pub retry: Retryable,
     /// More for the one who looks closer: output of a program, a response body. Bounded by who makes it.
     pub detail: Option<String>,
