@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clock;
-use crate::config::{Config, JobSecrets, Step, Task};
+use crate::config::{Config, JobSecrets, Param, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
@@ -83,6 +83,7 @@ pub(crate) struct Attempt<'a> {
 struct Run<'a> {
     job: &'a Job,
     attempt: u32,
+    params: &'a [Param],
     /// Position of the step in its task, from 0.
     step: usize,
     context: &'a Context,
@@ -156,7 +157,7 @@ impl Handlers {
                 attempt.notepad.step(number + 1, attempt.task.steps.len());
             }
             let Attempt { job, attempt: n, steps, notepad, .. } = attempt;
-            let run = Run { job, attempt: *n, step: number, context, steps, notepad };
+            let run = Run { job, attempt: *n, params: &attempt.task.params, step: number, context, steps, notepad };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);

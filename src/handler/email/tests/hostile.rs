@@ -159,6 +159,7 @@ impl Bench {
         let run = Run {
             job: &job,
             attempt: 1,
+            params: &task.params,
             step: 0,
             context: &context,
             steps: &Steps::default(),
