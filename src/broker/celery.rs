@@ -27,7 +27,7 @@ pub(crate) struct CeleryAttempt {
 const ATTEMPTS: usize = 500;
 
 impl Broker {
-    /// Shows attempts as started: those that still run.
+    /// Shows attempts as started: those that still run. The result stays for so many seconds; 0: for ever.
     ///
     /// # Errors
     /// [`BrokerError`]: some may not be shown.

@@ -37,13 +37,21 @@ pub(crate) enum SlotOrder {
     Strict { starve_after: Duration },
 }
 
-/// `[celery]`: what this node does beyond running jobs for clients of Celery.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// `[celery]`: what clients of Celery find, and what this node does for them beyond running jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Celery {
+    /// How long results are kept. `None`: for ever.
+    pub result_expires: Option<Duration>,
     /// Whether events of tasks are sent before a client asks for them.
     pub events: bool,
     /// Whether a job that runs is shown as STARTED.
     pub track_started: bool,
+}
+
+impl Default for Celery {
+    fn default() -> Self {
+        Self { result_expires: Some(Duration::from_secs(86_400)), events: false, track_started: false }
+    }
 }
 
 /// `[log]`.

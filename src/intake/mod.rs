@@ -86,8 +86,8 @@ impl Intake {
             celery: Arc::new(celery::Front::new(Arc::clone(&broker), Arc::clone(&config), control)),
             rq: Arc::new(rq::Front::new(Arc::clone(&broker), Arc::clone(&config))),
         };
-        let desk = Arc::new(reply::Desk { broker: Arc::clone(&broker), fronts: fronts.clone() });
-        let reply = Running::start(|stop| reply::run(desk, owed, stop));
+        let desk = reply::Desk { broker: Arc::clone(&broker), config: Arc::clone(&config), fronts: fronts.clone() };
+        let reply = Running::start(|stop| reply::run(Arc::new(desk), owed, stop));
         let (celery, rq) = (Arc::clone(&fronts.celery), Arc::clone(&fronts.rq));
         let clerks = [Running::start(|stop| celery::run(celery, stop)), Running::start(|stop| rq::run(rq, stop))];
         Self { broker, config, metrics, fronts, pumps: HashMap::new(), reply, clerks }

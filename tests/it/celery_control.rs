@@ -103,7 +103,7 @@ fn celerys_command_line_sees_one_worker_and_its_commands_act() {
     let mut daemon = home.start();
     let worker = worker(&redis);
     assert!(worker.starts_with("celery@vps-1"), "{worker}");
-    let mut ask = |arguments: &[&str], expected: &str| {
+    let ask = |arguments: &[&str], expected: &str| {
         // The command line waits a second for all workers; a busy machine may need another one.
         until(format_args!("{arguments:?} to say {expected:?}"), || {
             let (_, said) = celery(&redis, arguments);
@@ -132,6 +132,9 @@ fn celerys_command_line_sees_one_worker_and_its_commands_act() {
     ask(&["control", "-d", &worker, "time_limit", "no.such", "1"], "unknown task");
     ask(&["control", "-d", &worker, "cancel_consumer", "celery"], "no longer consuming from celery");
     ask(&["control", "-d", &worker, "add_consumer", "elsewhere"], "add it to `lists` of a queue in jobsd.toml");
+    ask(&["control", "-d", &worker, "pool_grow", "2"], "pool will grow: mails has 6");
+    ask(&["control", "-d", &worker, "pool_shrink", "5"], "pool will shrink: mails has 1");
+    ask(&["control", "-d", &worker, "autoscale", "8", "2"], "autoscale: mails has 2 to 8");
     ask(&["control", "-d", &worker, "revoke", "x1"], "flagged as revoked");
     ask(&["inspect", "revoked", "-d", &worker, "-j"], r#"["x1"]"#);
     let mut redis_client = redis.client();

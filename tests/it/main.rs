@@ -19,6 +19,7 @@ mod crash;
 mod deliveries;
 mod demand;
 mod embedded;
+mod flower;
 mod flows;
 mod limits;
 mod mail;

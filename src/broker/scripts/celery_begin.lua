@@ -3,7 +3,7 @@
 -- stored before stays, as everywhere.
 --
 -- KEYS  active
--- ARGV  how long a result stays (s), then for each attempt: id, token of its claim, the key of its result, the document
+-- ARGV  how long a result stays (s, 0 for ever), then for each attempt: id, token of its claim, the key of its result, the document
 -- Returns how many were shown.
 local FIRST, WIDTH, SUCCESS = 2, 4, '{"status": "SUCCESS"'
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.

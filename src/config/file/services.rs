@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::diagnostic::quoted;
 use super::document::{Document, Item, Table};
-use super::scalar::{ANSWER, DAY};
+use super::scalar::{ANSWER, DAY, YEAR};
 use crate::config::{Admin, Celery, Database, Log, LogFormat, Node, Secret, SlotOrder, SlotRules};
 use crate::job::QueueName;
 
@@ -69,10 +69,11 @@ fn host_name() -> String {
 }
 
 pub(super) fn celery(table: &Table<'_>) -> Celery {
-    let celery =
-        Celery { events: table.boolean("events", false), track_started: table.boolean("track_started", false) };
+    let usual = Celery::default().result_expires.unwrap_or_default();
+    let expires = table.duration("result_expires", usual, Duration::ZERO..=10 * YEAR);
+    let (events, track_started) = (table.boolean("events", false), table.boolean("track_started", false));
     table.close();
-    celery
+    Celery { result_expires: Some(expires).filter(|expires| !expires.is_zero()), events, track_started }
 }
 
 pub(super) fn log(table: &Table<'_>) -> Log {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::KEPT;
+use super::answer::whole_seconds;
 use super::command::{self, Done, nok};
 use super::events::{BEAT, GATHER, Sign};
 use super::front::Front;
@@ -21,6 +21,7 @@ use super::request::{self, Heard, Request};
 use super::{keys, usage};
 use crate::broker::{BrokerError, CeleryAttempt, PUBLISHED, Published};
 use crate::clock;
+use crate::config::Celery;
 use crate::intake::limits::Limits;
 use crate::job::Wire;
 use crate::store::accepted;
@@ -201,12 +202,12 @@ impl Clerk {
 
     /// Shows the attempts that have begun, where the configuration says so.
     async fn show(&mut self) {
-        let begun = self.front.hear_beginnings();
-        if !self.front.config.load().celery.track_started {
-            return;
-        }
+        self.front.hear_beginnings();
+        let begun = self.front.to_show();
+        let Celery { track_started: true, result_expires, .. } = self.front.config.load().celery else { return };
+        let keep = result_expires.map_or(0, whole_seconds);
         let attempts: Vec<CeleryAttempt> = begun.iter().filter_map(|begun| self.front.started(begun)).collect();
-        if let Err(error) = self.front.broker.celery_begin(&attempts, KEPT).await {
+        if let Err(error) = self.front.broker.celery_begin(&attempts, keep).await {
             tracing::debug!("attempts are not shown as started: {error}");
         }
     }

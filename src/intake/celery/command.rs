@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::ask::{Ask, Signal};
 use super::front::Front;
+use super::pool;
 use super::request::Request;
 use crate::broker::{Altered, BrokerError, Change};
 use crate::clock;
@@ -41,8 +42,12 @@ pub(super) async fn obey(front: &Front, request: &Request) -> Result<Done, Broke
         // The sign of life is given by who hears the command.
         "heartbeat" => Value::Null,
         "time_limit" => time_limit(front, request),
+        "rate_limit" => rate_limit(front, request),
         "add_consumer" => consume(front, request, true),
         "cancel_consumer" => consume(front, request, false),
+        "pool_grow" => pool::grow(front, request),
+        "pool_shrink" => pool::shrink(front, request),
+        "autoscale" => pool::autoscale(front, request),
         "pool_restart" => nok("ValueError('Pool restarts not enabled')"),
         "shutdown" => return Ok(Done::Bye),
         _ => return Ok(Done::Unknown),
@@ -146,7 +151,14 @@ fn time_limit(front: &Front, request: &Request) -> Value {
     ok("time limits set successfully")
 }
 
-pub(super) fn task_named(front: &Front, name: &str) -> Option<TaskName> {
+/// A rate holds for all nodes and outlives them, so it is the operator's to set.
+fn rate_limit(front: &Front, request: &Request) -> Value {
+    let Some(name) = request.text("task_name") else { return missing("rate_limit", "task_name") };
+    let Some(task) = task_named(front, name) else { return nok("unknown task") };
+    nok(&format!("jobsd has no rate limits by remote control: give [tasks.{task}] a `limit` in jobsd.toml and reload"))
+}
+
+fn task_named(front: &Front, name: &str) -> Option<TaskName> {
     front.config.load().task_named(name).map(|task| task.name.clone())
 }
 

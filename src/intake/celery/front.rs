@@ -46,7 +46,12 @@ struct Told {
     time_limits: HashMap<TaskName, Duration>,
     /// Attempts that have ended, by task.
     ended: BTreeMap<TaskName, u64>,
+    /// Attempts that have begun and were not shown yet.
+    fresh: Vec<Begun>,
 }
+
+/// Attempts that wait to be shown, at most.
+const FRESH: usize = 20_000;
 
 impl Front {
     pub(crate) fn new(broker: Arc<Broker>, config: Arc<ArcSwap<Config>>, control: Control) -> Self {
@@ -131,6 +136,7 @@ impl Front {
             kind: MishapKind::Cancelled,
             name: "Cancelled".to_owned(),
             message: format!("{message} before it came"),
+            args: None,
             detail: None,
         });
         history.end = Some(End {
@@ -199,19 +205,30 @@ impl Front {
         self.broker.beginnings.want(Wire::Celery, wanted);
     }
 
-    /// Takes note of the attempts that have begun since it was asked last; returns those that clients are to be shown as
-    /// running.
-    pub(super) fn hear_beginnings(&self) -> Vec<Begun> {
+    /// Takes note of the attempts that have begun since it was asked last.
+    pub(super) fn hear_beginnings(&self) {
         let begun = self.broker.beginnings.take(Wire::Celery);
+        if begun.is_empty() {
+            return;
+        }
+        let config = self.config.load();
         if self.events.flow() {
-            let config = self.config.load();
             for begun in &begun {
                 if let Some(shown) = Shown::of(&begun.job, &config) {
                     self.events.task("started", begun.at, shown.started());
                 }
             }
         }
-        begun
+        if config.celery.track_started {
+            let fresh = &mut self.told().fresh;
+            let room = FRESH.saturating_sub(fresh.len());
+            fresh.extend(begun.into_iter().take(room));
+        }
+    }
+
+    /// Attempts that are to be shown as started.
+    pub(super) fn to_show(&self) -> Vec<Begun> {
+        std::mem::take(&mut self.told().fresh)
     }
 
     /// What clients are shown of an attempt that has begun, if its producer wants a result at all.
@@ -237,7 +254,7 @@ impl Front {
 
     /// How many may run there.
     pub(super) fn slots(&self) -> usize {
-        self.queues().iter().map(|queue| queue.concurrency.max).sum()
+        self.queues().iter().map(|queue| self.broker.concurrency(queue).max).sum()
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

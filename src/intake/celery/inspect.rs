@@ -205,6 +205,7 @@ fn conf(front: &Front) -> Value {
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_serializer": "json",
+        "result_expires": config.celery.result_expires.map(|expires| expires.as_secs()),
         "timezone": "UTC",
         "enable_utc": true,
         "task_default_queue": front.lists().first(),

@@ -93,6 +93,12 @@ impl Request {
         self.arguments.get(name).and_then(Value::as_str)
     }
 
+    /// A whole number; command lines send it as a text.
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        let value = self.arguments.get(name)?;
+        value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
+    }
+
     /// A number, which may be given as a text too.
     pub(super) fn number(&self, name: &str) -> Option<f64> {
         let value = self.arguments.get(name)?;

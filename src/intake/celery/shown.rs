@@ -108,11 +108,11 @@ impl<'a> Shown<'a> {
         let args = pyrepr::celery_args(&exception.exc_message);
         // Not `Error('a',)`: an exception is printed as a call.
         let args = args.strip_suffix(",)").map_or(args.clone(), |open| format!("{open})"));
-        let detail = owed.history.mishaps.last().and_then(|mishap| mishap.detail.as_deref());
+        let traceback = answer::text_of_traceback(owed, &exception);
         json!({
             "uuid": self.id(),
             "exception": self.secrets.text(&format!("{}{args}", exception.exc_type)),
-            "traceback": detail.map(|detail| self.secrets.text(detail)),
+            "traceback": traceback.map(|text| self.secrets.text(&text)),
         })
     }
 
