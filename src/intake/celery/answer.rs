@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
+use super::canvas::{Canvas, Draft, Failure};
 use super::result::{Document, Exception, Revocation, State};
-use crate::broker::{Answer, Guard, OwedJob};
-use crate::job::{Cause, End, History, State as JobState};
+use crate::broker::{Answer, Broker, BrokerError, Guard, OwedJob};
+use crate::config::Config;
+use crate::job::{Cause, End, History, NodeId, Origin, State as JobState, Timestamp};
 
 /// A result stays for a day: Celery's own default for `result_expires`.
 const STORE: &str = "SETEX {} 86400 {}";
@@ -13,11 +15,52 @@ const STORE: &str = "SETEX {} 86400 {}";
 /// How the document of a success begins; see [`super::result::Document`].
 const SUCCESS: &str = "{\"status\": \"SUCCESS\"";
 
-/// The answer to the producer of a job. `note` is what admission left for it.
-pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
-    let text = |name: &str| note.get(name).and_then(Value::as_str);
-    let mut answer = Answer::default();
-    let Some(id) = text("id").filter(|_| note.get("silent") != Some(&Value::Bool(true))) else { return answer };
+/// What an answer is made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) node: &'a NodeId,
+    pub(crate) now: Timestamp,
+}
+
+/// The answer to the producer of a job.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    draft: Draft,
+    canvas: Option<Canvas>,
+}
+
+impl Reply {
+    /// `note` is what admission left for it, `list` where the message stood.
+    pub(crate) fn new(owed: &OwedJob, note: &Value, list: &str, desk: &Desk<'_>) -> Self {
+        let canvas = Canvas::read(note, list);
+        let draft = draft(owed, note, canvas.as_ref(), desk);
+        Self { draft, canvas }
+    }
+
+    pub(crate) fn of(owed: &OwedJob, desk: &Desk<'_>) -> Self {
+        match &owed.job.origin {
+            Origin::Wire { list, reply: note, .. } => Self::new(owed, note, list, desk),
+            // Only foreign jobs owe an answer.
+            Origin::Api | Origin::Schedule { .. } => Self { draft: Draft::default(), canvas: None },
+        }
+    }
+
+    pub(crate) fn answer(&self) -> &Answer {
+        &self.draft.answer
+    }
+
+    /// A chord has become complete by it, or has not after all: makes what follows from that.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when Redis does not answer.
+    pub(crate) async fn look_again(&mut self, broker: &Broker, desk: &Desk<'_>) -> Result<(), BrokerError> {
+        let Some(canvas) = &self.canvas else { return Ok(()) };
+        self.draft.look_again(broker, canvas, &canvas.routes(desk), desk.now).await
+    }
+}
+
+fn draft(owed: &OwedJob, note: &Value, canvas: Option<&Canvas>, desk: &Desk<'_>) -> Draft {
     let exception = exception(note, &owed.history);
     let failed = owed.history.mishaps.last().filter(|_| owed.history.snoozed_last().is_none());
     let traceback = failed.and_then(|mishap| mishap.detail.as_deref());
@@ -26,13 +69,52 @@ pub(crate) fn answer(owed: &OwedJob, note: &Value) -> Answer {
         None => State::Retry { exception: &exception, traceback },
         Some(end) => ended(end, &exception, traceback),
     };
-    let document = Document { task_id: id, group: text("group"), parent_id: text("parent"), children: &[], state };
-    let (key, bytes) = (result_key(id), document.encode());
-    answer.command(STORE, &[&key, &bytes]);
-    answer.command("PUBLISH {} {}", &[&key, &bytes]);
-    // As the real backend: a stored success stands, whatever comes later.
-    answer.guard = Guard::Unless { key, begins: SUCCESS };
-    answer
+    let mut draft = Draft::default();
+    let (Some(canvas), State::Success { result, done }) = (canvas, state) else {
+        return told(draft, note, canvas, state, &[], desk);
+    };
+    match canvas.succeed(&mut draft, result, &canvas.routes(desk), desk.now) {
+        Ok(children) => told(draft, note, Some(canvas), state, &children, desk),
+        // As when a real worker cannot publish: the task has failed, although its work is done.
+        Err(unfit) => {
+            tracing::error!(job = %owed.job.id, "what follows it is not published: {unfit}");
+            let exception = Exception::runtime_error(&unfit.to_string());
+            told(draft, note, Some(canvas), State::Failure { exception: &exception, traceback: None, done }, &[], desk)
+        }
+    }
+}
+
+/// With the result and what a failure and a chord bring with them.
+fn told(
+    mut draft: Draft,
+    note: &Value,
+    canvas: Option<&Canvas>,
+    state: State<'_>,
+    children: &[Value],
+    desk: &Desk<'_>,
+) -> Draft {
+    if let (Some(canvas), State::Failure { exception, traceback, .. }) = (canvas, state) {
+        canvas.fail(&mut draft, &Failure { exception, traceback, now: desk.now }, &canvas.routes(desk));
+    }
+    if let Some(canvas) = canvas.filter(|_| state.has_ended()) {
+        canvas.tell(&mut draft, state.name(), state.result());
+    }
+    let text = |name: &str| note.get(name).and_then(Value::as_str);
+    if let Some(id) = text("id").filter(|_| note.get("silent") != Some(&Value::Bool(true))) {
+        let document = Document { task_id: id, group: text("group"), parent_id: text("parent"), children, state };
+        store(&mut draft.answer, id, &document.encode(), true);
+        // As the real backend: a stored success stands, whatever comes later. What followed it was published before.
+        draft.answer.guard = Guard::Unless { key: result_key(id), begins: SUCCESS };
+    }
+    draft
+}
+
+/// Stores a result document and tells whoever waits for it.
+pub(super) fn store(answer: &mut Answer, id: &str, document: &[u8], guarded: bool) {
+    let key = result_key(id);
+    for (form, values) in [(STORE, [&key as &dyn AsRef<[u8]>, &document]), ("PUBLISH {} {}", [&key, &document])] {
+        if guarded { answer.command(form, &values) } else { answer.other(form, &values) }
+    }
 }
 
 /// The key of a result, and the channel it is published on.

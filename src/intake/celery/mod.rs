@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod canvas;
 mod envelope;
 pub(crate) mod message;
 pub(crate) mod produce;
