@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use redis::Commands;
 use serde_json::{Value, json};
 
-use crate::bench::{Child, Home, Python, Redis, until};
+use crate::bench::{Child, Home, Jobs, Python, Redis, until};
 
 /// The tasks of tests/python/canvas_tasks.py, done by probes.
 const TASKS: &str = r#"
@@ -158,13 +158,13 @@ for n in range(CHORDS):
 #[test]
 fn a_daemon_that_is_killed_publishes_what_follows_once() {
     let redis = Redis::start();
-    let home = Home::new(&redis, &format!("{TASKS}\n[queues.canvas.keep_completed]\ncount = 10000\n").replace("retry = false", "retry = false\ncrash_limit = 1000"));
+    let home = Home::new(&redis, &TASKS.replace("retry = false", "retry = false\ncrash_limit = 100"));
     Python::on(&redis.url()).run(&MANY.replace("CHORDS", &CHORDS.to_string()));
     let mut client = redis.client();
     let started = Instant::now();
     let mut kills = 0;
     loop {
-        let mut daemon = home.start();
+        let daemon = home.start();
         std::thread::sleep(Duration::from_millis(150 + 90 * (kills % 4)));
         daemon.kill();
         kills += 1;
@@ -189,7 +189,8 @@ fn a_daemon_that_is_killed_publishes_what_follows_once() {
     assert_eq!((elements.len(), ids.len()), (2 * CHORDS, 2 * CHORDS), "each of them once");
     let mut results: Vec<Value> = elements.iter().map(|element| body(element)[0][0].clone()).collect();
     results.sort_by_key(|result| (result.is_array(), result.to_string().len(), result.to_string()));
-    let mut expected: Vec<Value> = (0..CHORDS).map(|n| json!(2 * n)).chain((0..CHORDS).map(|n| json!(vec![n + 1; 4]))).collect();
+    let mut expected: Vec<Value> =
+        (0..CHORDS).map(|n| json!(2 * n)).chain((0..CHORDS).map(|n| json!(vec![n + 1; 4]))).collect();
     expected.sort_by_key(|result| (result.is_array(), result.to_string().len(), result.to_string()));
     assert_eq!(results, expected);
     let left: Vec<String> = client.keys("celery-taskset-meta-*").expect("Redis answers");
@@ -197,8 +198,8 @@ fn a_daemon_that_is_killed_publishes_what_follows_once() {
 }
 
 /// How much stands in a key of the queue, whatever its type.
-fn size(redis: &Redis, key: &str) -> usize {
-    let key = redis.key("canvas", key);
+fn size(redis: &Redis, what: &str) -> usize {
+    let key = Jobs::of(redis, "canvas").key(what);
     let mut client = redis.client();
     let kind: String = redis::cmd("TYPE").arg(&key).query(&mut client).expect("Redis answers");
     match kind.as_str() {

@@ -1,1 +1,1 @@
-//! tests
+//! What follows a task, message by message.
