@@ -5,7 +5,6 @@
 //! the process; what does not fit there, or was left behind by a dead node, is found again by [`Broker::owed_jobs`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
@@ -275,8 +274,8 @@ pub(crate) struct TallyKeys {
     pub size: String,
     /// A number that comes on top of the size.
     pub more: String,
-    /// How long the three are kept.
-    pub keep: Duration,
+    /// How many seconds the three are kept; `None`: for ever.
+    pub keep: Option<u64>,
 }
 
 /// One entry of a tally.
@@ -295,7 +294,8 @@ impl Tally {
     fn add(&self, pipeline: &mut Pipeline) {
         let TallyKeys { entries, size, more, keep } = &self.keys;
         let full = self.full.map(|count| count.to_string()).unwrap_or_default();
-        pipeline.arg(entries).arg(size).arg(more).arg(keep.as_secs()).arg(full).arg(self.entries.len());
+        let keep = keep.map(|seconds| seconds.to_string()).unwrap_or_default();
+        pipeline.arg(entries).arg(size).arg(more).arg(keep).arg(full).arg(self.entries.len());
         for Entry { score, begins, stands, text } in &self.entries {
             pipeline.arg(score).arg(begins).arg(stands).arg(text);
         }

@@ -12,7 +12,7 @@
 --       most 1000); then for each answer: id, token of the settle that owes it, guard, the guard's key, how many commands
 --       the guard is for, how many keys are looked at, how many tallies there are, how many other commands; then these in
 --       this order. Command: number of its form, its values. Key: its name, its type if it exists. Tally: key of the
---       entries (ZSET), key of the size, key of a number to add to the size, how many seconds the three are kept, how many
+--       entries (ZSET), key of the size, key of a number to add to the size, how many seconds the three are kept ('' for ever), how many
 --       entries make it full ('' if it is not to become full), how many entries it gets, and each: score, how an entry
 --       begins that it replaces, how one begins that stays in its place, the entry
 --       guard: '' for none; else its commands are left out if the key's value begins with that
@@ -138,8 +138,10 @@ local function add(from, olds)
       redis.call('ZADD', entries, ARGV[own], ARGV[own + 3])
     end
   end
-  for k = 0, 2 do
-    redis.call('EXPIRE', ARGV[from + k], ARGV[from + 3])
+  if ARGV[from + 3] ~= '' then
+    for k = 0, 2 do
+      redis.call('EXPIRE', ARGV[from + k], ARGV[from + 3])
+    end
   end
 end
 

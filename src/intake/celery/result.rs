@@ -44,11 +44,6 @@ impl Exception {
         Self::new("kombu.exceptions", "ContentDisallowed", vec![message.into()])
     }
 
-    /// The process that ran the task is gone.
-    pub(crate) fn worker_lost(message: &str) -> Self {
-        Self::new("billiard.exceptions", "WorkerLostError", vec![message.into()])
-    }
-
     /// A chord whose header or body cannot end well.
     pub(crate) fn chord_error(message: &str) -> Self {
         Self::new("celery.exceptions", "ChordError", vec![message.into()])

@@ -4,8 +4,6 @@
 //! Real workers count in the same keys. All of it is one transition with the answer to the part; since the body's message
 //! can only be made here, a tally that becomes full is read, the body made from it, and the transition tried again.
 
-use std::time::Duration;
-
 use redis::{FromRedisValue, Pipeline};
 use serde_json::{Map, Value, json};
 
@@ -17,8 +15,6 @@ use crate::intake::pyjson::{Dialect, dumps, loads};
 use crate::intake::pyrepr;
 use crate::store::accepted;
 
-/// As long as a result: Celery's own default for `result_expires`.
-const KEEP: Duration = Duration::from_secs(86_400);
 /// The state that no later one replaces.
 const SUCCESS: &str = "SUCCESS";
 
@@ -54,13 +50,13 @@ pub(super) fn size_key(group: &str) -> String {
     group_key(group) + ".s"
 }
 
-pub(super) fn keys(group: &str) -> TallyKeys {
-    TallyKeys { entries: group_key(group) + ".j", size: size_key(group), more: group_key(group) + ".t", keep: KEEP }
+pub(super) fn keys(group: &str, keep: Option<u64>) -> TallyKeys {
+    TallyKeys { entries: group_key(group) + ".j", size: size_key(group), more: group_key(group) + ".t", keep }
 }
 
 /// The parts of one chord, as Redis adds them.
-pub(super) fn tally(group: &str, parts: &[Part], full: Option<usize>) -> Tally {
-    Tally { keys: keys(group), entries: parts.iter().map(Part::entry).collect(), full }
+pub(super) fn tally(keys: TallyKeys, parts: &[Part], full: Option<usize>) -> Tally {
+    Tally { keys, entries: parts.iter().map(Part::entry).collect(), full }
 }
 
 impl Part {
@@ -87,7 +83,7 @@ impl Part {
 /// # Errors
 /// [`BrokerError`] when Redis does not answer.
 pub(super) async fn look(broker: &Broker, group: &str, parts: &[Part]) -> Result<Standing, BrokerError> {
-    let keys = keys(group);
+    let keys = keys(group, None);
     let mut pipeline = Pipeline::new();
     pipeline.get(&keys.size).get(&keys.more).get(group_key(group)).zrange_withscores(&keys.entries, 0, -1);
     let mut replies = broker.store.link.send(&pipeline).await?.into_iter();
@@ -213,4 +209,70 @@ pub(super) fn failed_part(task: &Signature, exception: &Exception) -> Option<Par
         result: exception.to_value(),
         body: task.option("chord")?.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(id: &str, index: Option<i64>, result: Value) -> Part {
+        Part { group: "g".into(), id: id.into(), index, state: SUCCESS, result, body: Value::Null }
+    }
+
+    fn entry(text: &str, score: f64) -> (Vec<u8>, f64) {
+        (text.as_bytes().to_vec(), score)
+    }
+
+    /// As a real worker has written it: the captured chord of three.
+    #[test]
+    fn an_entry_is_celerys_byte_for_byte() {
+        let own = part("e996f4e0-b790-4005-a778-0e828ac989f6", Some(0), json!(0)).entry();
+        assert_eq!(own.text, r#"[1, "e996f4e0-b790-4005-a778-0e828ac989f6", "SUCCESS", 0]"#);
+        assert!(own.text.starts_with(&own.begins) && own.text.starts_with(&own.stands), "{own:?}");
+        assert_eq!((own.score.as_str(), part("a", None, Value::Null).entry().score.as_str()), ("0", "+inf"));
+        assert_eq!(part("a", Some(1), json!("ü")).entry().text, r#"[1, "a", "SUCCESS", "\u00fc"]"#);
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_header() {
+        let there = || vec![entry(r#"[1, "c", "SUCCESS", 3]"#, 2.0), entry(r#"[1, "a", "SUCCESS", [1]]"#, 0.0)];
+        let last = [part("b", Some(1), json!({"two": 2}))];
+        let standing = |total| stand(there(), &last, total, None);
+        assert_eq!(standing(Some(3)), Standing::Complete(3, vec![json!([1]), json!({"two": 2}), json!(3)]));
+        assert_eq!(standing(None), Standing::Waiting, "its size is not told yet");
+        assert_eq!((standing(Some(4)), standing(Some(2))), (Standing::Waiting, Standing::Waiting));
+    }
+
+    #[test]
+    fn a_part_that_comes_again_counts_once() {
+        let there = || vec![entry(r#"[1, "a", "FAILURE", {}]"#, 0.0), entry(r#"[1, "b", "SUCCESS", 1]"#, 1.0)];
+        let again = |id, index| stand(there(), &[part(id, Some(index), json!(7))], Some(2), None);
+        assert_eq!(again("a", 0), Standing::Complete(2, vec![json!(7), json!(1)]), "a failure gives way");
+        assert!(matches!(again("b", 1), Standing::Failed(2, _)), "a success stays, and the other one has failed");
+    }
+
+    #[test]
+    fn the_first_part_that_failed_is_told() {
+        let failure =
+            r#"[1, "a", "FAILURE", {"exc_type": "ValueError", "exc_message": ["it's", 1], "exc_module": "builtins"}]"#;
+        let revoked =
+            r#"[1, "b", "REVOKED", {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "m"}]"#;
+        let words =
+            |first: &str, second: &str| match stand(vec![entry(second, 1.0), entry(first, 0.0)], &[], Some(2), None) {
+                Standing::Failed(2, exception) => (exception.exc_type, exception.exc_message),
+                other => panic!("{other:?}"),
+            };
+        let error = |text: &str| ("ChordError".to_owned(), vec![json!(text)]);
+        assert_eq!(words(failure, revoked), error(r#"Dependency a raised ValueError("it's", 1)"#));
+        assert_eq!(words(revoked, failure), error("Dependency b raised TaskRevokedError('expired')"));
+        assert_eq!(words("rubbish", failure).0, "ChordError");
+    }
+
+    #[test]
+    fn a_header_with_groups_keeps_its_shape() {
+        let shape = br#"{"result": [["g", null], [[["g", null], [[["b", null], null], [["c", null], null]]], [["d", null], null]]]}"#;
+        let there = vec![entry(r#"[1, "d", "SUCCESS", 4]"#, 1.0), entry(r#"[1, "c", "SUCCESS", 3]"#, 0.0)];
+        let standing = stand(there, &[part("b", Some(0), json!(2))], Some(3), Some(shape));
+        assert_eq!(standing, Standing::Complete(3, vec![json!([2, 3]), json!(4)]));
+    }
 }

@@ -18,7 +18,7 @@ mod tests;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Desk, store};
+use super::answer::{Desk, Said, whole_seconds};
 use super::message::{Embed, Message};
 use super::result::{Document, Exception, State};
 use crate::broker::{Answer, Broker, BrokerError};
@@ -83,7 +83,7 @@ impl Canvas {
         Some(Self { id, root, group: text("group"), index, from, embed })
     }
 
-    pub(crate) fn routes<'a>(&'a self, desk: &Desk<'a>) -> Routes<'a> {
+    fn routes<'a>(&'a self, desk: &Desk<'a>) -> Routes<'a> {
         Routes { config: desk.config, node: desk.node, from: &self.from }
     }
 
@@ -92,34 +92,30 @@ impl Canvas {
     }
 
     /// After a success: the callbacks and the next step of the chain. The children of the result.
-    pub(crate) fn succeed(
-        &self,
-        draft: &mut Draft,
-        result: &Value,
-        routes: &Routes<'_>,
-        now: Timestamp,
-    ) -> Result<Vec<Value>, Unfit> {
-        let mut publisher = Publisher::new(self.parent(routes, now));
+    pub(crate) fn succeed(&self, draft: &mut Draft, result: &Value, desk: &Desk<'_>) -> Result<Vec<Value>, Unfit> {
+        let routes = self.routes(desk);
+        let mut publisher = Publisher::new(self.parent(&routes, desk.now));
         let children = publisher.follow(&self.embed, result)?;
-        add(&mut draft.answer, publisher.into_writes(), true);
+        add(&mut draft.answer, publisher.into_writes(), desk, Said::UnderGuard);
         Ok(children.iter().map(node::Node::to_value).collect())
     }
 
     /// After a failure: the rest of the chain fails with it, and the errbacks are called.
-    pub(crate) fn fail(&self, draft: &mut Draft, failure: &Failure<'_>, routes: &Routes<'_>) {
+    pub(crate) fn fail(&self, draft: &mut Draft, failure: Failure<'_>, desk: &Desk<'_>) {
         for step in listed(Some(&self.embed.chain)) {
-            let parts = fail_all(&mut draft.answer, step, failure, true);
-            draft.add(parts);
+            let parts = fail_all(&mut draft.answer, step, failure, desk, Said::UnderGuard);
+            draft.add(parts, desk);
         }
         let errbacks: Vec<Value> = listed(Some(&self.embed.errbacks)).cloned().collect();
-        call_errbacks(&mut draft.answer, self.parent(routes, failure.now), &errbacks, true);
+        let routes = self.routes(desk);
+        call_errbacks(&mut draft.answer, self.parent(&routes, desk.now), &errbacks, desk, Said::UnderGuard);
     }
 
     /// Tells the chord that it is a part of how it has ended.
-    pub(crate) fn tell(&self, draft: &mut Draft, state: &'static str, result: Value) {
+    pub(crate) fn tell(&self, draft: &mut Draft, state: &'static str, result: Value, desk: &Desk<'_>) {
         if let (Some(group), body @ Value::Object(_)) = (&self.group, &self.embed.chord) {
             let (group, body) = (group.clone(), body.clone());
-            draft.add(vec![Part { group, id: self.id.clone(), index: self.index, state, result, body }]);
+            draft.add(vec![Part { group, id: self.id.clone(), index: self.index, state, result, body }], desk);
         }
     }
 }
@@ -129,37 +125,29 @@ impl Canvas {
 pub(crate) struct Failure<'a> {
     pub(crate) exception: &'a Exception,
     pub(crate) traceback: Option<&'a str>,
-    pub(crate) now: Timestamp,
 }
 
 /// Everything in a signature that somebody may wait for fails. The parts of chords among it.
-fn fail_all(answer: &mut Answer, signature: &Value, failure: &Failure<'_>, guarded: bool) -> Vec<Part> {
+fn fail_all(answer: &mut Answer, signature: &Value, failure: Failure<'_>, desk: &Desk<'_>, said: Said) -> Vec<Part> {
+    let Failure { exception, traceback } = failure;
     let mut tasks = Vec::new();
     // What came in was looked at; whatever could not be read all the same, nobody can wait for.
     let _ = Signature::read(signature).and_then(|signature| freeze::waited_for(&signature, &mut tasks));
     for task in &tasks {
         if let Some(id) = task.text("task_id") {
-            let document = Document {
-                task_id: id,
-                group: task.text("group_id"),
-                parent_id: task.text("parent_id"),
-                children: &[],
-                state: State::Failure {
-                    exception: failure.exception,
-                    traceback: failure.traceback,
-                    done: failure.now.to_utc(),
-                },
-            };
-            store(answer, id, &document.encode(), guarded);
+            let state = State::Failure { exception, traceback, done: desk.now.to_utc() };
+            let (group, parent_id) = (task.text("group_id"), task.text("parent_id"));
+            let document = Document { task_id: id, group, parent_id, children: &[], state };
+            desk.store(answer, id, &document, said);
         }
     }
-    tasks.iter().filter_map(|task| chord::failed_part(task, failure.exception)).collect()
+    tasks.iter().filter_map(|task| chord::failed_part(task, exception)).collect()
 }
 
-fn call_errbacks(answer: &mut Answer, parent: Parent<'_>, errbacks: &[Value], guarded: bool) {
+fn call_errbacks(answer: &mut Answer, parent: Parent<'_>, errbacks: &[Value], desk: &Desk<'_>, said: Said) {
     let mut publisher = Publisher::new(parent);
     match publisher.errbacks(errbacks) {
-        Ok(()) => add(answer, publisher.into_writes(), guarded),
+        Ok(()) => add(answer, publisher.into_writes(), desk, said),
         Err(unfit) => tracing::error!(task = parent.id, "its errbacks cannot be called: {unfit}"),
     }
 }
@@ -173,11 +161,11 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// As if no chord became complete by it, which is so for all parts but one.
-    fn add(&mut self, parts: Vec<Part>) {
+    fn add(&mut self, parts: Vec<Part>, desk: &Desk<'_>) {
         self.parts.extend(parts);
         self.answer.tallies.clear();
         for (group, parts) in by_group(self.parts.clone()) {
-            add_tally(&mut self.answer, &group, &parts, None);
+            add_tally(&mut self.answer, &group, &parts, None, desk);
         }
     }
 
@@ -189,9 +177,9 @@ impl Draft {
         &mut self,
         broker: &Broker,
         canvas: &Canvas,
-        routes: &Routes<'_>,
-        now: Timestamp,
+        desk: &Desk<'_>,
     ) -> Result<(), BrokerError> {
+        let routes = canvas.routes(desk);
         self.answer.tallies.clear();
         self.answer.others.clear();
         let mut groups = by_group(self.parts.clone());
@@ -203,23 +191,23 @@ impl Draft {
             let body = parts[0].body.clone();
             let failure = match standing {
                 Standing::Waiting => {
-                    add_tally(&mut self.answer, &group, &parts, None);
+                    add_tally(&mut self.answer, &group, &parts, None, desk);
                     continue;
                 }
                 Standing::Complete(count, results) => {
-                    add_tally(&mut self.answer, &group, &parts, Some(count));
-                    let parent = canvas.parent(routes, now);
-                    match self.complete(&group, &body, results, parent) {
+                    add_tally(&mut self.answer, &group, &parts, Some(count), desk);
+                    let parent = canvas.parent(&routes, desk.now);
+                    match self.complete(&group, &body, results, parent, desk) {
                         Ok(()) => continue,
                         Err(unfit) => callback_error(&unfit),
                     }
                 }
                 Standing::Failed(count, exception) => {
-                    add_tally(&mut self.answer, &group, &parts, Some(count));
+                    add_tally(&mut self.answer, &group, &parts, Some(count), desk);
                     exception
                 }
             };
-            let more = self.fail(&body, &failure, routes, now);
+            let more = self.fail(&body, &failure, &routes, desk);
             // A chord that has been looked at already can only come again in a circle, which no client makes.
             let more = by_group(more).into_iter().filter(|(more, _)| groups.iter().all(|(known, _)| known != more));
             groups.extend(more.collect::<Vec<_>>());
@@ -228,25 +216,33 @@ impl Draft {
     }
 
     /// The body is called, and nothing of the chord is left.
-    fn complete(&mut self, group: &str, body: &Value, results: Vec<Value>, parent: Parent<'_>) -> Result<(), Unfit> {
+    fn complete(
+        &mut self,
+        group: &str,
+        body: &Value,
+        results: Vec<Value>,
+        parent: Parent<'_>,
+        desk: &Desk<'_>,
+    ) -> Result<(), Unfit> {
         let mut publisher = Publisher::new(parent);
         publisher.body(Signature::read(body)?, results)?;
-        add(&mut self.answer, publisher.into_writes(), false);
-        let keys = chord::keys(group);
+        add(&mut self.answer, publisher.into_writes(), desk, Said::Always);
+        let keys = chord::keys(group, None);
         self.answer.other("DEL {} {} {}", &[&keys.entries, &keys.more, &keys.size]);
         Ok(())
     }
 
     /// The body fails. The parts that it and what stands in it are of other chords.
-    fn fail(&mut self, body: &Value, exception: &Exception, routes: &Routes<'_>, now: Timestamp) -> Vec<Part> {
+    fn fail(&mut self, body: &Value, exception: &Exception, routes: &Routes<'_>, desk: &Desk<'_>) -> Vec<Part> {
         let traceback = exception.to_line();
-        let failure = Failure { exception, traceback: Some(&traceback), now };
-        let parts = fail_all(&mut self.answer, body, &failure, false);
+        let failure = Failure { exception, traceback: Some(&traceback) };
+        let parts = fail_all(&mut self.answer, body, failure, desk, Said::Always);
         if let Ok(body) = Signature::read(body)
             && let Ok(errbacks) = freeze::errbacks(&body)
         {
             let id = body.text("task_id").unwrap_or_default();
-            call_errbacks(&mut self.answer, Parent { id, root: id, routes, now }, &errbacks, false);
+            let parent = Parent { id, root: id, routes, now: desk.now };
+            call_errbacks(&mut self.answer, parent, &errbacks, desk, Said::Always);
         }
         parts
     }
@@ -257,12 +253,12 @@ fn callback_error(unfit: &Unfit) -> Exception {
     Exception::chord_error(&format!("Callback error: ValueError({words})"))
 }
 
-fn add_tally(answer: &mut Answer, group: &str, parts: &[Part], full: Option<usize>) {
-    let keys = chord::keys(group);
+fn add_tally(answer: &mut Answer, group: &str, parts: &[Part], full: Option<usize>, desk: &Desk<'_>) {
+    let keys = chord::keys(group, desk.keep().map(whole_seconds));
     for (key, kind) in [(&keys.entries, "zset"), (&keys.size, "string"), (&keys.more, "string")] {
         answer.check(key, kind);
     }
-    answer.tallies.push(chord::tally(group, parts, full));
+    answer.tallies.push(chord::tally(keys, parts, full));
 }
 
 /// The parts of each chord.

@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::chord::{group_key, size_key};
 use super::freeze::{Whole, freeze, freeze_members, new_id, parts, saved, steps, unrolled};
 use super::node::Node;
 use super::route::Routes;
 use super::signature::{Kind, Malformed, Signature, listed};
 use crate::broker::Answer;
+use crate::intake::celery::answer::{Desk, Said};
 use crate::intake::celery::message::Embed;
 use crate::intake::celery::produce::{Call, CallOptions};
 use crate::intake::iso;
@@ -386,25 +388,16 @@ fn moment(now: Timestamp, seconds: f64) -> Timestamp {
     if seconds < 0.0 { now.before(span) } else { now.after(span) }
 }
 
-/// Adds to an answer what is written; to its guarded commands, or to those that are written whatever the guard says.
-pub(super) fn add(answer: &mut Answer, writes: Vec<Write>, guarded: bool) {
-    let command = |answer: &mut Answer, form: &'static str, values: &[&dyn AsRef<[u8]>]| {
-        if guarded { answer.command(form, values) } else { answer.other(form, values) }
-    };
+/// Adds to an answer what is written.
+pub(super) fn add(answer: &mut Answer, writes: Vec<Write>, desk: &Desk<'_>, said: Said) {
     for write in writes {
         match write {
             Write::Message { list, element } => {
                 answer.check(&list, "list");
-                command(answer, "LPUSH {} {}", &[&list, &element]);
+                said.add(answer, "LPUSH {} {}", &[&list, &element]);
             }
-            Write::Size { group, parts } => {
-                command(answer, STORE, &[&super::chord::size_key(&group), &parts.to_string()]);
-            }
-            Write::Shape { group, document } => {
-                command(answer, STORE, &[&super::chord::group_key(&group), &document]);
-            }
+            Write::Size { group, parts } => desk.set(answer, &size_key(&group), parts.to_string().as_bytes(), said),
+            Write::Shape { group, document } => desk.set(answer, &group_key(&group), document.as_bytes(), said),
         }
     }
 }
-
-const STORE: &str = "SETEX {} 86400 {}";
