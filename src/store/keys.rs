@@ -212,6 +212,14 @@ const KOMBU_SEPARATOR: &str = "\u{6}\u{16}";
 /// kombu's default priority steps. On Redis 0 is served first, and the step 0 is the bare list.
 const KOMBU_STEPS: [u8; 3] = [3, 6, 9];
 
+/// The list of a Celery queue where messages of this priority stand; what is out of range counts as the nearest.
+pub(crate) fn celery_list(queue: &str, priority: i64) -> String {
+    match KOMBU_STEPS.iter().rev().find(|step| i64::from(**step) <= priority) {
+        Some(step) => format!("{queue}{KOMBU_SEPARATOR}{step}"),
+        None => queue.to_owned(),
+    }
+}
+
 impl ForeignList {
     pub(crate) fn new(wire: Wire, name: &str) -> Self {
         let keys = match wire {
@@ -241,5 +249,8 @@ mod tests {
             ["emails", "emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]
         );
         assert_eq!(ForeignList::new(Wire::Rq, "analytics").keys, ["rq:queue:analytics"]);
+        let list = |priority| celery_list("emails", priority);
+        assert_eq!([list(-1), list(0), list(2)], ["emails", "emails", "emails"]);
+        assert_eq!([list(3), list(8), list(99)], ["emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]);
     }
 }
