@@ -10,6 +10,7 @@
 pub(crate) mod admission;
 pub(crate) mod answer;
 mod ask;
+mod canvas;
 mod clerk;
 mod command;
 mod envelope;
