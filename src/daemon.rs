@@ -20,12 +20,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminParts};
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, Override};
 use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
 use crate::flows::Flows;
-use crate::handler::{Handlers, HandlersError};
+use crate::handler::{self, Handlers, HandlersError};
 use crate::intake::Intake;
+use crate::job::QueueName;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError};
 use crate::pool::{Keeper, Live, Shared, Supervisor};
@@ -174,6 +175,8 @@ impl Daemon {
         if let Err(error) = broker.set_clock().await {
             tracing::debug!("the clock is set when Redis answers: {error}");
         }
+        // Whoever held the folder before may have died with programs running, and their jobs are ours to run now.
+        handler::until_guards_have_ended(&current.node.state_dir).await;
         supervisor.apply(&current);
         intake.start_missing(&current.queues);
         let (followed, guarded, accept_eviction) = (Arc::clone(&store.endpoint), store, current.redis.accept_eviction);
@@ -270,10 +273,11 @@ impl Daemon {
         let handlers = Handlers::new(&new).map_err(|error| error.to_string())?;
         self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers: Arc::new(handlers) }));
         self.config.store(Arc::clone(&new));
+        let set = self.shared.broker.end_overrides();
         self.intake.end_stale(&new.queues).await;
         self.supervisor.apply(&new);
         self.intake.start_missing(&new.queues);
-        Ok(changes.to_string())
+        Ok(format!("{changes}{}", no_longer_set(&set)))
     }
 
     async fn stop(self) {
@@ -307,6 +311,13 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Which numbers of slots the reload has set back to what the file says.
+fn no_longer_set(set: &[(QueueName, Override)]) -> String {
+    let was = set.iter().map(|(queue, Override { concurrency, .. })| format!("{queue} (it was {concurrency})"));
+    let was: Vec<String> = was.collect();
+    if was.is_empty() { String::new() } else { format!("; no longer set by hand: {}", was.join(", ")) }
 }
 
 async fn bind(

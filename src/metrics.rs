@@ -70,9 +70,8 @@ pub(crate) struct Metrics {
     pub slots_max: Family<QueueLabels, Gauge>,
     /// Steps from one number to another.
     pub resizes: Family<QueueLabels, Counter>,
-    /// Those that run and those that may, over all queues.
+    /// Those that run, over all queues.
     pub node_running: Gauge,
-    pub node_slots: Gauge,
     pub attempt_seconds: Family<TaskLabels, Histogram>,
     /// From due to claimed.
     pub wait_seconds: Family<QueueLabels, Histogram>,
@@ -104,7 +103,6 @@ impl Default for Metrics {
             slots_max: Family::default(),
             resizes: Family::default(),
             node_running: Gauge::default(),
-            node_slots: Gauge::default(),
             attempt_seconds: Family::new_with_constructor(|| Histogram::new(ATTEMPT_BUCKETS)),
             wait_seconds: Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)),
             taken_over: Family::default(),
@@ -128,8 +126,6 @@ impl Metrics {
         registry.register("slots_max", "The most slots that the configuration allows", self.slots_max.clone());
         registry.register("slots_changes", "Steps from one number of slots to another", self.resizes.clone());
         registry.register("node_running", "Attempts that run now, over all queues", self.node_running.clone());
-        let node_slots = "Attempts that may run at once, over all queues";
-        registry.register("node_slots", node_slots, self.node_slots.clone());
         let (attempt, wait) = (self.attempt_seconds.clone(), self.wait_seconds.clone());
         registry.register_with_unit("attempt", "Length of attempts", Unit::Seconds, attempt);
         registry.register_with_unit("wait", "Time from due to claimed", Unit::Seconds, wait);

@@ -3,6 +3,7 @@
 //! A scrape without Redis still answers, with `jobsd_redis_up 0` and what the process counts by itself: monitoring that
 //! goes blind when something breaks is of no use.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use hyper::StatusCode;
@@ -19,7 +20,7 @@ use super::overview::read;
 use super::problem::Problem;
 use super::{Shared, pauses};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Queue};
 use crate::job::{State, Timestamp};
 use crate::metrics::QueueLabels;
 use crate::store::QueueView;
@@ -64,7 +65,7 @@ pub(super) async fn answer(shared: &Shared, config: &Config) -> Result<Answer, P
     if let Err(error) = &views {
         tracing::debug!("/metrics without the numbers of Redis: {error}");
     }
-    let registry = scraped(shared, views.as_deref().ok());
+    let registry = scraped(shared, config, views.as_deref().ok());
     let mut out = String::new();
     encode_registry(&mut out, &shared.parts.metrics.registry)
         .and_then(|()| encode_registry(&mut out, &registry))
@@ -73,7 +74,7 @@ pub(super) async fn answer(shared: &Shared, config: &Config) -> Result<Answer, P
     Ok(of(StatusCode::OK, MEDIA_TYPE, out.into_bytes()))
 }
 
-fn scraped(shared: &Shared, views: Option<&[QueueView]>) -> Registry {
+fn scraped(shared: &Shared, config: &Config, views: Option<&[QueueView]>) -> Registry {
     let mut registry = Registry::with_prefix("jobsd");
     let version = Info::new([("version", shared.parts.version)]);
     registry.register("build", "The version that runs", version);
@@ -83,6 +84,9 @@ fn scraped(shared: &Shared, views: Option<&[QueueView]>) -> Registry {
     let up: Gauge = Gauge::default();
     up.set(i64::from(views.is_some()));
     registry.register("redis_up", "Whether Redis answers", up);
+    let slots: Gauge = Gauge::default();
+    slots.set(node_slots(shared, config));
+    registry.register("node_slots", "Attempts that may run at once, over all queues", slots);
     if let Some(views) = views {
         let scraped = Scraped::default();
         let now = clock::now();
@@ -92,6 +96,14 @@ fn scraped(shared: &Shared, views: Option<&[QueueView]>) -> Registry {
         scraped.register(&mut registry);
     }
     registry
+}
+
+/// The node's bound, or as many as its queues may have together.
+fn node_slots(shared: &Shared, config: &Config) -> i64 {
+    let of_queue = |queue: &Arc<Queue>| shared.parts.broker.concurrency(queue).max;
+    let of_queues = || config.queues.values().map(of_queue).sum::<usize>();
+    let slots = config.node.slots.bound.unwrap_or_else(of_queues);
+    i64::try_from(slots).unwrap_or(i64::MAX)
 }
 
 impl Scraped {

@@ -82,6 +82,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Something is wrong with what a field holds under this name.
+    pub(super) fn wrong_in(&mut self, field: &str, name: &str, detail: impl Into<String>) {
+        let before = self.errors.len();
+        self.wrong(name, detail);
+        for error in &mut self.errors[before..] {
+            error.pointer.insert_str(0, &format!("/{field}"));
+        }
+    }
+
     /// Something is wrong with the whole.
     pub(super) fn all_wrong(&mut self, detail: impl Into<String>) {
         self.errors.push(FieldError { pointer: String::new(), detail: detail.into() });

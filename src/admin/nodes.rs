@@ -8,8 +8,8 @@ use super::alter::refusal;
 use super::answer::{Answer, json};
 use super::entry::{nearest, quoted};
 use super::problem::{Problem, ProblemKind};
-use super::stance::ShownBreaker;
-use crate::broker::{NodeCard, NodeOrder, NodeQueue};
+use super::stance::{ShownBreaker, ShownOverride};
+use crate::broker::{Broker, NodeCard, NodeOrder, NodeQueue, Stance};
 use crate::clock;
 use crate::job::{NodeId, Timestamp};
 
@@ -35,6 +35,8 @@ struct ShownQueue {
     queue: String,
     concurrency: usize,
     running: usize,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "override")]
+    set: Option<ShownOverride>,
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<ShownBreaker>,
 }
@@ -60,10 +62,10 @@ pub(super) async fn answer(shared: &Shared) -> Result<Answer, Problem> {
 fn shown(shared: &Shared, id: &NodeId, card: NodeCard, now: Timestamp) -> Shown {
     let broker = &shared.parts.broker;
     let this = *id == broker.node;
-    let queues = card.queues.into_iter().map(|NodeQueue { queue, concurrency, running, outage }| {
-        // Of ourselves we know better than what the last heartbeat said.
-        let running = if this { broker.holds(&queue) } else { running };
-        ShownQueue { queue: queue.to_string(), concurrency, running, breaker: outage.map(ShownBreaker::of) }
+    let queues = card.queues.iter().map(|served| {
+        let NodeQueue { queue, concurrency, running, outage, set } = latest(broker, id, served);
+        let (set, breaker) = (set.as_ref().map(ShownOverride::of), outage.map(ShownBreaker::of));
+        ShownQueue { queue: queue.to_string(), concurrency, running, set, breaker }
     });
     Shown {
         node: id.to_string(),
@@ -77,6 +79,17 @@ fn shown(shared: &Shared, id: &NodeId, card: NodeCard, now: Timestamp) -> Shown 
         seen: card.seen.to_string(),
         queues: queues.collect(),
     }
+}
+
+/// How a node serves a queue. Of ourselves we know better than what the last heartbeat said.
+pub(super) fn latest(broker: &Broker, id: &NodeId, served: &NodeQueue) -> NodeQueue {
+    if *id != broker.node {
+        return served.clone();
+    }
+    let queue = served.queue.clone();
+    let (Stance { outage, scaled }, set) = (broker.stances.of(&queue), broker.overrides.of(&queue));
+    let size = scaled.map(|scaled| scaled.size).or(set.as_ref().map(|set| set.concurrency.max));
+    NodeQueue { running: broker.holds(&queue), concurrency: size.unwrap_or(served.concurrency), outage, set, queue }
 }
 
 /// `POST /api/v1/nodes/{n}/{drain,resume}`: another node hears of it with its next heartbeat, this one at once.

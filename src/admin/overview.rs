@@ -11,9 +11,9 @@ use super::limits::{self, ShownLimit};
 use super::pauses::{PausedTask, ShownRequest};
 use super::problem::Problem;
 use super::request::Format;
-use super::stance::{ShownBreaker, ShownScale};
-use super::{Shared, pauses, table};
-use crate::broker::{NodeCard, Stance};
+use super::stance::{ShownBreaker, ShownConcurrency, ShownOverride, ShownScale};
+use super::{Shared, nodes, pauses, table};
+use crate::broker::{NodeCard, NodeQueue, Override, Stance};
 use crate::clock;
 use crate::config::{Config, Queue};
 use crate::control::Phase;
@@ -61,6 +61,11 @@ pub(super) struct QueueRow<'a> {
     pub(super) queue: &'a str,
     /// Slots on this node.
     pub(super) concurrency: usize,
+    /// What the file says of them.
+    pub(super) configured: ShownConcurrency,
+    /// Who has set another number of them.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "override")]
+    pub(super) set: Option<ShownOverride>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scale: Option<ShownScale>,
     /// Who has paused the queue.
@@ -92,6 +97,8 @@ struct ServedBy {
     running: usize,
     concurrency: usize,
     draining: bool,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "override")]
+    set: Option<ShownOverride>,
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<ShownBreaker>,
 }
@@ -168,17 +175,10 @@ pub(super) async fn queue_rows<'a>(shared: &Shared, config: &'a Config) -> Resul
 fn served_by(shared: &Shared, queue: &str, id: &NodeId, card: &NodeCard, now: Timestamp) -> Option<ServedBy> {
     let served = card.queues.iter().find(|served| served.queue.as_str() == queue)?;
     let broker = &shared.parts.broker;
-    // Of ourselves we know better than what the last heartbeat said.
-    let (running, draining, outage) = if *id == broker.node {
-        (broker.holds(&served.queue), *broker.draining.borrow(), broker.stances.of(&served.queue).outage)
-    } else {
-        (served.running, card.draining, served.outage.clone())
-    };
-    let breaker = outage.map(ShownBreaker::of);
-    let size = |stance: Stance| stance.scaled.map(|scaled| scaled.size);
-    let own = (*id == broker.node).then(|| broker.stances.of(&served.queue)).and_then(size);
-    let concurrency = own.unwrap_or(served.concurrency);
-    (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining, breaker })
+    let draining = if *id == broker.node { *broker.draining.borrow() } else { card.draining };
+    let NodeQueue { running, concurrency, outage, set, .. } = nodes::latest(broker, id, served);
+    let (set, breaker) = (set.as_ref().map(ShownOverride::of), outage.map(ShownBreaker::of));
+    (card.lease_until > now).then(|| ServedBy { node: id.to_string(), running, concurrency, draining, set, breaker })
 }
 
 /// The numbers of every queue of the configuration, in its order.
@@ -235,17 +235,26 @@ fn warnings(shared: &Shared) -> Vec<String> {
 fn rows<'a>(shared: &Shared, config: &'a Config, views: Option<&[QueueView]>) -> Vec<QueueRow<'a>> {
     let now = clock::now();
     let view = |queue: &Queue| views.and_then(|views| views.iter().find(|view| view.queue == queue.name));
-    let stance = |queue: &Queue| shared.parts.broker.stances.of(&queue.name);
+    let broker = &shared.parts.broker;
+    let stance = |queue: &Queue| (broker.stances.of(&queue.name), broker.overrides.of(&queue.name));
     config.queues.values().map(|queue| row(queue, stance(queue), view(queue), now)).collect()
 }
 
-fn row<'a>(queue: &'a Queue, stance: Stance, view: Option<&QueueView>, now: Timestamp) -> QueueRow<'a> {
+fn row<'a>(
+    queue: &'a Queue,
+    (stance, set): (Stance, Option<Override>),
+    view: Option<&QueueView>,
+    now: Timestamp,
+) -> QueueRow<'a> {
+    let slots = set.as_ref().map_or(queue.concurrency, |set| set.concurrency).max;
     let backlog = |at: usize| view.and_then(|view| view.foreign.get(at)).map(|(_, waiting)| *waiting);
     let lists = queue.lists.iter().enumerate();
     let (paused, paused_tasks) = view.map(pauses::of).unwrap_or_default();
     QueueRow {
         queue: queue.name.as_str(),
-        concurrency: stance.scaled.as_ref().map_or(queue.concurrency.max, |scaled| scaled.size),
+        concurrency: stance.scaled.as_ref().map_or(slots, |scaled| scaled.size),
+        configured: ShownConcurrency(queue.concurrency),
+        set: set.as_ref().map(ShownOverride::of),
         scale: stance.scaled.map(ShownScale::of),
         paused,
         paused_tasks,

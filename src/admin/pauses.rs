@@ -29,6 +29,16 @@ impl ShownRequest {
     pub(super) fn of(request: &Request) -> Self {
         Self { by: request.by.clone(), at: request.at.to_string(), reason: request.reason.clone() }
     }
+
+    pub(super) fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// `by ann: wrong recipient`.
+    pub(super) fn words(&self) -> String {
+        let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        format!("by {}{reason}", self.by)
+    }
 }
 
 /// The pause of the whole queue, if it is paused, and those of tasks in it.

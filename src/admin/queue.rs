@@ -1,21 +1,25 @@
 //! One queue: `GET` and `PATCH /api/v1/queues/{q}`, its `pause`, `resume` and `purge`, and the undo of a purge.
 
+use std::ops::RangeInclusive;
+
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::alter::refusal;
 use super::answer::{Answer, json};
+use super::entry::quoted;
 use super::fields::{Fields, no_queue};
 use super::overview::{self, QueueRow};
 use super::pauses::ShownRequest;
 use super::problem::{Problem, ProblemKind};
+use super::stance::ShownConcurrency;
 use super::{Shared, who};
 use crate::broker::{Paused, Purge, Restored};
 use crate::clock;
-use crate::config::{Config, Queue};
-use crate::job::{QueueName, Timestamp};
+use crate::config::{Concurrency, Config, Queue};
+use crate::job::{QueueName, Request, Timestamp};
 use crate::store::{ForeignList, PurgeView};
 
 /// A queue with what only matters when one looks at it alone.
@@ -35,11 +39,22 @@ struct ShownPurge {
     until: String,
 }
 
-/// How a queue stands after a pause or its end.
+/// How a queue stands after a change, in what was changed.
 #[derive(Serialize)]
 struct Standing<'a> {
     queue: &'a str,
-    paused: Option<ShownRequest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<Option<ShownRequest>>,
+    /// Of the node that answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<ShownSlots<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownSlots<'a> {
+    node: &'a str,
+    concurrency: ShownConcurrency,
+    configured: ShownConcurrency,
 }
 
 /// What a purge took.
@@ -81,7 +96,7 @@ fn shown_purge(PurgeView { id, until, jobs, messages }: PurgeView) -> ShownPurge
     ShownPurge { id, jobs, messages, until: until.to_string() }
 }
 
-/// `PATCH /api/v1/queues/{q}`.
+/// `PATCH /api/v1/queues/{q}`. Everything is read before anything is done, and what can fail is done first.
 pub(super) async fn patch(
     shared: &Shared,
     config: &Config,
@@ -89,20 +104,92 @@ pub(super) async fn patch(
     head: &Parts,
     body: Option<&Value>,
 ) -> Result<Answer, Problem> {
-    let known = [&["paused"], &who::FIELDS[..]].concat();
-    let mut fields = Fields::of_body(body, "a change of a queue", &known)?;
-    match fields.flag("paused") {
-        Some(paused) => set(shared, config, name, paused, head, fields).await,
-        None => {
-            if fields.is_sound() {
-                fields
-                    .wrong("paused", "say \"paused\": true or false; everything else of a queue stands in jobsd.toml");
+    let known_fields = [&["paused", "concurrency"], &who::FIELDS[..]].concat();
+    let mut fields = Fields::of_body(body, "a change of a queue", &known_fields)?;
+    let (paused, size) = (fields.flag("paused"), Size::read(&mut fields));
+    if fields.is_sound() && paused.is_none() && size.is_none() {
+        fields.all_wrong(
+            "say \"paused\": true or false, or \"concurrency\"; everything else of a queue stands in jobsd.toml",
+        );
+    }
+    let request = who::request(head, &mut fields)?;
+    fields.done()?;
+    let queue = known(config, name)?;
+    if let Some(paused) = paused {
+        set(shared, &queue.name, paused, &request).await?;
+    }
+    let broker = &shared.parts.broker;
+    match size {
+        Some(Size::Set(concurrency)) => broker.scale(queue, concurrency, request.clone()),
+        Some(Size::Configured) => drop(broker.unscale(queue, &request)),
+        None => {}
+    }
+    let standing = Standing {
+        paused: paused.map(|paused| paused.then(|| ShownRequest::of(&request))),
+        slots: size.map(|_| ShownSlots {
+            node: broker.node.as_str(),
+            concurrency: ShownConcurrency(broker.concurrency(queue)),
+            configured: ShownConcurrency(queue.concurrency),
+        }),
+        queue: queue.name.as_str(),
+    };
+    Ok(json(StatusCode::OK, &standing))
+}
+
+/// What is asked of the number of slots.
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Set(Concurrency),
+    /// What the file says.
+    Configured,
+}
+
+impl Size {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        const FIELD: &str = "concurrency";
+        match fields.value(FIELD)?.clone() {
+            Value::String(word) if word == "configured" => Some(Self::Configured),
+            Value::Object(bounds) => Self::bounds(fields, &bounds),
+            Value::Number(_) => {
+                let slots = fields.count(FIELD, slots())?;
+                Some(Self::Set(Concurrency::fixed(slots)))
             }
-            fields.done()?;
-            Err(Problem::internal("a request without its field passed"))
+            _ => {
+                let forms = r#"a number of slots, {"min": 3, "max": 10}, or "configured" for what the file says"#;
+                fields.wrong(FIELD, format!("{FIELD:?} must be {forms}"));
+                None
+            }
         }
     }
+
+    fn bounds(fields: &mut Fields<'_>, bounds: &Map<String, Value>) -> Option<Self> {
+        let mut part = |name: &str| {
+            let given = bounds.get(name).and_then(Value::as_u64).filter(|given| slots().contains(given));
+            if given.is_none() {
+                let (least, most) = (slots().start().to_owned(), slots().end().to_owned());
+                fields.wrong_in("concurrency", name, format!("{name:?} must be a whole number from {least} to {most}"));
+            }
+            given.and_then(|given| usize::try_from(given).ok())
+        };
+        let (min, max) = (part("min"), part("max"));
+        for name in bounds.keys().filter(|name| !["min", "max"].contains(&name.as_str())).take(MOST_NAMED) {
+            fields.wrong_in("concurrency", name, format!("there is no {}; a range has min and max", quoted(name)));
+        }
+        let (min, max) = (min?, max?);
+        if min > max {
+            fields.wrong("concurrency", format!("\"min\" is {min} and \"max\" is {max}: give \"max\" the larger one"));
+            return None;
+        }
+        Some(Self::Set(Concurrency { min, max }))
+    }
 }
+
+fn slots() -> RangeInclusive<u64> {
+    (*Concurrency::SLOTS.start()).into()..=(*Concurrency::SLOTS.end()).into()
+}
+
+/// Unknown fields that are named.
+const MOST_NAMED: usize = 10;
 
 /// `POST /api/v1/queues/{q}/{pause,resume}`.
 pub(super) async fn pause(
@@ -113,30 +200,23 @@ pub(super) async fn pause(
     head: &Parts,
     body: Option<&Value>,
 ) -> Result<Answer, Problem> {
-    let fields = Fields::of_body(body, "a pause", &who::FIELDS)?;
-    set(shared, config, name, paused, head, fields).await
-}
-
-async fn set(
-    shared: &Shared,
-    config: &Config,
-    name: &str,
-    paused: bool,
-    head: &Parts,
-    mut fields: Fields<'_>,
-) -> Result<Answer, Problem> {
+    let mut fields = Fields::of_body(body, "a pause", &who::FIELDS)?;
     let request = who::request(head, &mut fields)?;
     fields.done()?;
     let queue = &known(config, name)?.name;
+    set(shared, queue, paused, &request).await?;
+    let paused = Some(paused.then(|| ShownRequest::of(&request)));
+    Ok(json(StatusCode::OK, &Standing { queue: queue.as_str(), paused, slots: None }))
+}
+
+async fn set(shared: &Shared, queue: &QueueName, paused: bool, request: &Request) -> Result<(), Problem> {
     let broker = &shared.parts.broker;
-    let of_change = |error| refusal(broker, &error);
-    if paused {
-        broker.pause(queue, &Paused::Queue, &request).await.map_err(of_change)?;
+    let done = if paused {
+        broker.pause(queue, &Paused::Queue, request).await
     } else {
-        broker.resume(queue, &Paused::Queue).await.map_err(of_change)?;
-    }
-    let paused = paused.then(|| ShownRequest::of(&request));
-    Ok(json(StatusCode::OK, &Standing { queue: queue.as_str(), paused }))
+        broker.resume(queue, &Paused::Queue).await.map(drop)
+    };
+    done.map_err(|error| refusal(broker, &error))
 }
 
 /// `POST /api/v1/queues/{q}/purge`. It asks for no confirmation, because it can be taken back.

@@ -1,8 +1,11 @@
-//! How a pool serves its queue, as it is shown: that it waits for the service behind its jobs, and its size by the load.
+//! How a pool serves its queue, as it is shown: that it waits for the service behind its jobs, its size by the load, and
+//! the size that somebody has set.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::broker::{Outage, Scaled};
+use super::pauses::ShownRequest;
+use crate::broker::{Outage, Override, Scaled};
+use crate::config::Concurrency;
 
 /// The size of a queue whose concurrency lies between two bounds.
 #[derive(Debug, Serialize)]
@@ -30,6 +33,35 @@ impl ShownScale {
         let why = reason.as_ref().map_or(String::new(), |reason| format!(" since {since}: {reason}"));
         let held = held.as_ref().map_or(String::new(), |held| format!("; it does not grow: {held}"));
         format!("{size} of {min} to {max}{why}{held}")
+    }
+}
+
+/// A number of slots, or the two that it lies between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ShownConcurrency(pub(super) Concurrency);
+
+impl Serialize for ShownConcurrency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_fixed() { self.0.max.serialize(serializer) } else { self.0.serialize(serializer) }
+    }
+}
+
+/// A number of slots that somebody has set.
+#[derive(Debug, Serialize)]
+pub(super) struct ShownOverride {
+    concurrency: ShownConcurrency,
+    set: ShownRequest,
+}
+
+impl ShownOverride {
+    pub(super) fn of(Override { concurrency, request }: &Override) -> Self {
+        Self { concurrency: ShownConcurrency(*concurrency), set: ShownRequest::of(request) }
+    }
+
+    /// The number, by whom, and what it would be without.
+    pub(super) fn words(&self, configured: Concurrency) -> String {
+        let Self { concurrency: ShownConcurrency(concurrency), set } = self;
+        format!("set to {concurrency} {} at {}; the configuration says {configured}", set.words(), set.at())
     }
 }
 

@@ -133,6 +133,9 @@ fn facts(overview: &Overview<'_>) -> Vec<(&'static str, String)> {
     for (row, scale) in overview.queues.iter().filter_map(|row| Some((row, row.scale.as_ref()?))) {
         facts.push(("slots", format!("{}: {}", row.queue, scale.words())));
     }
+    for (row, set) in overview.queues.iter().filter_map(|row| Some((row, row.set.as_ref()?))) {
+        facts.push(("slots", format!("{}: {}", row.queue, set.words(row.configured.0))));
+    }
     facts.push(("uptime", span(Duration::from_secs(overview.uptime_seconds))));
     facts.push(("version", overview.version.to_owned()));
     facts

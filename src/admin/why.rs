@@ -8,13 +8,13 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::alter::refusal;
 use super::answer::{Answer, json as json_answer};
 use super::job::{self, Around};
 use super::limits;
 use super::problem::{Problem, ProblemKind};
-use crate::broker::{Broker, NodeCard, Outage, Pause, Paused};
+use super::{Shared, nodes};
+use crate::broker::{Broker, NodeCard, NodeQueue, Outage, Pause, Paused};
 use crate::clock;
 use crate::config::{Config, JobSecrets, Queue};
 use crate::job::why::{
@@ -231,6 +231,7 @@ impl Fleet {
     fn serving(&self, broker: &Broker, queue: &QueueName, now: Timestamp) -> Vec<ServingNode> {
         let serves = |(id, card): &(NodeId, NodeCard)| {
             let served = card.queues.iter().find(|served| served.queue == *queue)?;
+            let NodeQueue { concurrency, outage, set, .. } = nodes::latest(broker, id, served);
             // Of ourselves we know better than what the last heartbeat said.
             let this = *id == broker.node;
             let (draining, bound) =
@@ -239,8 +240,9 @@ impl Fleet {
                 node: id.clone(),
                 alive: this || card.lease_until > now,
                 draining,
-                down: down(if this { broker.stances.of(queue).outage } else { served.outage.clone() }),
-                concurrency: served.concurrency,
+                down: down(outage),
+                concurrency,
+                set: set.map(|set| set.request),
                 running: self.on(id, queue).map(|active| active.started).collect(),
                 shared: bound.map(|bound| SharedSlots { bound, used: self.used(id, card) }),
             })
@@ -352,10 +354,11 @@ fn details(situation: &Situation, why: &Why) -> Value {
             "points": reached.points,
             "holders": reached.holders.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
         }),
-        Why::SlotsBusy { busy, slots, nodes, ahead, next_slot } => json!({
+        Why::SlotsBusy { busy, slots, nodes, set, ahead, next_slot } => json!({
             "busy": busy,
             "slots": slots,
             "nodes": names(nodes),
+            "set": set.iter().map(|(node, slots, request)| json!({"node": node.as_str(), "slots": slots, "by": request.by})).collect::<Vec<_>>(),
             "ahead": ahead,
             "next_slot": next_slot.map(instant),
         }),

@@ -22,6 +22,7 @@ mod keep;
 mod nodes;
 mod notes;
 mod outbox;
+mod overrides;
 mod pause;
 mod place;
 mod purge;
@@ -52,6 +53,7 @@ pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use notes::Speaker;
 pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver};
+pub(crate) use overrides::Override;
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidied, RqTidying, RqWorkerTally};
@@ -78,6 +80,8 @@ pub(crate) struct Broker {
     pub owed: outbox::OwedSender,
     /// How the pools of this node serve their queues just now.
     pub stances: stance::Stances,
+    /// Numbers of slots that somebody has set by hand.
+    pub overrides: overrides::Overrides,
     /// Attempts of foreign jobs as they begin.
     pub beginnings: Beginnings,
     lease: Duration,
@@ -112,6 +116,7 @@ impl Broker {
             watch,
             owed,
             stances: stance::Stances::default(),
+            overrides: overrides::Overrides::default(),
             beginnings: Beginnings::default(),
             lease,
             held: Held::default(),

@@ -3,7 +3,7 @@
 use redis::{FromRedisValue, Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{Broker, BrokerError, Outage};
+use super::{Broker, BrokerError, Outage, Override};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::accepted;
 
@@ -34,6 +34,9 @@ pub(crate) struct NodeQueue {
     /// Why it waits there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outage: Option<Outage>,
+    /// Who has set the number of its slots there.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "override")]
+    pub set: Option<Override>,
 }
 
 /// What a node can be told.

@@ -29,7 +29,7 @@ scripts!(
     admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique,
     flow_advance, flow_bury, flow_cancel, flow_create, flow_prune, flow_reopen, flow_rest, heartbeat, keep,
     move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire,
-    rq_answer with rq_waiting, rq_beat, rq_begin, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle,
+    rq_answer with rq_waiting, rq_beat with rq_running, rq_begin with rq_running, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle,
     shrink, take,
 );
 

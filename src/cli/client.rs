@@ -126,6 +126,10 @@ impl Client {
         read(status, &body)
     }
 
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.ask(Method::PATCH, path, Some(body)).await
+    }
+
     pub(super) async fn delete(&self, path: &str) -> Result<Value, CliError> {
         self.ask(Method::DELETE, path, None).await
     }

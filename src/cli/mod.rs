@@ -15,6 +15,7 @@ mod node;
 mod offline;
 mod output;
 mod queue;
+mod scale;
 mod why;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ pub(crate) enum Verb {
     Resume(queue::Resume),
     /// Pause a queue, or have a node claim nothing more, and wait until nothing of it runs if asked to.
     Drain(queue::Drain),
+    /// Set how many jobs of a queue may run at once on the node that answers, until its next reload or restart.
+    Scale(scale::Scale),
     /// Take everything that waits out of a queue. It can be taken back for 30 minutes.
     Purge(queue::Purge),
     /// Take a purge back.
@@ -116,6 +119,7 @@ pub(crate) async fn run(verb: Verb) -> ExitCode {
         Verb::Pause(verb) => verb.run().await,
         Verb::Resume(verb) => verb.run().await,
         Verb::Drain(verb) => verb.run().await,
+        Verb::Scale(verb) => verb.run().await,
         Verb::Purge(verb) => verb.run().await,
         Verb::Undo(verb) => verb.run().await,
         Verb::Retry(verb) => verb.run().await,

@@ -156,15 +156,18 @@ fn queue_row(queue: &Value) -> Vec<String> {
 /// How many there are, and between which bounds.
 fn slots(queue: &Value) -> String {
     let (slots, scale) = (cell(&queue["concurrency"]), &queue["scale"]);
-    if scale.is_object() { format!("{slots} ({}-{})", scale["min"], scale["max"]) } else { slots }
+    let range = if scale.is_object() { format!(" ({}-{})", scale["min"], scale["max"]) } else { String::new() };
+    let set = if queue["override"].is_object() { ", set" } else { "" };
+    format!("{slots}{range}{set}")
 }
 
 /// Why a queue does not go on, or does not grow.
 fn reason(queue: &Value) -> String {
-    match (&queue["paused"], &queue["breaker"]["reason"], &queue["scale"]["held"]) {
+    match (&queue["paused"], &queue["breaker"]["reason"], &queue["scale"]["held"], &queue["override"]["set"]) {
         (paused @ Value::Object(_), ..) => request(paused),
-        (_, Value::Null, held) => cell(held),
-        (_, breaker, _) => cell(breaker),
+        (_, Value::Null, Value::Null, set @ Value::Object(_)) => format!("slots set {}", request(set)),
+        (_, Value::Null, held, _) => cell(held),
+        (_, breaker, ..) => cell(breaker),
     }
 }
 

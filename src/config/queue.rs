@@ -1,7 +1,10 @@
 //! `[queues.NAME]`: what one queue reads, how much of it runs at once, and what becomes of its jobs.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use crate::job::{QueueName, RetryPolicy, Wire};
@@ -40,14 +43,16 @@ pub(crate) struct Batch {
     pub wait: Duration,
 }
 
-/// A number of slots, or the bounds of one that follows the load. 1 to 10,000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A number of slots, or the bounds of one that follows the load: each one of [`Concurrency::SLOTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Concurrency {
     pub min: usize,
     pub max: usize,
 }
 
 impl Concurrency {
+    pub(crate) const SLOTS: RangeInclusive<u16> = 1..=10_000;
+
     pub(crate) fn fixed(slots: usize) -> Self {
         Self { min: slots, max: slots }
     }

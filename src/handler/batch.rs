@@ -83,6 +83,7 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context<'_>]) -> Vec<Run
     let run = |(attempt, context): (&'a Attempt<'_>, &'a Context<'_>)| Run {
         job: attempt.job,
         attempt: attempt.attempt,
+        params: &attempt.task.params,
         step: 0,
         context,
         steps: &attempt.steps,

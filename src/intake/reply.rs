@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{celery, rq};
 use crate::broker::{Answer, Answered, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
+use crate::config::Config;
 use crate::job::{Origin, QueueName, Wire};
 
 /// Answers in one round trip.
@@ -25,6 +27,7 @@ const TRAVELLING: usize = 2;
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) broker: Arc<Broker>,
+    pub(super) config: Arc<ArcSwap<Config>>,
     /// RQ's side of this node.
     pub(super) front: Arc<rq::Front>,
 }
@@ -115,7 +118,9 @@ async fn answer_until_done(desk: Arc<Desk>, batch: Vec<OwedJob>, stop: Cancellat
 /// Sends the answers; how many debts they have paid.
 async fn answer(desk: &Desk, batch: &[OwedJob]) -> Result<usize, BrokerError> {
     let (rq, others): (Vec<&OwedJob>, Vec<&OwedJob>) = batch.iter().partition(|owed| is_rq(owed));
-    let answers: Vec<(&OwedJob, Answer)> = others.iter().map(|&owed| (owed, written(owed))).collect();
+    let config = desk.config.load();
+    let answers: Vec<(&OwedJob, Answer)> = others.iter().map(|&owed| (owed, written(owed, &config))).collect();
+    drop(config);
     let mut paid = count(&others, &desk.broker.answer(&answers).await?);
     if !rq.is_empty() {
         paid += count(&rq, &desk.front.answer(&rq).await?);
@@ -138,9 +143,11 @@ fn is_rq(owed: &OwedJob) -> bool {
     matches!(owed.job.origin, Origin::Wire { wire: Wire::Rq, .. })
 }
 
-fn written(owed: &OwedJob) -> Answer {
+fn written(owed: &OwedJob, config: &Config) -> Answer {
     match &owed.job.origin {
-        Origin::Wire { wire: Wire::Celery, reply: note, .. } => celery::answer::answer(owed, note),
+        Origin::Wire { wire: Wire::Celery, reply: note, .. } => {
+            celery::answer::answer(owed, note, config.celery.result_expires)
+        }
         // RQ's are told by its front, and only foreign jobs owe an answer.
         Origin::Wire { wire: Wire::Rq, .. } | Origin::Api | Origin::Schedule { .. } => Answer::default(),
     }

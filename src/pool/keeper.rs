@@ -84,6 +84,7 @@ impl Keeper {
 
     async fn beat(&self, stop: &CancellationToken) {
         let mut rounds = Rounds::new();
+        let mut overrides = self.broker.overrides.changes();
         let beat = self.broker.lease() / 3;
         loop {
             let next = match self.round(&mut rounds).await {
@@ -97,6 +98,8 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(next) => {}
+                // The other nodes hear of it now.
+                Ok(()) = overrides.changed() => {}
             }
         }
     }
@@ -169,9 +172,9 @@ impl Keeper {
 
     fn served(&self, queue: &Queue) -> NodeQueue {
         let (name, stance) = (queue.name.clone(), self.broker.stances.of(&queue.name));
-        let concurrency = stance.scaled.map_or(queue.concurrency.max, |scaled| scaled.size);
-        let outage = stance.outage;
-        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage }
+        let concurrency = stance.scaled.map_or(self.broker.concurrency(queue).max, |scaled| scaled.size);
+        let (outage, set) = (stance.outage, self.broker.overrides.of(&name));
+        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage, set }
     }
 
     fn obey(&self, order: Option<NodeOrder>) {

@@ -20,6 +20,7 @@ mod supervisor;
 mod trips;
 mod work;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +31,10 @@ pub(crate) use keeper::Keeper;
 pub(crate) use shared::{Live, Shared};
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{BrokerError, Claim, Demand, Exchange, Line, Settled, Settlement, Swept};
+use crate::broker::{BrokerError, Claim, Demand, Exchange, Line, Override, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::Queue;
-use crate::job::{Outcome, Request, Timestamp};
+use crate::job::{Outcome, QueueName, Request, Timestamp};
 use arbiter::Need;
 use breaker::Allowed;
 use gate::Gate;
@@ -60,6 +61,8 @@ const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 struct Pool {
     shared: Arc<Shared>,
     queue: watch::Receiver<Arc<Queue>>,
+    /// What somebody has set by hand instead.
+    overrides: watch::Receiver<HashMap<QueueName, Override>>,
     /// Claims that the keeper came by; they are settled here like any other.
     swept: mpsc::Receiver<Swept>,
     stop: Stop,
@@ -122,6 +125,7 @@ impl Pool {
             size: Size::new(&name, concurrency, Arc::clone(&shared.broker), pressure, &shared.metrics),
             demand: shared.broker.demand(&name),
             draining: shared.broker.draining.subscribe(),
+            overrides: shared.broker.overrides.changes(),
             trips: Trips::new(Arc::clone(&shared.broker)),
             gate: Gate::new(&name, Arc::clone(&shared.broker), &shared.metrics),
             observed: Observed::new(Arc::clone(&shared.metrics), &name),
@@ -192,7 +196,7 @@ impl Pool {
 
     /// Sends a round trip off, if there is anything to settle or to claim and one may leave.
     fn depart(&mut self) {
-        self.size.configure(self.queue.borrow().concurrency);
+        self.configure();
         self.notice_due();
         self.rest_until = self.rest_until.filter(|until| Instant::now() < *until);
         self.look |= self.limited && !self.settlements.is_empty();
@@ -213,6 +217,20 @@ impl Pool {
         let most = self.settlements.len().min(SETTLE_BATCH);
         let settlements = self.settlements.drain(..most).collect();
         self.trips.exchange(queue, settlements, promote, want);
+    }
+
+    /// The number of slots, or its bounds, may be another one.
+    fn configure(&mut self) {
+        let queue = self.queue.borrow();
+        let changed = match self.overrides.borrow().get(&queue.name) {
+            Some(Override { concurrency, request }) => self.size.configure(*concurrency, Some(request)),
+            None => self.size.configure(queue.concurrency, None),
+        };
+        drop(queue);
+        if changed {
+            self.look = true;
+            self.show_sizes();
+        }
     }
 
     /// What has become due can be claimed as soon as it is promoted.
@@ -300,6 +318,8 @@ impl Pool {
             () = tokio::time::sleep_until(batch.unwrap_or_else(Instant::now)), if batch.is_some() => {}
             Ok(()) = self.queue.changed() => self.look = true,
             Ok(()) = self.draining.changed() => self.look = true,
+            // Taken up on the next way round.
+            Ok(()) = self.overrides.changed() => {}
             () = self.stop.drain.cancelled(), if !draining => {}
         }
     }

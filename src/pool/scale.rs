@@ -80,9 +80,15 @@ pub(super) struct Step {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Reason {
-    Bounds(Concurrency),
+    Bounds {
+        bounds: Concurrency,
+        /// By whom and why, where it is not the configuration that says so.
+        set: Option<String>,
+    },
     Backlog(u64),
-    Unused { most: usize },
+    Unused {
+        most: usize,
+    },
     Pushback(String),
     Cpu(f64),
     Memory(f64),
@@ -115,10 +121,9 @@ impl Scale {
         self.size == self.bounds.min
     }
 
-    /// Other bounds: the nearest size within them.
-    pub(super) fn bound(&mut self, bounds: Concurrency) -> Option<Step> {
-        self.bounds = bounds;
-        self.step(self.size, Reason::Bounds(bounds))
+    /// The same between other bounds: the nearest size within them.
+    pub(super) fn within(self, bounds: Concurrency) -> Self {
+        Self { bounds, size: self.size.clamp(bounds.min, bounds.max), calm: (0, 0), ..self }
     }
 
     /// A tick has passed, in which the queue stood so.
@@ -215,7 +220,8 @@ fn scarcity(load: &Load) -> (Option<Reason>, Option<Reason>) {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bounds(bounds) => write!(f, "the configuration says {bounds}"),
+            Self::Bounds { bounds, set: Some(words) } => write!(f, "set to {bounds} {words}"),
+            Self::Bounds { bounds, set: None } => write!(f, "the configuration says {bounds}"),
             Self::Backlog(1) => write!(f, "1 job waits and all slots are in use"),
             Self::Backlog(jobs) => write!(f, "{jobs} jobs wait and all slots are in use"),
             Self::Unused { most: 0 } => write!(f, "none was in use for {}", format_duration(TICK * CALM)),

@@ -7,11 +7,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::pressure::Pressure;
-use super::scale::{Load, Scale, Step, TICK};
+use super::scale::{Load, Reason, Scale, Step, TICK};
 use crate::broker::{Broker, Scaled};
 use crate::clock;
 use crate::config::Concurrency;
-use crate::job::{Failure, Outcome, QueueName, Retryable};
+use crate::job::{Failure, Outcome, QueueName, Request, Retryable};
 use crate::metrics::{Metrics, QueueLabels};
 
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Size {
     broker: Arc<Broker>,
     pressure: Arc<Pressure>,
     concurrency: Concurrency,
+    /// Who has set it, where it is not the configuration's.
+    set: Option<Request>,
     /// Of a queue whose size is not fixed.
     scale: Option<Scale>,
     /// When the next tick is due.
@@ -58,6 +60,7 @@ impl Size {
             broker,
             pressure,
             concurrency,
+            set: None,
             scale: (!concurrency.is_fixed()).then(|| Scale::new(concurrency)),
             next: Instant::now() + TICK,
             seen: Seen::default(),
@@ -72,27 +75,22 @@ impl Size {
         self.scale.as_ref().map_or(self.concurrency.max, Scale::size)
     }
 
-    /// The configuration says so now. A size that was found stays as near as the new bounds allow.
-    pub(super) fn configure(&mut self, concurrency: Concurrency) {
-        if self.concurrency == concurrency {
-            return;
+    /// The configuration says so now, or somebody in its place; says whether that is news. A size that was found stays as
+    /// near as the new bounds allow.
+    pub(super) fn configure(&mut self, concurrency: Concurrency, set: Option<&Request>) -> bool {
+        if self.concurrency == concurrency && self.set.as_ref() == set {
+            return false;
         }
         let before = self.slots();
-        self.concurrency = concurrency;
-        let step = match &mut self.scale {
-            _ if concurrency.is_fixed() => {
-                self.scale = None;
-                None
-            }
-            Some(scale) => scale.bound(concurrency),
-            None => {
-                let mut scale = Scale::new(Concurrency::fixed(before));
-                let step = scale.bound(concurrency);
-                self.scale = Some(scale);
-                step
-            }
-        };
-        self.show(step);
+        (self.concurrency, self.set) = (concurrency, set.cloned());
+        self.scale = (!concurrency.is_fixed()).then(|| match self.scale.take() {
+            Some(scale) => scale.within(concurrency),
+            None => Scale::new(Concurrency::fixed(before)).within(concurrency),
+        });
+        let (from, to) = (before, self.slots());
+        let reason = Reason::Bounds { bounds: concurrency, set: set.map(Request::words) };
+        self.show((from != to).then_some(Step { from, to, reason }));
+        true
     }
 
     /// So many slots are in use, and the queue could use more than the node has.

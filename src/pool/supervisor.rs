@@ -1,4 +1,5 @@
-//! Starts, resizes and ends pools as the configuration says, and ends them all in order.
+//! Starts, resizes and ends pools as the configuration says, and ends them all in order. What somebody sets by hand goes
+//! past it, from [`Broker::scale`](crate::broker::Broker::scale) to the pool itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +57,6 @@ impl Supervisor {
         let queues = &config.queues;
         self.slots.configure(config.node.slots);
         self.shared.broker.slots.send_replace(config.node.slots.bound);
-        self.show_slots(config);
         self.leaving.retain(|pool| !pool.task.is_finished());
         let gone: Vec<QueueName> = self.pools.keys().filter(|name| !queues.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -80,12 +80,6 @@ impl Supervisor {
                 None => self.start(queue),
             }
         }
-    }
-
-    fn show_slots(&self, config: &Config) {
-        let of_queues = || config.queues.values().map(|queue| queue.concurrency.max).sum();
-        let slots: usize = config.node.slots.bound.unwrap_or_else(of_queues);
-        self.shared.metrics.node_slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
     }
 
     fn start(&mut self, queue: &Arc<Queue>) {

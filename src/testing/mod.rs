@@ -2,7 +2,9 @@
 //!
 //! Every server belongs to the test that started it and ends with it.
 
+pub(crate) mod attempt;
 pub(crate) mod certificate;
+pub(crate) mod dice;
 pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod postgres;

@@ -106,3 +106,57 @@ fn a_bad_file_changes_nothing_and_says_so() {
     reload(&mut daemon);
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn what_is_set_by_hand_holds_until_the_next_reload() {
+    let redis = Redis::start();
+    let config = queue("stays", 1);
+    let home = Home::new(&redis, &config);
+    let mut daemon = home.start();
+    let mut client = redis.client();
+    let ids: Vec<String> = (0..4).map(|_| push(&mut client, "stays", "app.stays", &json!({}))).collect();
+    until("one to run", || (lines(&home.path("stays.begun")) == 1).then_some(()));
+
+    let said = home.type_to(&daemon, &["scale", "stays", "3", "--reason", "a burst"]).well().out;
+    assert!(said.contains("until its next reload or restart; the configuration says 1"), "{said}");
+    until("three to run, at once", || (lines(&home.path("stays.begun")) == 3).then_some(()));
+    let why = until("one of them to wait for a slot", || {
+        let said = ids.iter().map(|id| home.type_to(&daemon, &["why", id]).well().out);
+        said.into_iter().find(|why| why.starts_with("waiting"))
+    });
+    assert!(why.contains("3 of 3 slots of the queue stays") && why.contains("was set to 3 by ann: a burst"), "{why}");
+    assert!(daemon.log().contains("concurrency set from 1 to 3 by ann: a burst"), "{}", daemon.log());
+    let queues = home.type_to(&daemon, &["queues"]).well().out;
+    assert!(queues.contains("3, set") && queues.contains("slots set by ann: a burst"), "{queues}");
+    let refused = home.type_to(&daemon, &["scale", "stays", "0"]);
+    assert!(refused.code == 1 && refused.err.contains("must be a whole number from 1 to 10000"), "{refused:?}");
+    assert_eq!(home.type_to(&daemon, &["scale", "stays", "some"]).code, 2);
+
+    // A file that is refused leaves it as it is, one that is taken does not.
+    home.rewrite(&redis.url(), &config.replace("concurrency = 1", "concurency = 2"));
+    daemon.reload();
+    daemon.wait_for_log("nothing was changed");
+    assert_eq!(get(daemon.admin, "/api/v1/queues/stays").json()["queue"]["concurrency"], 3);
+    home.rewrite(&redis.url(), &config);
+    reload(&mut daemon);
+    assert!(daemon.log().contains("no longer set by hand: stays (it was 3)"), "{}", daemon.log());
+    let row = get(daemon.admin, "/api/v1/queues/stays").json()["queue"].take();
+    assert_eq!((&row["concurrency"], row.get("override")), (&json!(1), None), "{row:#}");
+    assert_eq!(Jobs::of(&redis, "stays").count("active"), 3, "running jobs are not touched");
+
+    // A range follows the load.
+    let said = home.type_to(&daemon, &["scale", "stays", "2-4"]).well().out;
+    assert!(said.starts_with("stays has 2 to 4 slots on "), "{said}");
+    let row = until("it to grow", || {
+        let row = get(daemon.admin, "/api/v1/queues/stays").json()["queue"].take();
+        (row["scale"]["size"] == 4).then_some(row)
+    });
+    assert_eq!((&row["scale"]["min"], &row["override"]["concurrency"]), (&json!(2), &json!({"min": 2, "max": 4})));
+    assert!(daemon.log().contains("set to 2 to 4 by ann"), "a step says why: {}", daemon.log());
+    until("the last one to run", || (lines(&home.path("stays.begun")) == 4).then_some(()));
+    let said = home.type_to(&daemon, &["scale", "stays", "--reset"]).well().out;
+    assert!(said.starts_with("stays has 1 slots on ") && said.contains("as the configuration says"), "{said}");
+    fs::write(home.path("open"), "").expect("it can be written");
+    ids.iter().for_each(|id| drop(Jobs::of(&redis, "stays").ended(id, "completed")));
+    assert!(daemon.stop().success());
+}

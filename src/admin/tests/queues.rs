@@ -39,12 +39,16 @@ async fn a_queue_is_paused_and_resumed() {
     assert_eq!(port.ask("POST", "/api/v1/queues/emails/resume", &[], "").await.status, 200);
 
     for (body, pointer, detail) in [
-        ("{}", "/paused", "say \"paused\": true or false; everything else of a queue stands in jobsd.toml"),
+        (
+            "{}",
+            "",
+            "say \"paused\": true or false, or \"concurrency\"; everything else of a queue stands in jobsd.toml",
+        ),
         (r#"{"paused": 1}"#, "/paused", "\"paused\" must be true or false"),
         (
-            r#"{"paused": true, "concurrency": 5}"#,
-            "/concurrency",
-            "a change of a queue has no field \"concurrency\"; it has paused, by, reason",
+            r#"{"paused": true, "timeout": "5m"}"#,
+            "/timeout",
+            "a change of a queue has no field \"timeout\"; it has paused, concurrency, by, reason",
         ),
     ] {
         let problem = port.ask("PATCH", "/api/v1/queues/emails", &[], body).await.problem(422);
@@ -139,7 +143,7 @@ async fn nodes_are_listed_and_told_to_drain() {
         started: now,
         seen: now,
         lease_until: now.after(Duration::from_secs(15)),
-        queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0, outage: None }],
+        queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0, outage: None, set: None }],
         slots: None,
         draining: false,
     };
@@ -158,4 +162,62 @@ async fn nodes_are_listed_and_told_to_drain() {
     assert!(!*port.broker.draining.borrow());
     let problem = port.ask("POST", "/api/v1/nodes/vps-1-tset/drain", &[], "").await.problem(404);
     assert_eq!(problem["detail"], "no node is called \"vps-1-tset\"; did you mean \"vps-1-test\"?");
+}
+
+#[tokio::test]
+async fn the_slots_of_a_queue_are_set_by_hand() {
+    let port = Port::open().await;
+    let patch = async |body: Value| port.ask("PATCH", "/api/v1/queues/emails", &[], &body.to_string()).await;
+    let set = patch(json!({"concurrency": 7, "by": "ann", "reason": "a burst"})).await;
+    let slots = json!({"node": "vps-1-test", "concurrency": 7, "configured": 4});
+    assert_eq!((set.status, set.json()), (200, json!({"queue": "emails", "slots": slots})));
+    let shown = &queue_of(&port, "emails").await["queue"];
+    assert_eq!((&shown["concurrency"], &shown["configured"]), (&json!(7), &json!(4)));
+    assert_eq!(
+        (&shown["override"]["concurrency"], &shown["override"]["set"]["by"]),
+        (&json!(7), &json!("ann")),
+        "{shown:#}"
+    );
+    let table = port.get("/").await.body;
+    assert!(table.contains("slots   emails: set to 7 by ann: a burst at 20"), "{table}");
+    assert!(table.contains("; the configuration says 4\n"), "{table}");
+    let metrics = port.get("/metrics").await.body;
+    assert!(metrics.contains("jobsd_node_slots 11\n"), "those of both queues: {metrics}");
+
+    let both = patch(json!({"concurrency": {"min": 2, "max": 9}, "paused": true})).await.json();
+    assert_eq!((&both["slots"]["concurrency"], both["paused"].is_object()), (&json!({"min": 2, "max": 9}), true));
+    let field = |pointer: &str, detail: &str| json!({"pointer": pointer, "detail": detail});
+    for (concurrency, errors) in [
+        (json!(0), vec![field("/concurrency", "\"concurrency\" must be a whole number from 1 to 10000")]),
+        (json!(10_001), vec![field("/concurrency", "\"concurrency\" must be a whole number from 1 to 10000")]),
+        (json!(2.5), vec![field("/concurrency", "\"concurrency\" must be a whole number from 1 to 10000")]),
+        (
+            json!("many"),
+            vec![field(
+                "/concurrency",
+                "\"concurrency\" must be a number of slots, {\"min\": 3, \"max\": 10}, or \"configured\" for what the file says",
+            )],
+        ),
+        (
+            json!({"min": 9, "max": 3}),
+            vec![field("/concurrency", "\"min\" is 9 and \"max\" is 3: give \"max\" the larger one")],
+        ),
+        (
+            json!({"min": 0, "least": 3}),
+            vec![
+                field("/concurrency/min", "\"min\" must be a whole number from 1 to 10000"),
+                field("/concurrency/max", "\"max\" must be a whole number from 1 to 10000"),
+                field("/concurrency/least", "there is no \"least\"; a range has min and max"),
+            ],
+        ),
+    ] {
+        let problem = patch(json!({"concurrency": concurrency, "paused": false})).await.problem(422);
+        assert_eq!(problem["errors"], json!(errors), "{concurrency}");
+    }
+    let shown = queue_of(&port, "emails").await["queue"].take();
+    assert!(shown["paused"].is_object(), "nothing is partly done: {shown:#}");
+    assert_eq!(shown["override"]["concurrency"], json!({"min": 2, "max": 9}));
+    let back = patch(json!({"concurrency": "configured"})).await.json();
+    assert_eq!(back["slots"]["concurrency"], 4);
+    assert_eq!(queue_of(&port, "emails").await["queue"].get("override"), None);
 }

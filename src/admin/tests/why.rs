@@ -21,7 +21,7 @@ async fn sentence(port: &Port, id: &str) -> (String, String) {
 /// The node says that it is there, with this many slots for `emails` and a bound for both its queues.
 async fn present(port: &Port, concurrency: usize, slots: Option<usize>) {
     let now = clock::now();
-    let served = |queue: &str| NodeQueue { queue: name(queue), concurrency, running: 0, outage: None };
+    let served = |queue: &str| NodeQueue { queue: name(queue), concurrency, running: 0, outage: None, set: None };
     let card = NodeCard {
         version: "0.1.0".into(),
         host: "vps-1".into(),

@@ -89,6 +89,35 @@ async fn what_is_pending_leaves_less_room_for_foreign_messages() {
 }
 
 #[tokio::test]
+async fn wires_and_the_lists_of_celery_take_turns() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [(Wire::Celery, "a"), (Wire::Celery, "b"), (Wire::Rq, "high"), (Wire::Rq, "low")]
+        .map(|(wire, name)| ForeignList::new(wire, name));
+    let put = async |list: &str, elements: &[&str]| {
+        raw(&a, &[&["RPUSH", list][..], elements].concat()).await;
+    };
+    // RQ's own worker serves its queues in their order, and Celery's takes the lowest step first.
+    put("a", &["a5", "a4", "a3", "a2", "a1"]).await;
+    put("b", &["b1"]).await;
+    put("b\u{6}\u{16}3", &["late"]).await;
+    put("rq:queue:high", &["h1", "h2"]).await;
+    put("rq:queue:low", &["l1", "l2"]).await;
+    let take = async |room| {
+        let haul = a.take(&queue.name, &lists, room, None, at(1)).await.expect("Redis answers");
+        let elements = haul.messages.iter().map(|taken| String::from_utf8_lossy(&taken.element).into_owned());
+        elements.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(take(7).await, "a1 h1 b1 h2 a2 l1 a3");
+    assert_eq!(take(9).await, "a4 l2 a5 late");
+    assert_eq!(take(9).await, "");
+    raw(&a, &["SET", "rq:suspended", "1"]).await;
+    put("a", &["a6"]).await;
+    put("rq:queue:low", &["l3"]).await;
+    assert_eq!(take(9).await, "a6", "RQ's workers are suspended");
+}
+
+#[tokio::test]
 async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
     let redis = RedisServer::start();
     let (a, queue) = (node(&redis, "a"), queue());

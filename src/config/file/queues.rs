@@ -173,7 +173,7 @@ pub(super) fn batch(item: &Item<'_>) -> Option<Batch> {
 
 /// `concurrency = 10` or `concurrency = { min = 3, max = 10 }`.
 fn concurrency(table: &Table<'_>) -> Concurrency {
-    const SLOTS: RangeInclusive<i64> = 1..=10_000;
+    const SLOTS: RangeInclusive<i64> = *Concurrency::SLOTS.start() as i64..=*Concurrency::SLOTS.end() as i64;
     let default = Concurrency::fixed(10);
     let Some(item) = table.get("concurrency") else { return default };
     if !item.value.is_table() {

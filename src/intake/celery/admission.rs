@@ -1,7 +1,5 @@
 //! From a Celery message to a job, or to the reason why there is none.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::message::{self, Message};
@@ -50,10 +48,10 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,
         due,
-        timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
+        timeout: message.time_limit.shortest(),
         expires: instant(message.expires_ms).or_else(|| task.expiry(due.unwrap_or(desk.now))),
         retry: None,
-        priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
+        priority: Priority::new(i64::from(message.priority_step())).unwrap_or_default(),
         args_apart: None,
         flow: None,
     })
@@ -121,6 +119,9 @@ fn reply_note(message: &Message) -> Value {
     }
     if message.ignore_result {
         note["silent"] = true.into();
+    }
+    if message.time_limit.is_soft() {
+        note["soft"] = true.into();
     }
     note
 }

@@ -4,6 +4,7 @@
 pub(crate) mod admission;
 pub(crate) mod answer;
 mod envelope;
+mod exception;
 pub(crate) mod message;
 pub(crate) mod produce;
 pub(crate) mod refusal;

@@ -44,11 +44,6 @@ impl Exception {
         Self::new("kombu.exceptions", "ContentDisallowed", vec![message.into()])
     }
 
-    /// The process that ran the task is gone.
-    pub(crate) fn worker_lost(message: &str) -> Self {
-        Self::new("billiard.exceptions", "WorkerLostError", vec![message.into()])
-    }
-
     fn revoked(revocation: Revocation) -> Self {
         Self::new("celery.exceptions", "TaskRevokedError", vec![revocation.message().into()])
     }

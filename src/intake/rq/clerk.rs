@@ -52,6 +52,7 @@ const NEVER_ENQUEUED: &str = "Expired in DeferredJobRegistry, moved to FailedJob
 pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
     let mut clerk = Clerk::new(Arc::clone(&front));
     let notice = Arc::clone(&clerk.notice);
+    let mut sizes = front.broker.overrides.changes();
     clerk.staff().await;
     while !stop.is_cancelled() {
         let next = clerk.next();
@@ -64,6 +65,7 @@ pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
             () = front.tallies.counted.notified() => clerk.count_at = Instant::now() + LATE,
             Some(published) = clerk.heard.recv() => clerk.obey(&published).await,
             () = front.changed.notified() => clerk.staff().await,
+            Ok(()) = sizes.changed() => clerk.staff().await,
             () = notice.notified() => clerk.look_at = Instant::now(),
             () = tokio::time::sleep_until(next) => clerk.duties().await,
         }
@@ -148,9 +150,10 @@ impl Clerk {
         }
     }
 
-    /// One worker for each slot, as the configuration says now.
+    /// One worker for each slot that there is now.
     async fn staff(&mut self) {
-        let staffing = self.front.roster.staff(&self.front.config.load().queues);
+        let Front { roster, config, broker, .. } = &*self.front;
+        let staffing = roster.staff(&config.load().queues, &|queue| broker.concurrency(queue).max);
         if let Err(error) = say_goodbye(&self.front, &staffing.gone).await {
             tracing::debug!("workers that are gone stay on RQ's list until they expire: {error}");
         }

@@ -84,11 +84,11 @@ impl Roster {
     }
 
     /// Hires and lets go until there is one worker for each slot of each queue that reads lists of RQ.
-    pub(crate) fn staff(&self, queues: &BTreeMap<QueueName, Arc<Queue>>) -> Staffing {
+    pub(crate) fn staff(&self, queues: &BTreeMap<QueueName, Arc<Queue>>, slots: &dyn Fn(&Queue) -> usize) -> Staffing {
         let mut table = self.table();
         let wanted: BTreeMap<&QueueName, (Vec<String>, usize)> = queues
             .iter()
-            .map(|(name, queue)| (name, (rq_queues(queue), queue.concurrency.max.min(WORKERS))))
+            .map(|(name, queue)| (name, (rq_queues(queue), slots(queue).min(WORKERS))))
             .filter(|(_, (lists, _))| !lists.is_empty())
             .collect();
         let mut staffing = Staffing::default();
@@ -305,13 +305,13 @@ mod tests {
     #[test]
     fn a_slot_is_a_worker_and_jobs_go_to_free_ones() {
         let roster = Roster::new(NodeId::parse("vps-1").expect("a name"));
-        let two = queues(2);
+        let (two, slots) = (queues(2), |queue: &Queue| queue.concurrency.max);
         let queue = two.keys().next().expect("one").clone();
         let names = |badges: Vec<Badge>| badges.into_iter().map(|badge| badge.name).collect::<Vec<_>>();
         let first = format!("vps-1.{queue}.1");
         let second = format!("vps-1.{queue}.2");
-        assert_eq!(names(roster.staff(&two).come), [first.as_str(), &second]);
-        assert_eq!(roster.staff(&two), Staffing::default(), "nothing has changed");
+        assert_eq!(names(roster.staff(&two, &slots).come), [first.as_str(), &second]);
+        assert_eq!(roster.staff(&two, &slots), Staffing::default(), "nothing has changed");
         roster.begin(vec![begun(&queue, "a", 1), begun(&queue, "b", 2), begun(&queue, "c", 3)]);
         let workers = |roster: &Roster| {
             let mut found: Vec<_> = roster.shown().remove(0).1;
@@ -329,6 +329,6 @@ mod tests {
         assert_eq!(roster.places(&queue), None);
         assert_eq!(roster.retire(&first).map(|badge| badge.name), Some(first.clone()));
         assert_eq!(roster.places(&queue), Some(0));
-        assert_eq!(names(roster.staff(&queues(1)).gone), [second.as_str()]);
+        assert_eq!(names(roster.staff(&queues(1), &slots).gone), [second.as_str()]);
     }
 }

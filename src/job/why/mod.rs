@@ -155,6 +155,8 @@ pub(crate) struct ServingNode {
     pub down: Option<Down>,
     /// Slots that the queue has there.
     pub concurrency: usize,
+    /// Who has set their number by hand.
+    pub set: Option<Request>,
     /// Since when each of the queue's jobs runs there.
     pub running: Vec<Timestamp>,
     /// The bound over all queues of the node, where it has one.
@@ -211,6 +213,8 @@ pub(crate) enum Why {
         busy: usize,
         slots: usize,
         nodes: Vec<NodeId>,
+        /// Where somebody has set how many there are: the node, their number, and who.
+        set: Vec<(NodeId, usize, Request)>,
         ahead: Option<u64>,
         next_slot: Option<Timestamp>,
     },
@@ -414,9 +418,14 @@ fn slots_busy(situation: &Situation) -> Option<Why> {
         busy: open(situation).map(|node| node.running.len()).sum(),
         slots: open(situation).map(|node| node.concurrency).sum(),
         nodes: open(situation).map(|node| node.node.clone()).collect(),
+        set: open(situation).filter_map(set_by_hand).collect(),
         ahead: ahead(situation),
         next_slot: ends.first().copied(),
     })
+}
+
+fn set_by_hand(node: &ServingNode) -> Option<(NodeId, usize, Request)> {
+    Some((node.node.clone(), node.concurrency, node.set.clone()?))
 }
 
 /// The nodes that claim.

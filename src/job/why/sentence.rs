@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 
 use super::{Down, Failed, Reached, Situation, Spot, Verdict, Why};
-use crate::job::{Cause, NodeId, Timestamp};
+use crate::job::{Cause, NodeId, Request, Timestamp};
 
 /// Characters of an error that a sentence repeats; `jobsd job ID` shows the rest.
 const ERROR: usize = 300;
@@ -160,8 +160,9 @@ fn limited(situation: &Situation, reached: &Reached, expected: Option<Timestamp>
 fn in_line(situation: &Situation, verdict: &Verdict) -> String {
     let now = situation.now;
     let (held, ahead) = match &verdict.why {
-        Why::SlotsBusy { busy, slots, nodes, ahead, .. } => {
-            (format!("{busy} of {slots} slots of the queue {} are taken on {}", situation.queue, names(nodes)), *ahead)
+        Why::SlotsBusy { busy, slots, nodes, set, ahead, .. } => {
+            let (queue, nodes, set) = (&situation.queue, names(nodes), set_by_hand(set, now));
+            (format!("{busy} of {slots} slots of the queue {queue} are taken on {nodes}{set}"), *ahead)
         }
         Why::SharedSlotsBusy { node, shared, ahead } => {
             let used: Vec<String> = shared.used.iter().map(|(queue, used)| format!("{used} by {queue}")).collect();
@@ -189,6 +190,15 @@ fn in_line(situation: &Situation, verdict: &Verdict) -> String {
         _ => String::new(),
     };
     format!("{held}{before}{next}{turn}")
+}
+
+/// ` (vps-1 was set to 1 by ann: burst 5m ago)`.
+fn set_by_hand(set: &[(NodeId, usize, Request)], now: Timestamp) -> String {
+    let each = set.iter().map(|(node, slots, request)| {
+        format!("{node} was set to {slots} {} {}", request.words(), ago(request.at, now))
+    });
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { String::new() } else { format!(" ({})", list(&each)) }
 }
 
 fn running(now: Timestamp, verdict: &Verdict) -> String {

@@ -21,6 +21,7 @@ fn node(id: &str, running: usize) -> ServingNode {
         draining: false,
         down: None,
         concurrency: 2,
+        set: None,
         running: (0..running as u64).map(|n| at(70 + n * 10)).collect(),
         shared: None,
     }
@@ -138,6 +139,15 @@ fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go
         assert_eq!(told(&held), (word, sentence.to_owned()));
         remove(&mut held);
     }
+}
+
+#[test]
+fn who_has_set_the_slots_is_told_where_they_are_taken() {
+    let set = ServingNode { concurrency: 1, set: Some(request("ann")), ..node("vps-1", 1) };
+    let (word, sentence) = told(&Situation { nodes: vec![set], ..situation() });
+    assert_eq!(word, "slots-busy");
+    let words = "1 of 1 slots of the queue emails are taken on vps-1 (vps-1 was set to 1 by ann: SMTP is down 1m ago)";
+    assert!(sentence.contains(words), "{sentence}");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn no_input_takes_it_out_of_its_bounds() {
             if random.below(100) == 0 {
                 let min = 1 + random.below(20);
                 bounds = Concurrency { min, max: min + random.below(50) };
-                queue.bound(bounds);
+                queue = queue.within(bounds);
             }
             let load = random.any(queue.size());
             queue.tick(&load);
@@ -204,8 +204,8 @@ fn a_queue_that_is_crowded_out_by_others_keeps_its_size() {
 #[test]
 fn other_bounds_hold_at_once() {
     let mut queue = scale(3, 10);
-    let step = queue.bound(Concurrency { min: 5, max: 8 }).expect("it grows");
-    assert_eq!((step.from, step.to, step.reason.to_string().as_str()), (3, 5, "the configuration says 5 to 8"));
-    assert_eq!(queue.bound(Concurrency { min: 5, max: 6 }), None);
-    assert_eq!(queue.bound(Concurrency { min: 1, max: 2 }).map(|step| step.to), Some(2));
+    for (min, max, size) in [(5, 8, 5), (5, 6, 5), (1, 2, 2), (1, 9, 2)] {
+        queue = queue.within(Concurrency { min, max });
+        assert_eq!(queue.size(), size, "between {min} and {max}");
+    }
 }

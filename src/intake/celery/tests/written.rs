@@ -120,7 +120,7 @@ fn every_state_is_read_by_python_and_written_alike() {
     let odd = json!([1e16, 1e-5, -0.0, 123456789012345680.0, {"__type__": "float", "__value__": "nan"}, "\u{7f}\u{1f600}\u{2028}"]);
     let errors = [
         Exception::runtime_error("no"),
-        Exception::worker_lost("Worker exited prematurely: signal 9 (SIGKILL)"),
+        Exception::new("billiard.exceptions", "WorkerLostError", vec!["signal 9 (SIGKILL)".into()]),
         Exception::content_disallowed("pickle"),
         Exception::invalid_task("bad"),
     ];
