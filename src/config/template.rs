@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(value(json!("{{ x }}"), context.clone()), Ok(context["x"].clone()));
         assert_eq!(value(json!("{{ true }}"), context.clone()), Ok(json!(true)));
         assert_eq!(value(json!("{{ none }}"), context.clone()), Ok(json!(null)));
-        for broken in ["{{ not }}", "{{ y }}", "{{ x. }}"] {
+        for broken in ["{{ not }}", "{{ x. }}"] {
             assert!(value(json!(broken), context.clone()).is_err(), "{broken}");
         }
     }
