@@ -8,5 +8,6 @@ pub(crate) mod dice;
 pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod wait;

@@ -11,6 +11,7 @@ use crate::handler::{Attempt, Handlers, Notepad};
 use crate::job::{Outcome, Retryable};
 use crate::testing::attempt::{self, failure};
 use crate::testing::fixture::{self, template};
+use crate::testing::process::{lives, pid_in};
 use crate::testing::wait::until;
 
 fn script(dir: &Path, body: &str) -> ExecStep {
@@ -266,15 +267,6 @@ fn nothing_is_left_when_the_runtime_ends() {
         assert!(std::time::Instant::now() < deadline, "the process outlives the runtime");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-async fn pid_in(file: &Path) -> i32 {
-    until("a process id", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
-}
-
-fn lives(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 #[tokio::test]
