@@ -1,4 +1,4 @@
-//! Celery's message protocol 2 and its result documents, as bytes and values. Which lists and keys they live in, and
+//! Celery's messages, of protocol 2 and of protocol 1, and its result documents, as bytes and values. Which lists and keys they live in, and
 //! when, is not known here.
 
 pub(crate) mod admission;
@@ -7,6 +7,7 @@ mod envelope;
 mod exception;
 pub(crate) mod message;
 pub(crate) mod produce;
+mod protocol_1;
 pub(crate) mod refusal;
 pub(crate) mod result;
 
