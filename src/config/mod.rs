@@ -47,7 +47,7 @@ pub(crate) use service::{
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
     BatchRule, EmailStep, ExecLimits, ExecStep, ExecUser, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep,
-    PushStep, SqlStep, Step, Task, VideoMode, VideoStep,
+    PushStep, SqlStep, Step, Task, VideoMode, VideoStep, WhenDown,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 pub(crate) use unique::TaskUnique;

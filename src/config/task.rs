@@ -300,10 +300,21 @@ pub(crate) struct HttpStep {
     pub snooze: Vec<u16>,
     /// Redirects that are followed, one after another.
     pub redirects: u8,
+    /// What it means when nobody can be served.
+    pub when_down: WhenDown,
     /// From the first connection to the end of the answer. `None`: only the job's own timeout.
     pub timeout: Option<Duration>,
     /// Each signs the request, in the form of Standard Webhooks. None: it is not signed.
     pub signing_keys: Vec<SigningKey>,
+}
+
+/// What becomes of a job whose request finds nobody who serves: no connection, 502, 503, 504, or 429 with a `Retry-After`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenDown {
+    /// The attempt is spent: it is this job's receiver, and no other's.
+    Retry,
+    /// The queue waits for the service, at no cost of an attempt.
+    Wait,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.

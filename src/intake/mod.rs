@@ -11,6 +11,7 @@ mod pump;
 mod refused;
 mod reply;
 pub(crate) mod rq;
+mod turns;
 
 mod bigint;
 mod inflate;

@@ -151,8 +151,8 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
     queues.need_batch_tasks(doc, &tasks);
-    let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
     limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
+    let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues, &vars);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
     Config { redis, node, log, admin, database, email, push, video, http, celery, vars, queues, tasks, schedules }

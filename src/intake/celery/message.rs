@@ -293,7 +293,7 @@ impl Body {
 }
 
 impl Embed {
-    fn read(embed: &Value) -> Self {
+    pub(super) fn read(embed: &Value) -> Self {
         let part = |name: &str| embed.get(name).cloned().unwrap_or_default();
         Self { callbacks: part("callbacks"), errbacks: part("errbacks"), chain: part("chain"), chord: part("chord") }
     }

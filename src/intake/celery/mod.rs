@@ -3,6 +3,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod canvas;
 mod envelope;
 mod exception;
 pub(crate) mod message;
