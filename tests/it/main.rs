@@ -10,6 +10,7 @@ mod bench;
 mod beside;
 mod breaker;
 mod cancel;
+mod causes;
 mod celery;
 mod check;
 mod command_line;
