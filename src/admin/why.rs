@@ -150,8 +150,7 @@ async fn of_job(
             let blocked = broker.store.blocked(served, &standing.job, clock::now()).await;
             blocked.map_err(|error| Problem::of_read(&error))?.map(reached)
         }
-        // The bounds are in the configurations of those who serve it; that it is out of the way tells that one is reached.
-        None => (standing.place == Place::Held && standing.job.line().is_none()).then(|| unknown_limit(&standing.job)),
+        None => unknown_limit(broker, &standing).await.map_err(|error| Problem::of_read(&error))?,
     };
     let turn = standing.job.line().map(|line| line.trim_start_matches('~').to_owned()).zip(line.turn);
     let expires = standing.job.expires.filter(|_| waits);
@@ -160,12 +159,21 @@ async fn of_job(
     Ok(Situation { limit, turn, expires, ..situation })
 }
 
-fn unknown_limit(job: &Job) -> Reached {
-    let keyed = job.buckets.iter().find_map(|bucket| {
-        let (limit, value) = bucket.parts();
-        Some((limit.split_once('/')?.1.to_owned(), value?))
-    });
-    Reached { task: None, key: keyed, bound: None, used: 0, points: 1, holders: Vec::new(), free_at: None }
+/// A limit of a queue that only others serve: its bounds are in their configurations, and that it holds the job is told by
+/// the line in which that stands.
+async fn unknown_limit(broker: &Broker, standing: &Standing) -> Result<Option<Reached>, LinkError> {
+    let job = &standing.job;
+    if standing.place != Place::Held {
+        return Ok(None);
+    }
+    let buckets = job.buckets.iter().filter(|bucket| !bucket.is_tenant()).map(Bucket::name);
+    let lines: Vec<&str> = buckets.chain([job.task.as_str(), "*"]).collect();
+    let Some(line) = broker.store.line_of(&job.queue, &job.id, &lines).await? else { return Ok(None) };
+    let bucket = Bucket::of_limit(line, 1);
+    let (limit, value) = bucket.parts();
+    let (task, by) = limit.split_once('/').unwrap_or((limit, ""));
+    let (task, key) = ((task != "*").then(|| task.to_owned()), value.map(|value| (by.to_owned(), value)));
+    Ok(Some(Reached { task, key, bound: None, used: 0, points: 1, holders: Vec::new(), free_at: None }))
 }
 
 /// Holders that are named.

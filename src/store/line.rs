@@ -69,6 +69,30 @@ impl Store {
         Ok(LineView { pauses, leases, ahead, turn, rq_suspended: false })
     }
 
+    /// The first of these lines in which the job stands.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn line_of<'a>(
+        &self,
+        queue: &QueueName,
+        id: &JobId,
+        lines: &[&'a str],
+    ) -> Result<Option<&'a str>, LinkError> {
+        let keys = self.keys.queue(queue);
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.zscore(keys.line(line), id.as_str());
+        }
+        let replies = if lines.is_empty() { Vec::new() } else { self.read(&pipeline).await? };
+        for (line, reply) in lines.iter().zip(replies) {
+            if typed::<Option<f64>>(reply, "a place in a line")?.is_some() {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether RQ's workers are told to take nothing.
     ///
     /// # Errors

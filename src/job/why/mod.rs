@@ -9,7 +9,7 @@ mod situation;
 mod tests;
 
 use super::flow::progress::Hold;
-use super::{Cause, JobId, NodeId, Request, TaskName, Timestamp, Wire};
+use super::{Cause, NodeId, Request, TaskName, Timestamp, Wire};
 
 pub(crate) use sentence::{instant, sentence, span};
 pub(crate) use situation::{
