@@ -24,7 +24,7 @@ use crate::job::why::{
     Verdict, Why, instant, sentence, span, why,
 };
 use crate::job::{
-    History, Job, JobId, MemberName, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, UniqueRule, Wire,
+    Bucket, History, JobId, MemberName, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, UniqueRule, Wire,
 };
 use crate::store::{
     ActiveView, Blocked, Code, Finding, ForeignList, LineView, LinkError, MESSAGES, Place, Severity, Standing,
