@@ -24,7 +24,7 @@ use crate::broker::{self, Broker, Override};
 use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
 use crate::flows::Flows;
-use crate::handler::{Handlers, HandlersError};
+use crate::handler::{self, Handlers, HandlersError};
 use crate::intake::Intake;
 use crate::job::QueueName;
 use crate::metrics::Metrics;
@@ -175,6 +175,8 @@ impl Daemon {
         if let Err(error) = broker.set_clock().await {
             tracing::debug!("the clock is set when Redis answers: {error}");
         }
+        // Whoever held the folder before may have died with programs running, and their jobs are ours to run now.
+        handler::until_guards_have_ended(&current.node.state_dir).await;
         supervisor.apply(&current);
         intake.start_missing(&current.queues);
         let (followed, guarded, accept_eviction) = (Arc::clone(&store.endpoint), store, current.redis.accept_eviction);

@@ -187,6 +187,7 @@ fn unbound(node: &NodeId, reason: String, now: Timestamp) -> History {
         kind: MishapKind::Failed,
         name: UNBOUND.to_owned(),
         message: reason.clone(),
+        args: None,
         detail: None,
     });
     let (cause, reason) = (Some(Cause::BadArguments), Some(reason));

@@ -73,7 +73,7 @@ pub(crate) enum Admitted {
 const MESSAGES: usize = 250;
 
 impl Broker {
-    /// Takes messages from the lists, no more than `room` together with what is pending, and not all at once. Where jobs may
+    /// Takes messages from the lists, which are in the order of their turns, those of a wire together; no more than `room` together with what is pending, and not all at once. Where jobs may
     /// be held, no more than `most` wait in all.
     ///
     /// # Errors
@@ -95,10 +95,8 @@ impl Broker {
         Script::take.call(&mut pipeline, &touched);
         pipeline.arg(self.node.as_str()).arg(self.lease_until(now).as_millis()).arg(room).arg(MESSAGES);
         pipeline.arg(most.map(|most| most.to_string()).unwrap_or_default());
-        for list in lists {
-            for _ in &list.keys {
-                pipeline.arg(side(list.wire));
-            }
+        for (list, step) in steps(lists) {
+            pipeline.arg(side(list.wire)).arg(step);
         }
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let mut flat = Script::take.reply::<Vec<Vec<u8>>>(reply, HAUL)?.into_iter();
@@ -261,6 +259,16 @@ fn add_uniques(pipeline: &mut Pipeline, admissions: &[Admission], now: Timestamp
 }
 
 /// Celery's consumers take from the tail, RQ's from the head.
+/// Each Redis list of these, and which step of its wire it is, from 1: Celery's priorities, and RQ's queues in their order.
+fn steps(lists: &[ForeignList]) -> impl Iterator<Item = (&ForeignList, usize)> {
+    let mut queues_of_rq = 0;
+    lists.iter().flat_map(move |list| {
+        queues_of_rq += usize::from(list.wire == Wire::Rq);
+        let first = if list.wire == Wire::Rq { queues_of_rq } else { 1 };
+        (first..first + list.keys.len()).map(move |step| (list, step))
+    })
+}
+
 fn side(wire: Wire) -> &'static str {
     match wire {
         Wire::Celery => "R",

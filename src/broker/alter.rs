@@ -263,6 +263,7 @@ impl Broker {
             kind: MishapKind::Cancelled,
             name: "Cancelled".to_owned(),
             message: format!("cancelled {} before it ran", request.words()),
+            args: None,
             detail: None,
         });
         history.end = Some(End {

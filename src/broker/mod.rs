@@ -52,7 +52,7 @@ pub(crate) use flows::{FlowCancelled, FlowCreated, FlowRetried, ReadyFlow, Ready
 pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use notes::Speaker;
-pub(crate) use outbox::{Answer, Answered, Guard, OwedJob, OwedReceiver};
+pub(crate) use outbox::{Answer, Answered, Entry, Guard, OwedJob, OwedReceiver, Tally, TallyKeys};
 pub(crate) use overrides::Override;
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};

@@ -96,7 +96,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError`]: repeat it, what was answered is recognised.
-    pub(crate) async fn answer(&self, answers: &[(&OwedJob, Answer)]) -> Result<Vec<Answered>, BrokerError> {
+    pub(crate) async fn answer(&self, answers: &[(&OwedJob, &Answer)]) -> Result<Vec<Answered>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut calls: Vec<Vec<usize>> = Vec::new();
         for (queue, indexes) in by_queue(answers) {
@@ -126,7 +126,7 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         Script::answer.call(&mut pipeline, &[&self.keys(queue).outbox]);
         pipeline.arg(0).arg(1);
-        add_head(&mut pipeline, id, token, &Answer::default());
+        add_answer(&mut pipeline, &[], id, token, &Answer::default());
         accepted(only(self.store.link.send(&pipeline).await?)?)?;
         Ok(())
     }
@@ -137,6 +137,8 @@ impl Broker {
 pub(crate) enum Answered {
     /// The debt is paid.
     Paid,
+    /// A tally came out otherwise than was expected: nothing was written. To be looked at again.
+    Overtaken,
     /// There was none, or a newer one.
     NotOwed,
     /// Redis refused it, in these words; the debt stands.
@@ -147,6 +149,7 @@ impl Answered {
     pub(super) fn read(code: Value) -> Self {
         match code {
             Value::Int(1) => Self::Paid,
+            Value::Int(2) => Self::Overtaken,
             Value::BulkString(words) => Self::Refused(String::from_utf8_lossy(&words).into_owned()),
             _ => Self::NotOwed,
         }
@@ -169,10 +172,10 @@ pub(super) fn by_queue<'a, T>(answers: &[(&'a OwedJob, T)]) -> Vec<(&'a QueueNam
 }
 
 /// The arguments of one call of `answer`.
-fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
+fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, &Answer)]) {
     let mut forms: Vec<&'static str> = Vec::new();
     for (_, answer) in answers {
-        for Command { form, .. } in &answer.commands {
+        for Command { form, .. } in answer.commands.iter().chain(&answer.others) {
             if !forms.contains(form) {
                 forms.push(form);
             }
@@ -180,17 +183,23 @@ fn add_answers(pipeline: &mut Pipeline, answers: &[&(&OwedJob, Answer)]) {
     }
     pipeline.arg(forms.len()).arg(&forms).arg(answers.len());
     for (owed, answer) in answers {
-        add_head(pipeline, owed.job.id.as_str(), owed.token, answer);
-        answer.commands.iter().for_each(|command| add_command(pipeline, &forms, command));
+        add_answer(pipeline, &forms, owed.job.id.as_str(), owed.token, answer);
     }
 }
 
-fn add_head(pipeline: &mut Pipeline, id: &str, token: u64, answer: &Answer) {
+fn add_answer(pipeline: &mut Pipeline, forms: &[&'static str], id: &str, token: u64, answer: &Answer) {
     let (guard, key) = match &answer.guard {
         Guard::None => ("", ""),
         Guard::Unless { key, begins } => (*begins, key.as_str()),
     };
     pipeline.arg(id).arg(token).arg(guard).arg(key).arg(answer.commands.len());
+    pipeline.arg(answer.checks.len()).arg(answer.tallies.len()).arg(answer.others.len());
+    answer.commands.iter().for_each(|command| add_command(pipeline, forms, command));
+    for (key, kind) in &answer.checks {
+        pipeline.arg(key).arg(kind);
+    }
+    answer.tallies.iter().for_each(|tally| tally.add(pipeline));
+    answer.others.iter().for_each(|command| add_command(pipeline, forms, command));
 }
 
 fn add_command(pipeline: &mut Pipeline, forms: &[&'static str], command: &Command) {
@@ -230,7 +239,13 @@ impl Command {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub guard: Guard,
+    /// What the guard is for.
     pub commands: Vec<Command>,
+    /// Keys, and the type that each of them must have if it exists, else nothing is written.
+    checks: Vec<(String, &'static str)>,
+    pub tallies: Vec<Tally>,
+    /// What is written after the tallies, whatever the guard says.
+    pub others: Vec<Command>,
 }
 
 /// When the commands of an answer are left out; the debt is paid all the same.
@@ -242,10 +257,74 @@ pub(crate) enum Guard {
     Unless { key: String, begins: &'static str },
 }
 
+/// Entries that are counted in a sorted set of a foreign protocol, until there are as many as a size says. Redis adds them
+/// only if it comes out as `full` says; see `scripts/answer.lua`.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub keys: TallyKeys,
+    pub entries: Vec<Entry>,
+    /// The number of entries with which it becomes full; `None`: it does not yet.
+    pub full: Option<usize>,
+}
+
+/// Where a tally stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TallyKeys {
+    pub entries: String,
+    pub size: String,
+    /// A number that comes on top of the size.
+    pub more: String,
+    /// How many seconds the three are kept; `None`: for ever.
+    pub keep: Option<u64>,
+}
+
+/// One entry of a tally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// As Redis reads it.
+    pub score: String,
+    /// An entry of the same score that begins so is the same one, and gives way …
+    pub begins: String,
+    /// … unless it begins so.
+    pub stands: String,
+    pub text: String,
+}
+
+impl Tally {
+    fn add(&self, pipeline: &mut Pipeline) {
+        let TallyKeys { entries, size, more, keep } = &self.keys;
+        let full = self.full.map(|count| count.to_string()).unwrap_or_default();
+        let keep = keep.map(|seconds| seconds.to_string()).unwrap_or_default();
+        pipeline.arg(entries).arg(size).arg(more).arg(keep).arg(full).arg(self.entries.len());
+        for Entry { score, begins, stands, text } in &self.entries {
+            pipeline.arg(score).arg(begins).arg(stands).arg(text);
+        }
+    }
+}
+
 impl Answer {
     /// Adds a command: `form` is its words, with `{}` for each of the values.
     pub(crate) fn command(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
         self.commands.push(Command::new(form, values));
+    }
+
+    /// Adds a command that the guard does not concern.
+    pub(crate) fn other(&mut self, form: &'static str, values: &[&dyn AsRef<[u8]>]) {
+        self.others.push(Command::new(form, values));
+    }
+
+    /// Nothing is to be written unless the key is free or of this type.
+    pub(crate) fn check(&mut self, key: &str, kind: &'static str) {
+        if !self.checks.iter().any(|(known, _)| known == key) {
+            self.checks.push((key.to_owned(), kind));
+        }
+    }
+
+    /// About how many bytes it sends.
+    pub(crate) fn size(&self) -> usize {
+        let commands = self.commands.iter().chain(&self.others).map(|command| command.values.len());
+        let entries = self.tallies.iter().flat_map(|tally| &tally.entries).map(|entry| entry.text.len());
+        commands.chain(entries).sum()
     }
 }
 

@@ -52,7 +52,7 @@ const LATE: Duration = Duration::from_secs(4);
 /// The second round trip of a torn claim, to a Redis that is some way off.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-const FENCE: (&str, &str) = ("if holder == ARGV[at + 1] then", "if true then");
+const FENCE: (&str, &str) = ("local drawn = drawn_by(holder, ARGV[at + 1])", "local drawn = ''");
 const MARK: (&str, &str) = ("if #active > 0 then", "if false then");
 
 impl Sabotage {

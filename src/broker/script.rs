@@ -7,9 +7,9 @@ use redis::{FromRedisValue, Pipeline, Value};
 use super::BrokerError;
 use crate::store::{LinkError, accepted};
 
-/// `NAME with LIBRARY` is a script before which a file of `scripts/lib/` stands.
+/// `NAME with LIBRARY…` is a script before which files of `scripts/lib/` stand.
 macro_rules! scripts {
-    ($($name:ident $(with $library:ident)?),* $(,)?) => {
+    ($($name:ident $(with $($library:ident)+)?),* $(,)?) => {
         /// One transition each; see the header of the file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(non_camel_case_types, reason = "the variants are the names of the files")]
@@ -17,7 +17,7 @@ macro_rules! scripts {
 
         /// The source of every script.
         pub(super) const SCRIPTS: &[&str] = &[$(concat!(
-            $(include_str!(concat!("scripts/lib/", stringify!($library), ".lua")),)?
+            $($(include_str!(concat!("scripts/lib/", stringify!($library), ".lua")),)+)?
             include_str!(concat!("scripts/", stringify!($name), ".lua"))
         )),*];
 
@@ -26,11 +26,11 @@ macro_rules! scripts {
 }
 
 scripts!(
-    admit with unique, adopt, answer, claim, discard, enqueue, enqueue_unique with unique, fire with unique,
-    flow_advance, flow_bury, flow_cancel, flow_create, flow_prune, flow_reopen, flow_rest, heartbeat, keep,
-    move_jobs with unique, note, promote, prune, purge, reap, release with unique, restore, resume, retire,
-    rq_answer with rq_waiting, rq_beat, rq_begin, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle,
-    shrink, take,
+    admit with unique, adopt, answer, claim with windows limits lines turns, discard, enqueue,
+    enqueue_unique with unique, fire with unique, flow_advance, flow_bury, flow_cancel, flow_create, flow_prune,
+    flow_reopen, flow_rest, heartbeat, keep with draws, move_jobs with unique, note with draws, promote, prune, purge,
+    reap with draws, release with unique, restore, resume, retire, rq_answer with rq_waiting, rq_beat with rq_running,
+    rq_begin with rq_running, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle with draws, shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

@@ -238,6 +238,7 @@ impl Broker {
                 kind: MishapKind::Failed,
                 name: "UnreadableRecord".to_owned(),
                 message: format!("this version of jobsd cannot read the job's record: {error}"),
+                args: None,
                 detail: None,
             });
             let cause = Some(Cause::Unreadable);

@@ -208,8 +208,8 @@ fn value_of(kind: ParamType, text: &str) -> Option<Value> {
         ParamType::Int => whole(),
         ParamType::Number => json().filter(Value::is_number),
         ParamType::Bool => json().filter(Value::is_boolean),
-        ParamType::Object => json().filter(Value::is_object),
-        ParamType::Array => json().filter(Value::is_array),
+        ParamType::Object | ParamType::Keywords => json().filter(Value::is_object),
+        ParamType::Array | ParamType::Rest => json().filter(Value::is_array),
         ParamType::Id => Some(whole().unwrap_or_else(|| text.into())),
         ParamType::Any => Some(json().unwrap_or_else(|| text.into())),
     }

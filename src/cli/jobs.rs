@@ -214,6 +214,9 @@ pub(super) fn described(job: &Value) -> String {
     if !end["result"].is_null() {
         fact("result", end["result"].to_string());
     }
+    for (number, result) in (1..).zip(job["history"]["steps"].as_array().into_iter().flatten()) {
+        fact("step done", format!("{number}: {result}"));
+    }
     for mishap in job["history"]["mishaps"].as_array().into_iter().flatten() {
         let (at, kind) = (cell(&mishap["at"]), cell(&mishap["kind"]));
         let words = format!("{}: {}", cell(&mishap["name"]), cell(&mishap["message"]));

@@ -46,21 +46,33 @@ pub(crate) fn bind_except(
     open: impl Fn(&Value) -> bool,
 ) -> Result<Args, BindError> {
     let name = || task.name.to_string();
+    let (rest, keywords) = (star(task, ParamType::Rest), star(task, ParamType::Keywords));
+    let plain = task.params.iter().filter(|param| !param.kind.is_star()).count();
     for given in keyword.keys() {
         match position(task, given) {
-            None => return Err(BindError::Unexpected { task: name(), name: given.clone() }),
+            None if keywords.is_none() => return Err(BindError::Unexpected { task: name(), name: given.clone() }),
+            None => {}
+            // By name, a star takes all that it holds at once.
+            Some(at) if at >= plain => {}
             Some(at) if at < positional.len() => {
                 return Err(BindError::Multiple { task: name(), name: given.clone() });
             }
             Some(_) => {}
         }
     }
-    if positional.len() > task.params.len() {
+    if positional.len() > plain && rest.is_none() {
         let least = task.params.iter().filter(|param| param.required).count();
-        return Err(BindError::TooMany { task: name(), least, most: task.params.len(), given: positional.len() });
+        return Err(BindError::TooMany { task: name(), least, most: plain, given: positional.len() });
     }
-    let mut given: Vec<Option<Value>> = positional.iter().cloned().map(Some).collect();
-    given.extend(task.params.iter().skip(positional.len()).map(|param| keyword.remove(&param.name)));
+    let (own, left_over) = positional.split_at(positional.len().min(plain));
+    let mut given: Vec<Option<Value>> = own.iter().cloned().map(Some).collect();
+    given.extend(task.params.iter().skip(own.len()).map(|param| keyword.remove(&param.name)));
+    if let Some(at) = rest.filter(|_| !left_over.is_empty()) {
+        given[at] = Some(left_over.into());
+    }
+    if let Some(at) = keywords.filter(|_| !keyword.is_empty()) {
+        given[at] = Some(keyword.into());
+    }
     let pairs = || task.params.iter().zip(&given);
     let missing: Vec<String> = pairs()
         .filter(|(param, value)| param.required && value.is_none())
@@ -81,6 +93,11 @@ pub(crate) fn bind_except(
 
 fn position(task: &Task, name: &str) -> Option<usize> {
     task.params.iter().position(|param| param.name == name)
+}
+
+/// The place of the star of this kind, if the task has one.
+fn star(task: &Task, kind: ParamType) -> Option<usize> {
+    task.params.iter().position(|param| param.kind == kind)
 }
 
 fn argument(task: &Task, param: &Param, value: Option<Value>) -> Result<Value, BindError> {
@@ -113,8 +130,8 @@ pub(super) fn fit(kind: ParamType, value: Value) -> Result<Value, &'static str> 
         ParamType::Int => (is_integer(&value), "an integer"),
         ParamType::Number => (value.is_number(), "a number"),
         ParamType::Bool => (value.is_boolean(), "a boolean"),
-        ParamType::Object => (value.is_object(), "an object"),
-        ParamType::Array => (value.is_array(), "an array"),
+        ParamType::Object | ParamType::Keywords => (value.is_object(), "an object"),
+        ParamType::Array | ParamType::Rest => (value.is_array(), "an array"),
         ParamType::Id => (value.is_string() || is_integer(&value), "an id (an integer or a string)"),
         ParamType::Any => (true, "anything"),
     };
@@ -271,6 +288,35 @@ mod tests {
         for (task, positional, keyword, expected) in cases {
             assert_eq!(call(task, positional, keyword), Err(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn stars_take_what_is_left_over() {
+        let rest = optional("rest", ParamType::Rest, json!([]));
+        let keywords = optional("more", ParamType::Keywords, json!({}));
+        let both = task(vec![param("a", ParamType::Any), rest.clone(), keywords.clone()]);
+        let cases = [
+            (json!([1]), json!({}), json!({"a": 1, "rest": [], "more": {}})),
+            (json!([1, 2, null]), json!({"k": 3}), json!({"a": 1, "rest": [2, null], "more": {"k": 3}})),
+            (json!([]), json!({"k": 3, "a": 1}), json!({"a": 1, "rest": [], "more": {"k": 3}})),
+            (json!([]), json!({"more": {"k": 3}, "rest": [2], "a": 1}), json!({"a": 1, "rest": [2], "more": {"k": 3}})),
+        ];
+        for (positional, keyword, expected) in cases {
+            assert_eq!(call(&both, positional, keyword), Ok(expected));
+        }
+        let wrong = [
+            (&both, json!([1]), json!({"a": 2}), "send() got multiple values for argument 'a'"),
+            (&both, json!([]), json!({}), "send() missing 1 required positional argument: 'a'"),
+            (&both, json!([1]), json!({"rest": 2}), "send() argument 'rest' must be an array, not an integer"),
+        ];
+        for (task, positional, keyword, expected) in wrong {
+            assert_eq!(call(task, positional, keyword), Err(expected.to_owned()));
+        }
+        let only = |star| task(vec![param("a", ParamType::Any), star]);
+        let error = call(&only(rest), json!([1, 2]), json!({"k": 3})).expect_err("no keywords");
+        assert_eq!(error, "send() got an unexpected keyword argument 'k'");
+        let error = call(&only(keywords), json!([1, 2]), json!({})).expect_err("no rest");
+        assert_eq!(error, "send() takes 1 positional argument but 2 were given");
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn services(old: &Config, new: &Config) -> Vec<&'static str> {
         ("push", old.push != new.push),
         ("video", old.video != new.video),
         ("http", old.http != new.http),
+        ("celery", old.celery != new.celery),
         ("vars", old.vars != new.vars),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

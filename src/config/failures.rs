@@ -38,6 +38,7 @@ const FAILURES: [(&str, &[&str]); 8] = [
             "PushPlatformError",
             "PushRejected",
             "PushStatusError",
+            "PushTimeout",
         ],
     ),
     (

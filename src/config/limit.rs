@@ -15,6 +15,9 @@ use crate::job::{Args, Bucket, QueueName, TaskName, plain};
 /// must not see one too many either.
 const SLACK: (u32, Duration, Duration) = (20, Duration::from_millis(100), Duration::from_millis(500));
 
+/// Quanta of a window.
+const QUANTA: u64 = 1000;
+
 /// How a template writes an argument that is null.
 const NULL: &str = "None";
 
@@ -196,6 +199,16 @@ impl Rate {
         let (part, least, most) = SLACK;
         let slack = (self.window / part).clamp(least, most);
         u64::try_from((self.window + slack).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Starts are counted by quanta of this length (see `broker/scripts/lib/windows.lua`), in milliseconds.
+    pub(crate) fn quantum(&self) -> u64 {
+        (self.millis() / QUANTA).max(1)
+    }
+
+    /// What has started in a window has started in this era of this length or in the one before, in milliseconds.
+    pub(crate) fn era(&self) -> u64 {
+        self.millis() + self.quantum()
     }
 }
 

@@ -41,12 +41,13 @@ pub(crate) use queue::{Batch, Concurrency, Queue, Retention};
 pub(crate) use schedule::{CatchUp, Overlap, Schedule};
 pub(crate) use secret::Secret;
 pub(crate) use service::{
-    Admin, Database, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider, SlotOrder, SlotRules, Video,
+    Admin, Celery, Database, Log, LogFormat, Node, OneSignal, OneSignalTarget, Push, PushProvider, SlotOrder,
+    SlotRules, Video,
 };
 pub(crate) use sql::{Dialect, Statement};
 pub(crate) use task::{
     BatchRule, EmailStep, ExecLimits, ExecStep, ExecUser, HttpStep, NamePattern, Param, ParamType, ProbeOp, ProbeStep,
-    PushStep, SqlStep, Step, Task, VideoMode, VideoStep,
+    PushStep, SqlStep, Step, Task, VideoMode, VideoStep, WhenDown,
 };
 pub(crate) use template::{RenderError, Template, ValueTemplate};
 pub(crate) use unique::TaskUnique;
@@ -65,6 +66,7 @@ pub(crate) struct Config {
     pub push: Push,
     pub video: Video,
     pub http: Http,
+    pub celery: Celery,
     /// `[vars]`: values that templates see as `vars.NAME`.
     pub vars: serde_json::Map<String, serde_json::Value>,
     pub queues: BTreeMap<QueueName, Arc<Queue>>,

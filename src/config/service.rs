@@ -37,6 +37,19 @@ pub(crate) enum SlotOrder {
     Strict { starve_after: Duration },
 }
 
+/// `[celery]`: what clients of Celery find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Celery {
+    /// How long results are kept. `None`: for ever.
+    pub result_expires: Option<Duration>,
+}
+
+impl Default for Celery {
+    fn default() -> Self {
+        Self { result_expires: Some(Duration::from_secs(86_400)) }
+    }
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Log {

@@ -126,10 +126,14 @@ pub(crate) enum ParamType {
     /// A number or a string, as primary keys are.
     Id,
     Any,
+    /// `*args` of Python: an array of the positional arguments that are left over.
+    Rest,
+    /// `**kwargs` of Python: an object of the keyword arguments that no other parameter is called by.
+    Keywords,
 }
 
 impl ParamType {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::String,
         Self::Email,
         Self::Int,
@@ -139,6 +143,8 @@ impl ParamType {
         Self::Array,
         Self::Id,
         Self::Any,
+        Self::Rest,
+        Self::Keywords,
     ];
 
     /// As it stands in `params`.
@@ -153,6 +159,22 @@ impl ParamType {
             Self::Array => "array",
             Self::Id => "id",
             Self::Any => "any",
+            Self::Rest => "*",
+            Self::Keywords => "**",
+        }
+    }
+
+    /// Whether it takes what the other parameters leave over.
+    pub(crate) fn is_star(self) -> bool {
+        matches!(self, Self::Rest | Self::Keywords)
+    }
+
+    /// What a parameter of this type is without an argument, if it is not null.
+    pub(crate) fn nothing(self) -> Value {
+        match self {
+            Self::Rest => Value::Array(Vec::new()),
+            Self::Keywords => Value::Object(Map::new()),
+            _ => Value::Null,
         }
     }
 }
@@ -278,10 +300,21 @@ pub(crate) struct HttpStep {
     pub snooze: Vec<u16>,
     /// Redirects that are followed, one after another.
     pub redirects: u8,
+    /// What it means when nobody can be served.
+    pub when_down: WhenDown,
     /// From the first connection to the end of the answer. `None`: only the job's own timeout.
     pub timeout: Option<Duration>,
     /// Each signs the request, in the form of Standard Webhooks. None: it is not signed.
     pub signing_keys: Vec<SigningKey>,
+}
+
+/// What becomes of a job whose request finds nobody who serves: no connection, 502, 503, 504, or 429 with a `Retry-After`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenDown {
+    /// The attempt is spent: it is this job's receiver, and no other's.
+    Retry,
+    /// The queue waits for the service, at no cost of an attempt.
+    Wait,
 }
 
 /// The self-test handler: does on request what real handlers do by accident.
@@ -292,7 +325,7 @@ pub(crate) struct ProbeStep {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeOp {
-    /// Returns the arguments: `{"args": …}`.
+    /// Returns the arguments: `{"args": {name: value}}`, or `{"args": […], "kwargs": {…}}` of a task with `*` or `**`.
     Echo,
     /// The argument `x` and the argument `y`, added.
     Add,
@@ -300,9 +333,9 @@ pub(crate) enum ProbeOp {
     Sum,
     /// Sleeps for the argument `seconds`, and says as often as `report` asks for how far it is; returns when it started.
     Sleep,
-    /// Fails with the argument `message` (and `kind`, `retry` = false for a failure that must not be retried).
+    /// Fails with the argument `message` (and `kind`, `args`, `retry` = false for a failure that must not be retried).
     Fail,
-    /// Fails as often as the argument `failures` says, counted by job since the daemon's start, then returns the number of
+    /// Fails (with the argument `kind`) as often as the argument `failures` says, counted by job since the daemon's start, then returns the number of
     /// its runs.
     Flaky,
     /// Ends the daemon's process as SIGKILL would.

@@ -74,6 +74,13 @@ impl Template {
         &self.source
     }
 
+    /// Whether it is a URL whose host stands in it as it is. An expression before the path could change the host.
+    pub(crate) fn has_own_host(&self) -> bool {
+        let written = self.source.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
+        let authority = written.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+        !authority.is_empty() && !authority.contains(['{', '}'])
+    }
+
     /// # Errors
     /// [`RenderError`] when a value is missing, of an unfit type, or the template does too much.
     pub(crate) fn render(&self, context: &Value) -> Result<String, RenderError> {

@@ -14,7 +14,7 @@ use super::workload::{Call, Work};
 use crate::clock;
 use crate::config::Secret;
 use crate::intake::celery::answer::result_key;
-use crate::intake::celery::produce::Call as Message;
+use crate::intake::celery::produce::{Call as Message, CallOptions};
 use crate::intake::rq::job::{DEFAULT_TIMEOUT, Lapse};
 use crate::intake::rq::keys;
 use crate::intake::rq::produce::Enqueue;
@@ -108,6 +108,7 @@ impl Producer {
             origin: &format!("gen{}@jobsd-demo", std::process::id()),
             reply_to: &Uuid::new_v4().to_string(),
             delivery_tag: &Uuid::new_v4().to_string(),
+            options: CallOptions::default(),
         }
         .encode();
         let list = list(Wire::Celery, work.queue);

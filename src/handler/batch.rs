@@ -82,6 +82,7 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>
     let run = |(attempt, context): (&'a Attempt<'_>, &'a Context)| Run {
         job: attempt.job,
         attempt: attempt.attempt,
+        params: &attempt.task.params,
         step: 0,
         context,
         steps: &attempt.steps,

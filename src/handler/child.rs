@@ -8,8 +8,7 @@
 //! daemon, so [`run`] must be awaited on them, never on a thread of `spawn_blocking`.
 
 use std::ffi::OsString;
-use std::io::PipeWriter;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -82,14 +81,18 @@ pub(super) async fn run(program: Program, hear: Hear<'_>) -> Result<Finished, Ch
 }
 
 /// As [`run`], for a program that guards others: SIGTERM and SIGINT tell it to end them, in peace or at once, and SIGKILL
-/// is for the guard that does not. It alone inherits `report`.
-pub(super) async fn run_guard(program: Program, report: PipeWriter, hear: Hear<'_>) -> Result<Finished, ChildError> {
-    follow(program, Some(report), hear).await
+/// is for the guard that does not. It alone inherits these files, under the numbers that they have here.
+pub(super) async fn run_guard(
+    program: Program,
+    inherited: Vec<OwnedFd>,
+    hear: Hear<'_>,
+) -> Result<Finished, ChildError> {
+    follow(program, Some(inherited), hear).await
 }
 
-async fn follow(program: Program, report: Option<PipeWriter>, hear: Hear<'_>) -> Result<Finished, ChildError> {
+async fn follow(program: Program, guard: Option<Vec<OwnedFd>>, hear: Hear<'_>) -> Result<Finished, ChildError> {
     let follow = |reason| ChildError::Follow { path: program.path.clone(), reason };
-    let mut group = Group::start(&program, report)?;
+    let mut group = Group::start(&program, guard)?;
     let leader = group.leader();
     let mut out = Output::new(program.stdout);
     let mut err = Output::new(program.stderr);
@@ -131,8 +134,8 @@ struct Leader {
 }
 
 impl Group {
-    /// Our end of `report` is closed with the start, so that its reader sees the guard's end.
-    fn start(program: &Program, report: Option<PipeWriter>) -> Result<Self, ChildError> {
+    /// What a guard inherits is closed here with the start, so that from then on it is open for as long as the guard lives.
+    fn start(program: &Program, guard: Option<Vec<OwnedFd>>) -> Result<Self, ChildError> {
         let fail = |reason| ChildError::Start { path: program.path.clone(), reason };
         let mut command = tokio::process::Command::new(&program.path);
         command.args(&program.args).env_clear().envs(program.env.iter().cloned()).process_group(0);
@@ -141,12 +144,14 @@ impl Group {
             command.current_dir(dir);
         }
         let parent = rustix::process::getpid();
-        let inherited = report.as_ref().map(|report| report.as_raw_fd());
+        let inherited: Vec<RawFd> = guard.iter().flatten().map(|file| file.as_raw_fd()).collect();
         // SAFETY: between fork and exec the closure makes a few system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
-                if inherited.is_some_and(|number| libc::fcntl(number, libc::F_SETFD, 0) != 0) {
-                    return Err(std::io::Error::last_os_error());
+                for number in &inherited {
+                    if libc::fcntl(*number, libc::F_SETFD, 0) != 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
                 }
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                 // The daemon may have died before the call above took effect.
@@ -157,9 +162,7 @@ impl Group {
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.expect("a child that was just started and never waited for has an id");
         match watch(pid) {
-            Ok(pidfd) => {
-                Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false, guard: inherited.is_some() }) })
-            }
+            Ok(pidfd) => Ok(Self { leader: Some(Leader { child, pid, pidfd, reaped: false, guard: guard.is_some() }) }),
             Err(error) => {
                 kill_group(pid, Signal::KILL);
                 Err(fail(error))

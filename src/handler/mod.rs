@@ -22,17 +22,18 @@ mod steps;
 mod video;
 mod video_protocol;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::clock;
-use crate::config::{Config, JobSecrets, Step, Task};
+use crate::config::{Config, JobSecrets, Param, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
 use context::Context;
 pub(crate) use email::{MailPreview, PreviewError, preview as preview_mails};
-pub(crate) use exec::guard_if_told;
+pub(crate) use exec::{guard_if_told, until_guards_have_ended};
 pub(crate) use notepad::Notepad;
 pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 
@@ -41,6 +42,8 @@ pub(crate) use steps::{Done, Keep, LeaseLost, Steps};
 #[derive(Debug)]
 pub(crate) struct Handlers {
     vars: Value,
+    /// Where the guards of programs hold their lock.
+    state_dir: PathBuf,
     email: email::Email,
     sql: sql::Sql,
     push: push::Push,
@@ -80,6 +83,7 @@ pub(crate) struct Attempt<'a> {
 struct Run<'a> {
     job: &'a Job,
     attempt: u32,
+    params: &'a [Param],
     /// Position of the step in its task, from 0.
     step: usize,
     context: &'a Context,
@@ -127,6 +131,7 @@ impl Handlers {
     pub(crate) fn new(config: &Config) -> Result<Self, HandlersError> {
         Ok(Self {
             vars: Value::Object(config.vars.clone()),
+            state_dir: config.node.state_dir.clone(),
             email: email::Email::new(config)?,
             sql: sql::Sql::new(&config.database)?,
             push: push::Push::new(&config.push)?,
@@ -152,7 +157,7 @@ impl Handlers {
                 attempt.notepad.step(number + 1, attempt.task.steps.len());
             }
             let Attempt { job, attempt: n, steps, notepad, .. } = attempt;
-            let run = Run { job, attempt: *n, step: number, context, steps, notepad };
+            let run = Run { job, attempt: *n, params: &attempt.task.params, step: number, context, steps, notepad };
             let result = self.step(step, &run).await?;
             attempt.steps.finish(result.clone());
             context.finish_step(result);
@@ -174,8 +179,8 @@ impl Handlers {
             }
             Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
             Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
-            Step::Exec(step) => Ok(Box::pin(exec::run(step, run)).await?),
-            Step::Http(step) => Ok(Box::pin(self.http.call(step, run)).await?),
+            Step::Exec(step) => Ok(Box::pin(exec::run(step, run, &self.state_dir)).await?),
+            Step::Http(step) => Box::pin(self.http.call(step, run)).await,
             Step::Probe(step) => probe::run(step, run).await,
         }
     }

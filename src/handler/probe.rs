@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::{Halt, Run};
 use crate::clock;
-use crate::config::{ProbeOp, ProbeStep};
-use crate::job::Failure;
+use crate::config::{ParamType, ProbeOp, ProbeStep};
+use crate::job::{Failure, Timestamp};
 
 pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> {
     match step.op {
-        ProbeOp::Echo => Ok(json!({"args": run.context.args()})),
+        ProbeOp::Echo => Ok(echo(run)),
         ProbeOp::Add => {
             Ok(add(["x", "y"].map(|name| run.context.args().get(name).cloned().unwrap_or_default()).to_vec())?)
         }
@@ -26,6 +26,22 @@ pub(super) async fn run(step: &ProbeStep, run: &Run<'_>) -> Result<Value, Halt> 
         ProbeOp::Crash => Ok(crash().await?),
         ProbeOp::Snooze => Err(snooze(run)),
         ProbeOp::Noop => Ok(Value::Null),
+    }
+}
+
+/// The arguments by name; those of a task that is declared with `*` and `**` as they were given.
+fn echo(run: &Run<'_>) -> Value {
+    let args = run.context.args();
+    let star = |kind| run.params.iter().find(|param| param.kind == kind).and_then(|param| args.get(&param.name));
+    match (star(ParamType::Rest), star(ParamType::Keywords)) {
+        (None, None) => json!({"args": args}),
+        (rest, keywords) => {
+            let named = run.params.iter().filter(|param| !param.kind.is_star());
+            let named = named.map(|param| args.get(&param.name).cloned().unwrap_or_default());
+            let rest = rest.and_then(Value::as_array).into_iter().flatten().cloned();
+            let positional: Vec<Value> = named.chain(rest).collect();
+            json!({"args": positional, "kwargs": keywords.cloned().unwrap_or_else(|| json!({}))})
+        }
     }
 }
 
@@ -61,7 +77,8 @@ fn flaky(run: &Run<'_>) -> Result<Value, Failure> {
     let runs = all.entry(job).or_default();
     *runs += 1;
     if *runs <= failures {
-        return Err(Failure::new("ProbeFailure", format!("run {runs} of {failures} that fail")));
+        let kind = run.context.args().get("kind").and_then(Value::as_str).unwrap_or(FAILURE);
+        return Err(Failure::new(kind, format!("run {runs} of {failures} that fail")));
     }
     Ok(json!(*runs))
 }
@@ -78,7 +95,7 @@ pub(super) async fn run_batch(step: &ProbeStep, runs: &[Run<'_>]) -> Vec<Result<
         let started = clock::now();
         let spans: Vec<Result<Duration, Failure>> = runs.iter().map(|run| seconds(run, "sleep")).collect();
         tokio::time::sleep(spans.iter().flatten().max().copied().unwrap_or_default()).await;
-        let slept = |span: Result<Duration, Failure>| Ok(span.map(|_| json!({"started": started.to_string()}))?);
+        let slept = |span: Result<Duration, Failure>| Ok(span.map(|_| since_1970(started))?);
         return spans.into_iter().map(slept).collect();
     }
     let mut results = Vec::with_capacity(runs.len());
@@ -94,10 +111,18 @@ pub(super) async fn run_batch(step: &ProbeStep, runs: &[Run<'_>]) -> Vec<Result<
     results
 }
 
+/// The name of its failures.
+const FAILURE: &str = "ProbeFailure";
+
 /// Most reports of one sleep.
 const REPORTS: u64 = 10_000;
 
-/// Sleeps for the argument `seconds` and returns `{"started": …}`. With the argument `report` = n it tells n times how far
+/// `{"started": …}`, as Python's `time.time()` has it.
+fn since_1970(started: Timestamp) -> Value {
+    json!({"started": Duration::from_millis(started.as_millis()).as_secs_f64()})
+}
+
+/// Sleeps for the argument `seconds` and returns when it started. With the argument `report` = n it tells n times how far
 /// it is, as progress and as a line of its log.
 async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
     let started = clock::now();
@@ -112,18 +137,20 @@ async fn sleep(run: &Run<'_>) -> Result<Value, Failure> {
             run.notepad.log(&format!("slept {message}"));
         }
     }
-    Ok(json!({"started": started.to_string()}))
+    Ok(since_1970(started))
 }
 
-/// Fails with the arguments `message` and `kind`; `retry` = false makes it final.
+/// Fails with the arguments `message` and `kind`, which may be the name of a Python exception with its module; `args` is
+/// what that exception is made of instead of the message. `retry` = false makes it final.
 fn fail(run: &Run<'_>) -> Failure {
     let args = run.context.args();
     let text = |name: &str, default: &str| args.get(name).and_then(Value::as_str).unwrap_or(default).to_owned();
-    let (kind, message) = (text("kind", "ProbeFailure"), text("message", "the probe was told to fail"));
-    match args.get("retry") {
+    let (kind, message) = (text("kind", FAILURE), text("message", "the probe was told to fail"));
+    let failure = match args.get("retry") {
         Some(Value::Bool(false)) => Failure::never(kind, message),
         _ => Failure::new(kind, message),
-    }
+    };
+    Failure { args: args.get("args").and_then(Value::as_array).map(|args| args.clone().into()), ..failure }
 }
 
 /// Puts the job off for the argument `seconds`, if there is one, with the argument `reason`.

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Attempt, Handlers, Notepad, Steps};
+use super::Handlers;
 use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
 use crate::job::{Outcome, TaskName};
-use crate::testing::{fixture, postgres};
+use crate::testing::{attempt, fixture, postgres};
 
 /// The shipped file, with everything it writes moved below `dir`.
 fn shipped(dir: &Path, database: &str) -> Config {
@@ -25,11 +25,7 @@ async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> 
     let task = &config.tasks[&TaskName::parse(task).expect("a valid name")];
     let positional = args.as_array().expect("an array");
     let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
-    let job = fixture::job(Value::Object(args));
-    match handlers
-        .perform(&Attempt { job: &job, task, attempt: 1, steps: Steps::default(), notepad: Notepad::default() })
-        .await
-    {
+    match attempt::perform(handlers, task, Value::Object(args)).await {
         Outcome::Success(result) => result,
         other => panic!("{}: {other:?}", task.name),
     }

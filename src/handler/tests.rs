@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Param, ProbeOp, ProbeStep, SqlStep};
 use crate::job::Retryable;
+use crate::testing::attempt::{self, failure};
 use crate::testing::fixture;
 
 fn probe(op: ProbeOp) -> Step {
@@ -31,17 +32,8 @@ fn world() -> World {
 
 async fn perform(world: &World, task: &Task, args: Value, steps: &Steps) -> Outcome {
     let job = fixture::job(args);
-    world
-        .handlers
-        .perform(&Attempt { job: &job, task, attempt: 2, steps: steps.clone(), notepad: Notepad::default() })
-        .await
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
+    let attempt = Attempt { attempt: 2, steps: steps.clone(), ..attempt::first(&job, task) };
+    world.handlers.perform(&attempt).await
 }
 
 #[tokio::test]

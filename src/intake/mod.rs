@@ -11,6 +11,7 @@ mod pump;
 mod refused;
 mod reply;
 pub(crate) mod rq;
+mod turns;
 
 mod bigint;
 mod inflate;
@@ -74,7 +75,7 @@ impl Intake {
         owed: OwedReceiver,
     ) -> Self {
         let front = Arc::new(rq::Front::new(Arc::clone(&broker), Arc::clone(&config)));
-        let desk = reply::Desk { broker: Arc::clone(&broker), front: Arc::clone(&front) };
+        let desk = reply::Desk { broker: Arc::clone(&broker), config: Arc::clone(&config), front: Arc::clone(&front) };
         let stop = CancellationToken::new();
         let task = tokio::spawn(reply::run(Arc::new(desk), owed, stop.clone()));
         let reply = Running { queue: None, stop, task };

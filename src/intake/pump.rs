@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::limits::Limits;
 use super::pace::Pace;
+use super::turns::Turns;
 use super::{celery, rq};
 use crate::broker::{Admission, Admitted, Broker, BrokerError, Demand, Survey, Taken, Told, Verdict};
 use crate::clock;
@@ -46,7 +47,7 @@ pub(super) struct Pump {
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<Metrics>,
     queue: QueueName,
-    lists: Vec<ForeignList>,
+    lists: Turns,
     keys: Vec<String>,
     demand: Demand,
     pace: Pace,
@@ -75,7 +76,7 @@ impl Pump {
             config,
             metrics,
             queue: queue.name.clone(),
-            lists,
+            lists: Turns::new(lists),
             keys,
             demand,
             pace: Pace::new(Instant::now()),
@@ -157,7 +158,11 @@ impl Pump {
         }
         let most = self.looks_ahead().then_some(WAITING);
         let (lists, room) = self.served(room);
+        let are_all = lists.len() == self.lists.lists().len();
         let haul = self.broker.take(&self.queue, &lists, room, most, clock::now()).await?;
+        for message in &haul.messages {
+            self.lists.gave(&message.list);
+        }
         if !haul.messages.is_empty() {
             return self.admit(haul.messages, stop).await;
         }
@@ -165,7 +170,7 @@ impl Pump {
             // The pool says when it goes on.
             None => return Ok(Moved::Enough { surplus: usize::MAX }),
             Some(pending) if pending >= room => return Ok(Moved::Enough { surplus: pending - room + 1 }),
-            Some(_) if haul.suspended || lists.len() < self.lists.len() => return Ok(Moved::Suspended),
+            Some(_) if haul.suspended || !are_all => return Ok(Moved::Suspended),
             Some(_) => {}
         }
         let pauses = self.broker.store.keys.queue(&self.queue).pauses;
@@ -177,12 +182,12 @@ impl Pump {
     /// The lists to take from, and for how many jobs there is room: clients of RQ may have told workers to stop.
     fn served(&self, room: usize) -> (Cow<'_, [ForeignList]>, usize) {
         match self.front.places(&self.queue) {
-            None => (Cow::Borrowed(&self.lists), room),
+            None => (Cow::Borrowed(self.lists.lists()), room),
             Some(0) => {
-                let others = self.lists.iter().filter(|list| list.wire != Wire::Rq);
+                let others = self.lists.lists().iter().filter(|list| list.wire != Wire::Rq);
                 (Cow::Owned(others.cloned().collect()), room)
             }
-            Some(places) => (Cow::Borrowed(&self.lists), room.min(places)),
+            Some(places) => (Cow::Borrowed(self.lists.lists()), room.min(places)),
         }
     }
 
@@ -237,7 +242,7 @@ impl Pump {
     async fn job_hashes(&self, taken: &[Taken]) -> Result<Vec<Option<HashMap<String, Vec<u8>>>>, BrokerError> {
         let mut pipeline = Pipeline::new();
         let mut reads = 0;
-        let is_rq = |taken: &Taken| wire(&self.lists, &taken.list) == Wire::Rq;
+        let is_rq = |taken: &Taken| wire(self.lists.lists(), &taken.list) == Wire::Rq;
         for taken in taken.iter().filter(|taken| is_rq(taken)) {
             pipeline.hgetall(rq::keys::job(&String::from_utf8_lossy(&taken.element)));
             reads += 1;

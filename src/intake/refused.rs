@@ -97,6 +97,7 @@ impl Refused<'_> {
             kind: MishapKind::Failed,
             name: self.why.class,
             message: self.why.reason,
+            args: None,
             detail: None,
         });
         let cause = Some(self.why.cause);

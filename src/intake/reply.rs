@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{celery, rq};
 use crate::broker::{Answer, Answered, Broker, BrokerError, OwedJob, OwedReceiver, Survey};
+use crate::clock;
+use crate::config::Config;
 use crate::job::{Origin, QueueName, Wire};
 
 /// Answers in one round trip.
@@ -21,10 +24,16 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Batches on their way at the same time: while Redis works on one, the next is written.
 const TRAVELLING: usize = 2;
 
+/// Bytes of answers at once; one answer may be longer.
+const BYTES: usize = 16 << 20;
+/// How often answers are made anew that others have overtaken, before they are left to the next sweep.
+const TRIES: usize = 20;
+
 /// Where answers are written.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) broker: Arc<Broker>,
+    pub(super) config: Arc<ArcSwap<Config>>,
     /// RQ's side of this node.
     pub(super) front: Arc<rq::Front>,
 }
@@ -114,11 +123,56 @@ async fn answer_until_done(desk: Arc<Desk>, batch: Vec<OwedJob>, stop: Cancellat
 
 /// Sends the answers; how many debts they have paid.
 async fn answer(desk: &Desk, batch: &[OwedJob]) -> Result<usize, BrokerError> {
-    let (rq, others): (Vec<&OwedJob>, Vec<&OwedJob>) = batch.iter().partition(|owed| is_rq(owed));
-    let answers: Vec<(&OwedJob, Answer)> = others.iter().map(|&owed| (owed, written(owed))).collect();
-    let mut paid = count(&others, &desk.broker.answer(&answers).await?);
+    let (rq, celery): (Vec<&OwedJob>, Vec<&OwedJob>) = batch.iter().partition(|owed| is_rq(owed));
+    let mut paid = answer_celery(desk, &celery).await?;
     if !rq.is_empty() {
         paid += count(&rq, &desk.front.answer(&rq).await?);
+    }
+    Ok(paid)
+}
+
+/// Those of Celery, as many at once as may be long.
+async fn answer_celery(desk: &Desk, batch: &[&OwedJob]) -> Result<usize, BrokerError> {
+    let config = desk.config.load_full();
+    let mut owed = batch.iter();
+    let mut paid = 0;
+    loop {
+        let with = celery::answer::Desk { config: &config, node: &desk.broker.node, now: clock::now() };
+        let (mut replies, mut bytes) = (Vec::new(), 0);
+        while bytes < BYTES
+            && let Some(&owed) = owed.next()
+        {
+            let reply = celery::answer::Reply::of(owed, &with);
+            bytes += reply.answer().size();
+            replies.push((owed, reply));
+        }
+        if replies.is_empty() {
+            return Ok(paid);
+        }
+        paid += send(desk, replies, &with).await?;
+    }
+}
+
+/// Sends them until none of them was overtaken, which others can bring about a few times in a row.
+async fn send(
+    desk: &Desk,
+    mut replies: Vec<(&OwedJob, celery::answer::Reply)>,
+    with: &celery::answer::Desk<'_>,
+) -> Result<usize, BrokerError> {
+    let mut paid = 0;
+    for _ in 0..TRIES {
+        let answers: Vec<(&OwedJob, &Answer)> = replies.iter().map(|(owed, reply)| (*owed, reply.answer())).collect();
+        let owed: Vec<&OwedJob> = replies.iter().map(|(owed, _)| *owed).collect();
+        let answered = desk.broker.answer(&answers).await?;
+        paid += count(&owed, &answered);
+        let mut fate = answered.iter();
+        replies.retain(|_| fate.next() == Some(&Answered::Overtaken));
+        if replies.is_empty() {
+            break;
+        }
+        for (_, reply) in &mut replies {
+            reply.look_again(&desk.broker, with).await?;
+        }
     }
     Ok(paid)
 }
@@ -136,12 +190,4 @@ fn count(batch: &[&OwedJob], answered: &[Answered]) -> usize {
 
 fn is_rq(owed: &OwedJob) -> bool {
     matches!(owed.job.origin, Origin::Wire { wire: Wire::Rq, .. })
-}
-
-fn written(owed: &OwedJob) -> Answer {
-    match &owed.job.origin {
-        Origin::Wire { wire: Wire::Celery, reply: note, .. } => celery::answer::answer(owed, note),
-        // RQ's are told by its front, and only foreign jobs owe an answer.
-        Origin::Wire { wire: Wire::Rq, .. } | Origin::Api | Origin::Schedule { .. } => Answer::default(),
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{
     Backoff, Cause, End, Failure, History, Mishap, MishapKind, NodeId, Outcome, RetryPolicy, Retryable, Snooze, State,
     Timestamp,
@@ -68,7 +70,8 @@ pub(crate) fn decide(facts: &AttemptFacts<'_>, mut history: History, outcome: Ou
         Outcome::Failure(failure) => after_failure(facts, &mut history, MishapKind::Failed, failure),
         Outcome::TimedOut(limit) => {
             let message = format!("the attempt was stopped after its timeout of {}", humantime::format_duration(limit));
-            after_failure(facts, &mut history, MishapKind::TimedOut, Failure::new("TimeLimitExceeded", message))
+            let failure = Failure { args: Some([seconds(limit)].into()), ..Failure::new("TimeLimitExceeded", message) };
+            after_failure(facts, &mut history, MishapKind::TimedOut, failure)
         }
         Outcome::Snoozed { delay, reason } => after_snooze(facts, &mut history, delay, reason),
         Outcome::Unavailable { error, retry_after } => after_unavailable(facts, &mut history, retry_after, error),
@@ -215,6 +218,11 @@ fn too_late(
     })
 }
 
+/// As producers write it: whole where it is.
+fn seconds(span: Duration) -> Value {
+    if span.subsec_nanos() == 0 { span.as_secs().into() } else { span.as_secs_f64().into() }
+}
+
 fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
@@ -236,7 +244,7 @@ fn end(facts: &AttemptFacts<'_>, state: State) -> End {
         at: facts.now,
         started: Some(facts.started),
         node: Some(facts.node.clone()),
-        result: serde_json::Value::Null,
+        result: Value::Null,
         cause: None,
         reason: None,
     }
@@ -250,6 +258,7 @@ fn mishap(facts: &AttemptFacts<'_>, kind: MishapKind, failure: Failure) -> Misha
         kind,
         name: failure.kind,
         message: failure.message,
+        args: failure.args.map(Vec::from),
         detail: failure.detail,
     }
 }

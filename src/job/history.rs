@@ -60,6 +60,9 @@ pub(crate) struct Mishap {
     /// The failure's name, in the form of an exception class.
     pub name: String,
     pub message: String,
+    /// What an exception of Python's is made of, where that is not just the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

@@ -44,10 +44,13 @@ pub(crate) enum Outcome {
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Failure {
-    /// A name a producer can match on, in the form of an exception class: `SmtpRejected`, `SqlError`.
+    /// A name a producer can match on, in the form of an exception class: `SmtpRejected`, `SqlError`; with its module
+    /// before a dot where it has one in Python.
     pub kind: String,
     /// One sentence for a person.
     pub message: String,
+    /// What an exception of Python's is made of, where that is not just the message.
+    pub args: Option<Box<[Value]>>,
     pub retry: Retryable,
     /// More for the one who looks closer: output of a program, a response body. Bounded by who makes it.
     pub detail: Option<String>,
@@ -67,7 +70,7 @@ pub(crate) enum Retryable {
 impl Failure {
     /// A failure that another attempt may cure.
     pub(crate) fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), retry: Retryable::ByPolicy, detail: None }
+        Self { kind: kind.into(), message: message.into(), args: None, retry: Retryable::ByPolicy, detail: None }
     }
 
     /// A failure that no further attempt can cure.

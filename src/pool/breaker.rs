@@ -14,6 +14,8 @@ use humantime::format_duration;
 const IN_A_ROW: u32 = 3;
 /// How long it stays open the first time; it doubles up to the second with each probe that fails.
 const OPEN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// The same where the service has named a time itself, which may be shorter: that of a quota that refills each second.
+const OPEN_ASKED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Breaker {
@@ -118,7 +120,8 @@ impl Breaker {
 
     /// A time that the service asks for is kept within the bounds: the queue may hold jobs of others too.
     fn open(&mut self, reason: String, asked: Option<Duration>, now: Instant) -> Change {
-        let grown = OPEN.0.saturating_mul(2_u32.saturating_pow(self.openings));
+        let first = if asked.is_some() { OPEN_ASKED } else { OPEN.0 };
+        let grown = first.saturating_mul(2_u32.saturating_pow(self.openings));
         let span = asked.unwrap_or_default().max(grown).min(OPEN.1);
         self.openings = self.openings.saturating_add(1);
         self.in_a_row = 0;
@@ -182,9 +185,9 @@ mod tests {
     #[test]
     fn a_probe_decides_and_the_waits_grow() {
         let (mut breaker, mut now) = (Breaker::new(), Instant::now());
-        assert_eq!(span(breaker.ended(wait(1), false, now)), 5, "a time of its own opens it at once");
+        assert_eq!(span(breaker.ended(wait(1), false, now)), 1, "a time of its own opens it at once");
         for expected in [10, 20, 40, 80, 160, 300, 300] {
-            assert_eq!(breaker.tick(now + SECOND), None);
+            assert_eq!(breaker.tick(now + SECOND / 2), None);
             now = breaker.until().expect("it is open");
             assert_eq!(breaker.tick(now), Some(Change::HalfOpened));
             assert_eq!((breaker.tick(now), breaker.allowed()), (None, Allowed::Probe));

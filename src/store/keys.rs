@@ -29,7 +29,7 @@ pub(crate) struct QueueKeys {
     /// ZSET: job id → the same: jobs whose last attempt failed.
     pub retry: String,
     /// ZSET: job id → the score it has in `pending`: pending jobs that are out of the way of the others, because something
-    /// holds them (see `broker/scripts/claim.lua`). The ZSET `held/NAME` is the line of those that one thing holds; it may
+    /// holds them (see `broker/scripts/lib/lines.lua`). The ZSET `held/NAME` is the line of those that one thing holds; it may
     /// also hold jobs that have gone another way since.
     pub held: String,
     /// ZSET: name of a line → when it is to be looked at (ms). `*` stands for the queue itself, while it has no room.
@@ -38,8 +38,9 @@ pub(crate) struct QueueKeys {
     pub turns: String,
     /// HASH: bucket of a limit → points in use: what all holders in `active` have drawn from it, together.
     pub used: String,
-    /// Only its ZSETs `starts/MS/BUCKET` exist: what has started in the last so many milliseconds. The members are
-    /// `total points since`: points ever, in this entry, and when its first job started; the scores when its last one did.
+    /// HASH: `clock`: when last something was counted in a window; and since when that was right, if it once was wrong.
+    /// Beside it, for each length of a window and each era (see `broker/scripts/lib/windows.lua`), stand the HASH
+    /// `starts/MS/ERA`: bucket → points that started in the era, and the HASHes `starts/MS/ERA/BUCKET`: the same by quanta.
     pub starts: String,
     /// HASH: job id → `token node started draw…`: who runs it, by which claim, since when (ms), and what it draws from
     /// which bucket, as `BUCKET` for a point or `BUCKET=points`.
@@ -118,9 +119,9 @@ impl QueueKeys {
         format!("{}/{name}", self.held)
     }
 
-    /// ZSET: what a bucket of a limit has started in a window of this length.
-    pub(crate) fn window(&self, millis: u64, bucket: &str) -> String {
-        format!("{}/{millis}/{bucket}", self.starts)
+    /// HASH: quantum → points of a bucket that started in it, in one era of a window of this length.
+    pub(crate) fn quanta(&self, millis: u64, era: u64, bucket: &str) -> String {
+        format!("{}/{millis}/{era}/{bucket}", self.starts)
     }
 
     /// HASH: what a purge took, key by key (see `broker/scripts/purge.lua`).
@@ -211,6 +212,14 @@ const KOMBU_SEPARATOR: &str = "\u{6}\u{16}";
 /// kombu's default priority steps. On Redis 0 is served first, and the step 0 is the bare list.
 const KOMBU_STEPS: [u8; 3] = [3, 6, 9];
 
+/// The list of a Celery queue where messages of this priority stand; what is out of range counts as the nearest.
+pub(crate) fn celery_list(queue: &str, priority: i64) -> String {
+    match KOMBU_STEPS.iter().rev().find(|step| i64::from(**step) <= priority) {
+        Some(step) => format!("{queue}{KOMBU_SEPARATOR}{step}"),
+        None => queue.to_owned(),
+    }
+}
+
 impl ForeignList {
     pub(crate) fn new(wire: Wire, name: &str) -> Self {
         let keys = match wire {
@@ -240,5 +249,8 @@ mod tests {
             ["emails", "emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]
         );
         assert_eq!(ForeignList::new(Wire::Rq, "analytics").keys, ["rq:queue:analytics"]);
+        let list = |priority| celery_list("emails", priority);
+        assert_eq!([list(-1), list(0), list(2)], ["emails", "emails", "emails"]);
+        assert_eq!([list(3), list(8), list(99)], ["emails\u{6}\u{16}3", "emails\u{6}\u{16}6", "emails\u{6}\u{16}9"]);
     }
 }

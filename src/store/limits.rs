@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use redis::{Pipeline, Value};
 
 use super::inspect::{number, typed};
-use super::standing::instant;
 use super::{ActiveView, LinkError, QueueKeys, Store};
 use crate::config::{Limit, Points, Queue, Rate};
 use crate::job::{Bucket, Job, JobId, Timestamp};
@@ -145,26 +144,18 @@ impl Store {
             _ => pipeline.hget(&keys.used, bucket),
         };
         for rate in &limit.rates {
-            let window = keys.window(rate.millis(), bucket);
-            let from = now.as_millis().saturating_sub(rate.millis());
-            pipeline.cmd("ZRANGEBYSCORE").arg(&window).arg(format!("({from}")).arg("+inf").arg("WITHSCORES");
-            pipeline.arg("LIMIT").arg(0).arg(1);
-            pipeline.cmd("ZRANGE").arg(&window).arg(-1).arg(-1);
+            let era = now.as_millis() / rate.era();
+            pipeline.hgetall(keys.quanta(rate.millis(), era, bucket));
+            pipeline.hgetall(keys.quanta(rate.millis(), era.saturating_sub(1), bucket));
         }
         let mut replies = self.read(&pipeline).await?.into_iter();
         let mut next = || replies.next().unwrap_or(Value::Nil);
         let used: Option<u64> = typed(next(), "points in use")?;
         let mut started = Vec::new();
         for rate in &limit.rates {
-            let first: Vec<(String, f64)> = typed(next(), "the first start of a window")?;
-            let last: Vec<String> = typed(next(), "the last start of a window")?;
-            started.push(match (first.first(), last.first()) {
-                (Some((first, at)), Some(last)) => {
-                    let free = Timestamp::from_millis(instant(*at).as_millis() + rate.millis());
-                    (total(last).0.saturating_sub(total(first).0) + total(first).1, Some(free))
-                }
-                _ => (0, None),
-            });
+            let mut quanta: Vec<(u64, u64)> = typed(next(), "what has started in a window")?;
+            quanta.extend(typed::<Vec<(u64, u64)>>(next(), "what has started in a window")?);
+            started.push(inside(rate, &quanta, now));
         }
         Ok(BucketView { used: limit.concurrency.map(|_| used.unwrap_or(0)), started })
     }
@@ -240,8 +231,9 @@ fn draws<'a>(queue: &'a Queue, job: &Job) -> Vec<(&'a Limit, Bucket)> {
     draws
 }
 
-/// The first two numbers of an entry: points ever, and points in it.
-fn total(entry: &str) -> (u64, u64) {
-    let mut numbers = entry.split(' ').map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+/// The points of those quanta that have not left the window, and when the first of them does.
+fn inside(rate: &Rate, quanta: &[(u64, u64)], now: Timestamp) -> (u64, Option<Timestamp>) {
+    let leaves = |quantum: u64| Timestamp::from_millis((quantum + 1) * rate.quantum() - 1 + rate.millis());
+    let inside = || quanta.iter().filter(|(quantum, _)| leaves(*quantum) > now);
+    (inside().map(|(_, points)| points).sum(), inside().map(|(quantum, _)| leaves(*quantum)).min())
 }

@@ -27,7 +27,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use flows::{FlowLine, FlowView};
 pub(crate) use guardian::{Code, Finding, Memory, Persistence, Policy, Report, Role, Severity, size};
 pub(crate) use inspect::{ActiveView, QueueView};
-pub(crate) use keys::{ForeignList, Keys, QueueKeys, RQ_BASE, RQ_EXECUTION, RQ_SUSPENDED, rq_job};
+pub(crate) use keys::{ForeignList, Keys, QueueKeys, RQ_BASE, RQ_EXECUTION, RQ_SUSPENDED, celery_list, rq_job};
 pub(crate) use limits::{Blocked, Bound, LimitView};
 pub(crate) use line::{LineView, MESSAGES};
 pub(crate) use link::{Connected, Link, LinkError, PushSink, accepted};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Admin, AttachmentRules, BatchRule, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http, Limits, Log,
-    LogFormat, Node, Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention, SlotOrder,
-    SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
+    Admin, AttachmentRules, BatchRule, Celery, Concurrency, Config, Database, Dialect, Email, EmailProvider, Http,
+    Limits, Log, LogFormat, Node, Param, ParamType, Push, PushProvider, Queue, Redis, RedisTls, RedisUrl, Retention,
+    SlotOrder, SlotRules, Statement, Step, Task, Template, ValueTemplate, Video,
 };
 use crate::job::{Backoff, Job, JobId, Origin, Priority, QueueName, RetryPolicy, TaskName, Timestamp};
 
@@ -144,6 +144,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             max_duration: Duration::from_secs(3600),
         },
         http: Http::default(),
+        celery: Celery::default(),
         vars: Map::from_iter([("base_url".to_owned(), Value::from("https://hireme.test"))]),
         queues: BTreeMap::new(),
         tasks: BTreeMap::new(),

@@ -69,6 +69,11 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// The requests since this was last asked.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().expect("no test thread panics with the lock"))
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no test thread panics with the lock").clone()
     }

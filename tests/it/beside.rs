@@ -1,7 +1,9 @@
 //! RQ's own workers beside jobsd on one queue, all of them killed at random: every job ends, and none is done twice but
 //! by a kill in the middle of it.
 //!
-//! `JOBSD_BESIDE=10000` makes as many jobs as a move of a busy application would see; a test run has 200.
+//! `JOBSD_BESIDE=10000` makes as many jobs as a move of a busy application would see; a test run has some hundreds.
+
+mod celery;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +45,7 @@ print(json.dumps([job.id for job in jobs]))
 
 #[test]
 fn rqs_own_workers_beside_jobsd_lose_nothing() {
-    let count: usize = std::env::var("JOBSD_BESIDE").map_or(200, |text| text.parse().expect("a number of jobs"));
+    let count = count_of_jobs(200);
     let redis = Redis::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let effects = folder.path().join("effects");
@@ -57,7 +59,7 @@ fn rqs_own_workers_beside_jobsd_lose_nothing() {
     let mut field = Field { redis: &redis, home: &home, workers: Vec::new(), daemon: None, kills: [0; 3], dice: 1 };
     field.until_worked_off(&ids);
     let statuses = statuses(&redis, &ids);
-    let runs = runs(&effects);
+    let runs = by_task(&effects, &["rq", "jobsd"]);
     let doubled = runs.values().filter(|runs| runs.len() > 1).count();
     let by = |who: &str| runs.values().filter(|runs| runs.iter().any(|by| by == who)).count();
     let [daemons, workers, horses] = field.kills;
@@ -170,6 +172,10 @@ impl Field<'_> {
     }
 }
 
+fn count_of_jobs(usual: usize) -> usize {
+    std::env::var("JOBSD_BESIDE").map_or(usual, |text| text.parse().expect("a number of jobs"))
+}
+
 fn kill(pid: u32) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
         // It may have ended by itself.
@@ -199,13 +205,13 @@ fn statuses(redis: &Redis, ids: &[String]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Who has done each job.
-fn runs(effects: &Path) -> BTreeMap<String, Vec<String>> {
-    let mut runs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// Who has said each of these words of a task, by its number: `WORD NUMBER` are the lines.
+fn by_task(effects: &Path, words: &[&str]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in fs::read_to_string(effects).unwrap_or_default().lines() {
-        if let Some((who, n)) = line.split_once(' ') {
-            runs.entry(n.to_owned()).or_default().push(who.to_owned());
+        if let Some((word, n)) = line.split_once(' ').filter(|(word, _)| words.contains(word)) {
+            found.entry(n.to_owned()).or_default().push(word.to_owned());
         }
     }
-    runs
+    found
 }

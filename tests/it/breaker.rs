@@ -1,8 +1,10 @@
 //! A service that is down: the queue waits for it, no attempt is spent, and everything is done when it is back.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use crate::bench::{Home, Jobs, Redis, Smtp, free_port, get, push, until};
+use crate::bench::{FarWorld, Home, Jobs, Redis, Smtp, free_port, get, post, push, until};
 
 const MAILS: usize = 40;
 
@@ -50,4 +52,83 @@ fn a_queue_waits_for_a_mail_server_that_is_down() {
     for history in ids.iter().map(|id| jobs.history(id).expect("it has one")) {
         assert!(history["failures"].is_null(), "no attempt was spent: {history:#}");
     }
+}
+
+#[test]
+fn a_queue_waits_for_a_mail_interface_that_answers_503() {
+    let world = FarWorld::start(&[]);
+    let config = format!(
+        "email.provider = \"sendgrid\"\nemail.from = \"Jobs <jobs@example.com>\"\n\
+         email.sendgrid = {{ api_key = \"SG.key\", endpoint = \"http://127.0.0.1:{}\" }}\n\
+         [queues.work]\nconcurrency = 4\nretry = false\n\
+         [tasks.tell]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+         email = {{ to = \"ann{{{{ n }}}}@example.com\", subject = \"Hello\", text = \"Hello\" }}\n",
+        world.port
+    );
+    waits_for(&world, &config, "MailUnavailable: failed to hand the mail to SendGrid: it answered 503", |request| {
+        request["to"][0].as_str().map(str::to_owned)
+    });
+}
+
+#[test]
+fn a_queue_waits_for_a_push_service_that_answers_503() {
+    let world = FarWorld::start(&[]);
+    let config = format!(
+        "[push]\nprovider = \"fcm\"\ntokens_query = \"SELECT 'phone-' || :user_id AS token\"\n\
+         [push.fcm]\ncredentials = '{}'\nendpoint = \"http://127.0.0.1:{}\"\n\
+         [queues.work]\nconcurrency = 4\nretry = false\n\
+         [tasks.tell]\nqueue = \"work\"\nparams = {{ n = \"int\" }}\n\
+         push = {{ user = \"{{{{ n }}}}\", title = \"Hi\", body = \"There\" }}\n",
+        world.account.display(),
+        world.port
+    );
+    waits_for(&world, &config, "PushStatusError: failed to push through FCM: it answered 503", |request| {
+        request["token"].as_str().map(str::to_owned)
+    });
+}
+
+/// `whom` finds in a request that was served for whom it was. A 503 used to spend the one attempt of each push job.
+fn waits_for(world: &FarWorld, config: &str, words: &str, whom: fn(&Value) -> Option<String>) {
+    world.goes_down();
+    let redis = Redis::start();
+    let home = Home::new(&redis, config);
+    let mut jobs = Jobs::of(&redis, "work");
+    let daemon = home.start();
+    let put_in = |n| {
+        let answer = post(daemon.admin, "/api/v1/jobs", &json!({"task": "tell", "args": {"n": n}}));
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let ids: Vec<String> = (0..MAILS).map(put_in).collect();
+
+    let row = || get(daemon.admin, "/api/v1/queues/work").json()["queue"].take();
+    let open = until("the queue to wait", || Some(row()).filter(|row| row["breaker"]["state"] == "open"));
+    assert!(open["breaker"]["reason"].as_str().is_some_and(|reason| reason.starts_with(words)), "{open:#}");
+    let untouched = ids.last().expect("there are some");
+    until("the last in line to be explained", || {
+        let why = get(daemon.admin, &format!("/api/v1/jobs/{untouched}/why")).json();
+        (why["cause"] == "service-down" && why["sentence"].as_str().is_some_and(|said| said.contains("503")))
+            .then_some(())
+    });
+    // The service asked for one second; each probe that fails doubles it.
+    until("a third opening", || daemon.log().contains("so it waits for 4s").then_some(()));
+    let asked = world.requests().iter().filter(|request| request["status"] == 503).count();
+    assert!(asked <= 10, "{asked} requests ran into the outage");
+
+    world.comes_back();
+    jobs.until("completed", MAILS);
+    until("the breaker to be closed", || row()["breaker"].is_null().then_some(()));
+    for history in ids.iter().map(|id| jobs.history(id).expect("it has one")) {
+        assert!(history["failures"].is_null() && history["mishaps"].is_null(), "no attempt was spent: {history:#}");
+    }
+    let mut served: BTreeMap<String, usize> = BTreeMap::new();
+    for request in world.requests() {
+        assert!(request["why"].is_null(), "{request}");
+        if request["status"].as_u64().is_some_and(|status| status < 300)
+            && let Some(one) = whom(&request)
+        {
+            *served.entry(one).or_default() += 1;
+        }
+    }
+    assert!(served.len() == MAILS && served.values().all(|count| *count == 1), "each once: {served:?}");
+    println!("{asked} requests of {MAILS} jobs ran into the outage; no attempt was spent");
 }

@@ -79,3 +79,28 @@ fn a_waiting_job_that_is_cancelled_never_runs() {
     let last = one(python.produce(&["rq", "work", "app.note", "[\"after\"]", "--wait", "20"]));
     assert_eq!(last["status"], "finished", "{last:#}");
 }
+
+/// Celery's list was served to its end before RQ's had a turn.
+#[test]
+fn a_busy_list_of_one_wire_starves_no_other() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, CONFIG);
+    std::fs::write(home.path("open"), "").expect("it can be written");
+    let mut client = redis.client();
+    for n in 0..300 {
+        push(&mut client, "work", "app.note", &json!({ "n": n }));
+    }
+    let program = "import os\nfrom redis import Redis\nfrom rq import Queue\n\
+        queue = Queue('work', connection=Redis.from_url(os.environ['REDIS_URL']))\n\
+        for n in range(20): queue.enqueue('app.note', f'rq-{n}')\n";
+    Python::on(&redis.url()).run(program);
+    let _daemon = home.start();
+    let order = until("RQ's jobs to have begun", || {
+        let order = begun(&home);
+        (order.iter().filter(|name| name.starts_with("rq-")).count() == 20).then_some(order)
+    });
+    let last = order.iter().rposition(|name| name.starts_with("rq-")).expect("they are there");
+    println!("RQ's 20 jobs had begun when {} of Celery's 300 had", last - 19);
+    // Taken in turns, with some jobs to spare that the pool starts in its own order.
+    assert!(last < 80, "the last of RQ's began as number {last}");
+}

@@ -10,6 +10,7 @@ mod bench;
 mod beside;
 mod breaker;
 mod cancel;
+mod canvas;
 mod causes;
 mod celery;
 mod check;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What lies behind push and signed requests, on a free loopback port: Google's token endpoint, FCM, and a webhook receiver.
+"""What lies behind mail, push and signed requests, on a free loopback port: SendGrid, Google's token endpoint, FCM, and a
+webhook receiver.
 
     far_world.py --folder DIR [--slow SECONDS]
 
@@ -9,7 +10,8 @@ each request: {"path", "status", "why": null or what is wrong with it, …}. Run
 The grant is checked by PyJWT, signatures of webhooks by the library of Standard Webhooks, messages against the fields
 that FCM documents. A device token begins with what becomes of it: `dead…` is unregistered, `late…` is unavailable the
 first time it is asked for, any other is accepted; --slow is how long an answer takes. /hook answers 503 to the first
-delivery of a message, 200 to the next. The secret of the receiver is that of its path: /hook/whsec_….
+delivery of a message, 200 to the next. The secret of the receiver is that of its path: /hook/whsec_…. While there is a
+file `down` in the folder, SendGrid and FCM answer 503 with a Retry-After of a second.
 """
 
 import argparse
@@ -29,6 +31,7 @@ EMAIL = "push@hireme.test"
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 FIELDS = {"name", "data", "notification", "android", "webpush", "apns", "fcm_options", "token"}
+MAIL_FIELDS = {"personalizations", "from", "reply_to", "subject", "content", "attachments", "headers"}
 LOCK = threading.Lock()
 
 
@@ -54,6 +57,8 @@ class World:
         """The status, what is wrong (or None), the answer, and what else is worth a line."""
         if path == "/token":
             return self.grant(headers, body)
+        if path == "/v3/mail/send":
+            return self.mail(headers, json.loads(body))
         if path == "/v1/projects/hireme/messages:send":
             return self.send(headers, body)
         if path.startswith("/hook/"):
@@ -77,6 +82,25 @@ class World:
         self.bearers.add(bearer)
         return 200, None, {"access_token": bearer, "expires_in": 3599, "token_type": "Bearer"}, {}
 
+    def is_down(self):
+        return (self.folder / "down").exists()
+
+    def mail(self, headers, mail):
+        if headers.get("authorization") != "Bearer SG.key":
+            return 401, "not our key", {"errors": [{"message": "authorization required"}]}, {}
+        if self.is_down():
+            return 503, None, {}, {}
+        try:
+            [personalization], content = mail["personalizations"], mail["content"]
+            to = [party["email"] for party in personalization["to"]]
+            wrong = [f"unknown fields {extra}" for extra in [set(mail) - MAIL_FIELDS] if extra]
+            wrong += ["no content"] * (not all(part["value"] for part in content))
+            wrong += ["not plain first"] * (content[0]["type"] != "text/plain")
+            wrong += ["no sender"] * ("@" not in mail["from"]["email"]) + ["no subject"] * (not mail["subject"])
+        except (KeyError, TypeError, ValueError) as error:
+            return 400, repr(error), {"errors": [{"message": "bad"}]}, {}
+        return (400, "; ".join(wrong), {}, {}) if wrong else (202, None, {}, {"to": to})
+
     def send(self, headers, body):
         if headers.get("authorization", "").removeprefix("Bearer ") not in self.bearers:
             return 401, "no token of ours", {"error": {"status": "UNAUTHENTICATED"}}, {}
@@ -89,6 +113,8 @@ class World:
         if wrong or not isinstance(token, str):
             return 400, "; ".join(wrong) or "no token", {"error": {"status": "INVALID_ARGUMENT"}}, {}
         time.sleep(self.slow)
+        if self.is_down():
+            return 503, None, fcm_error("UNAVAILABLE"), {"token": token}
         first = token not in self.seen
         self.seen.add(token)
         if token.startswith("dead"):
@@ -125,6 +151,8 @@ class Handler(BaseHTTPRequestHandler):
             print(json.dumps({"path": self.path, "status": status, "why": why, **more}), flush=True)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if status == 503 and self.server.world.is_down():
+            self.send_header("Retry-After", "1")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

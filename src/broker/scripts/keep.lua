@@ -6,9 +6,7 @@
 -- Returns 1 stored, 0 refused.
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('HDEL', KEYS[1], '')
-local holder = redis.call('HGET', KEYS[1], ARGV[1])
--- Behind the holder stands what the attempt drew from the buckets of limits.
-if not holder or holder ~= ARGV[2] and string.sub(holder, 1, #ARGV[2] + 1) ~= ARGV[2] .. ' ' then
+if not drawn_by(redis.call('HGET', KEYS[1], ARGV[1]), ARGV[2]) then
   return 0
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])

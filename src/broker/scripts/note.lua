@@ -3,9 +3,7 @@
 -- KEYS  active, notes
 -- ARGV  id, holder (`token node started`, as in active), what it has said so far (JSON)
 -- Returns 1 when it is written, 0 when somebody else has the job.
-local holder = redis.call('HGET', KEYS[1], ARGV[1])
--- Behind the holder stands what the attempt drew from the buckets of limits.
-if not holder or holder ~= ARGV[2] and string.sub(holder, 1, #ARGV[2] + 1) ~= ARGV[2] .. ' ' then
+if not drawn_by(redis.call('HGET', KEYS[1], ARGV[1]), ARGV[2]) then
   return 0
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])

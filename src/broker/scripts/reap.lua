@@ -18,7 +18,7 @@ for i = 1, #known, 2 do
     expired_nodes[known[i]] = true
   end
 end
-local mine, taken, more = {}, {}, {}
+local mine, taken, more, given = {}, {}, {}, {}
 local active = redis.call('HGETALL', KEYS[2])
 for i = 1, #active, 2 do
   local id = active[i]
@@ -39,14 +39,7 @@ for i = 1, #active, 2 do
       else
         -- Deleted while it ran under a node that is gone.
         redis.call('HDEL', KEYS[2], id)
-        for draw in string.gmatch(drawn or '', '%S+') do
-          local bucket, points = string.match(draw, '^(.*)=(%d+)$')
-          bucket = bucket or draw
-          if redis.call('HINCRBY', KEYS[6], bucket, -tonumber(points or 1)) <= 0 then
-            redis.call('HDEL', KEYS[6], bucket)
-          end
-          redis.call('ZADD', KEYS[7], 'XX', 0, bucket)
-        end
+        add_draws(drawn or '', given)
         redis.call('ZADD', KEYS[7], 'XX', 0, '*')
       end
     else
@@ -54,6 +47,7 @@ for i = 1, #active, 2 do
     end
   end
 end
+give_back(KEYS[6], KEYS[7], given)
 for node in pairs(expired_nodes) do
   if not more[node] then
     redis.call('ZREM', KEYS[1], node)

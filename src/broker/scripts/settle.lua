@@ -26,26 +26,20 @@ if cancels then
   cancels, lines = redis.call('EXISTS', KEYS[12]) == 1, redis.call('EXISTS', KEYS[14]) == 1
 end
 -- What comes back, by bucket.
-local given, some_given = {}, false
-local function nothing() end
+local given = {}
 local replies, left, histories, scores, counts, outbox, words = {}, {}, {}, {}, {}, {}, {}
 for n = 1, #ids do
   local at = 3 + (n - 1) * WIDTH
-  local id, holder, set, own, drawn = ids[n], holders[n], ARGV[at + 2], ARGV[at + 1], nil
-  -- Behind the holder stands what the attempt drew.
-  if holder and #holder > #own and string.sub(holder, 1, #own + 1) == own .. ' ' then
-    holder, drawn = own, string.sub(holder, #own + 2)
-  end
-  if holder == ARGV[at + 1] then
+  local id, holder, set = ids[n], holders[n], ARGV[at + 2]
+  local drawn = drawn_by(holder, ARGV[at + 1])
+  if drawn then
     if cancels and not ended[set] and redis.call('HEXISTS', KEYS[12], id) == 1 then
       replies[n] = 3
     else
       local l, h = #left, #histories
       left[l + 1], histories[h + 1], histories[h + 2] = id, id, ARGV[at + 4]
-      for draw in drawn and string.gmatch(drawn, '%S+') or nothing do
-        local bucket, points = string.match(draw, '^(.*)=(%d+)$')
-        bucket = bucket or draw
-        given[bucket], some_given = (given[bucket] or 0) + tonumber(points or 1), true
+      if drawn ~= '' then
+        add_draws(drawn, given)
       end
       local list = scores[set]
       if not list then
@@ -82,34 +76,9 @@ if #left > 0 then
     redis.call('HDEL', KEYS[12], unpack(left))
   end
 end
-if some_given then
-  local buckets, rest, empty = {}, {}, {}
-  for bucket in pairs(given) do
-    buckets[#buckets + 1] = bucket
-  end
-  for n, used in ipairs(redis.call('HMGET', KEYS[13], unpack(buckets))) do
-    local points = tonumber(used or 0) - given[buckets[n]]
-    if points > 0 then
-      rest[#rest + 1] = buckets[n]
-      rest[#rest + 1] = string.format('%.0f', points)
-    else
-      empty[#empty + 1] = buckets[n]
-    end
-  end
-  if #rest > 0 then
-    redis.call('HSET', KEYS[13], unpack(rest))
-  end
-  if #empty > 0 then
-    redis.call('HDEL', KEYS[13], unpack(empty))
-  end
-end
+give_back(KEYS[13], lines and KEYS[14], given)
 if lines and #left > 0 then
-  local due = { 0, '*' }
-  for bucket in pairs(given) do
-    due[#due + 1] = 0
-    due[#due + 1] = bucket
-  end
-  redis.call('ZADD', KEYS[14], 'XX', unpack(due))
+  redis.call('ZADD', KEYS[14], 'XX', 0, '*')
 end
 for set, list in pairs(scores) do
   redis.call('ZADD', sets[set], unpack(list))

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::*;
-use crate::broker::{Admission, Admitted, Answer, Answered, Guard, OwedJob, Taken, Verdict, Withdrawn};
+use crate::broker::{
+    Admission, Admitted, Answer, Answered, Entry, Guard, OwedJob, Taken, Tally, TallyKeys, Verdict, Withdrawn,
+};
 use crate::job::{Cause, History, State, Wire};
 use crate::store::ForeignList;
 
@@ -22,7 +24,8 @@ async fn no_bound_deletes_a_job_before_its_producer_has_the_answer() {
     a.prune(&queue, at(20)).await.expect("Redis answers");
     let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers");
     assert_eq!(owed.len(), 3, "all can be answered");
-    let answers: Vec<_> = owed.iter().map(|owed| (owed, Answer::default())).collect();
+    let nothing = Answer::default();
+    let answers: Vec<_> = owed.iter().map(|owed| (owed, &nothing)).collect();
     a.answer(&answers).await.expect("Redis answers");
     a.prune(&queue, at(20)).await.expect("Redis answers");
     assert_eq!(raw(&a, &["HLEN", &a.keys(&queue.name).jobs]).await, redis::Value::Int(0), "and then they go");
@@ -89,6 +92,35 @@ async fn what_is_pending_leaves_less_room_for_foreign_messages() {
 }
 
 #[tokio::test]
+async fn wires_and_the_lists_of_celery_take_turns() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [(Wire::Celery, "a"), (Wire::Celery, "b"), (Wire::Rq, "high"), (Wire::Rq, "low")]
+        .map(|(wire, name)| ForeignList::new(wire, name));
+    let put = async |list: &str, elements: &[&str]| {
+        raw(&a, &[&["RPUSH", list][..], elements].concat()).await;
+    };
+    // RQ's own worker serves its queues in their order, and Celery's takes the lowest step first.
+    put("a", &["a5", "a4", "a3", "a2", "a1"]).await;
+    put("b", &["b1"]).await;
+    put("b\u{6}\u{16}3", &["late"]).await;
+    put("rq:queue:high", &["h1", "h2"]).await;
+    put("rq:queue:low", &["l1", "l2"]).await;
+    let take = async |room| {
+        let haul = a.take(&queue.name, &lists, room, None, at(1)).await.expect("Redis answers");
+        let elements = haul.messages.iter().map(|taken| String::from_utf8_lossy(&taken.element).into_owned());
+        elements.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(take(7).await, "a1 h1 b1 h2 a2 l1 a3");
+    assert_eq!(take(9).await, "a4 l2 a5 late");
+    assert_eq!(take(9).await, "");
+    raw(&a, &["SET", "rq:suspended", "1"]).await;
+    put("a", &["a6"]).await;
+    put("rq:queue:low", &["l3"]).await;
+    assert_eq!(take(9).await, "a6", "RQ's workers are suspended");
+}
+
+#[tokio::test]
 async fn a_producers_id_can_be_used_again_once_its_job_has_ended() {
     let redis = RedisServer::start();
     let (a, queue) = (node(&redis, "a"), queue());
@@ -127,7 +159,7 @@ async fn refused_messages_do_not_outgrow_the_bound_either() {
             .expect("Redis answers");
     }
     for owed in a.owed_jobs(&queue.name, 10).await.expect("Redis answers") {
-        a.answer(&[(&owed, Answer::default())]).await.expect("Redis answers");
+        a.answer(&[(&owed, &Answer::default())]).await.expect("Redis answers");
     }
     assert_eq!(a.prune(&queue, at(10)).await.expect("Redis answers"), 3);
     assert_eq!((state(&a, "bad2").await, state(&a, "bad3").await), (None, Some(State::Dead)));
@@ -170,16 +202,17 @@ async fn an_answer_is_written_once_and_only_under_its_guard() {
     settle(&a, &queue, vec![settlement(&a, &queue, taken, ok(), at(2))], at(2)).await;
     let owed = a.owed_jobs(&queue.name, 10).await.expect("Redis answers").remove(0);
     let answer = || {
-        let mut answer = Answer { guard: Guard::Unless { key: "result".into(), begins: "done" }, ..Answer::default() };
+        let mut answer = Answer::default();
+        answer.guard = Guard::Unless { key: "result".into(), begins: "done" };
         answer.command("APPEND {} done", &[&"result"]);
         answer
     };
-    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [Answered::Paid]);
-    assert_eq!(a.answer(&[(&owed, answer())]).await.expect("Redis answers"), [Answered::NotOwed], "the debt is paid");
+    assert_eq!(a.answer(&[(&owed, &answer())]).await.expect("Redis answers"), [Answered::Paid]);
+    assert_eq!(a.answer(&[(&owed, &answer())]).await.expect("Redis answers"), [Answered::NotOwed], "the debt is paid");
     assert_eq!(raw(&a, &["GET", "result"]).await, redis::Value::BulkString(b"done".to_vec()));
     raw(&a, &["HSET", &a.keys(&queue.name).outbox, "x", &owed.token.to_string()]).await;
     assert_eq!(
-        a.answer(&[(&owed, answer())]).await.expect("Redis answers"),
+        a.answer(&[(&owed, &answer())]).await.expect("Redis answers"),
         [Answered::Paid],
         "paid, but not written again"
     );
@@ -214,16 +247,61 @@ async fn an_answer_that_redis_refuses_costs_no_other() {
         answer.command("RPUSH {} {}", &[&"finished", &id]);
         answer
     };
-    let all: Vec<_> = owed.iter().map(|owed| (owed, answer(owed))).collect();
+    let answers: Vec<Answer> = owed.iter().map(answer).collect();
+    let all: Vec<_> = owed.iter().zip(&answers).collect();
     let answered = a.answer(&all).await.expect("Redis answers");
     assert!(matches!(&answered[0], Answered::Refused(words) if words.contains("WRONGTYPE")), "{answered:?}");
     assert_eq!(answered[1..], [Answered::Paid, Answered::Paid]);
     let finished = raw(&a, &["LRANGE", "finished", "0", "-1"]).await;
     assert_eq!(redis::from_redis_value::<Vec<String>>(finished).expect("names"), ["early", "good"]);
     raw(&a, &["DEL", "results:bad"]).await;
-    let twice = [(&owed[0], answer(&owed[0])), (&owed[0], answer(&owed[0]))];
+    let twice = [(&owed[0], &answers[0]), (&owed[0], &answers[0])];
     assert_eq!(a.answer(&twice).await.expect("Redis answers"), [Answered::Paid, Answered::NotOwed], "its debt stood");
     assert_eq!(raw(&a, &["EXISTS", &a.keys(&queue.name).outbox]).await, redis::Value::Int(0));
+}
+
+#[tokio::test]
+async fn a_tally_is_completed_by_whoever_knew_that_it_would_be() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let owed = owed(&a, &queue, &["one", "two"]).await;
+    let keys = TallyKeys { entries: "t.j".into(), size: "t.s".into(), more: "t.t".into(), keep: Some(100) };
+    let answer = |id: &str, full| {
+        let mut answer = Answer::default();
+        answer.command("RPUSH {} {}", &[&"said", &id]);
+        answer.check("body", "list");
+        let text = |state: &str| format!("[{id} {state}");
+        let entry = Entry { score: "1".into(), begins: text(""), stands: text("good"), text: text("good") };
+        answer.tallies.push(Tally { keys: keys.clone(), entries: vec![entry], full });
+        if full.is_some() {
+            answer.other("RPUSH {} {}", &[&"body", &id]);
+        }
+        answer
+    };
+    let send =
+        async |at: usize, answer: Answer| a.answer(&[(&owed[at], &answer)]).await.expect("Redis answers").remove(0);
+    assert_eq!(send(0, answer("one", Some(1))).await, Answered::Overtaken, "no size is told");
+    raw(&a, &["SET", "t.s", "1"]).await;
+    raw(&a, &["SET", "t.t", "1"]).await;
+    assert_eq!(raw(&a, &["EXISTS", "said", "t.j", "body"]).await, redis::Value::Int(0), "and nothing is written");
+    raw(&a, &["ZADD", "t.j", "1", "[one bad"]).await;
+    assert_eq!(send(0, answer("one", None)).await, Answered::Paid);
+    assert_eq!(raw(&a, &["ZRANGE", "t.j", "0", "-1"]).await, array(&["[one good"]), "what came again counts once");
+    assert_eq!(send(1, answer("two", None)).await, Answered::Overtaken, "it would be full");
+    assert_eq!(send(1, answer("two", Some(3))).await, Answered::Overtaken, "with fewer");
+    raw(&a, &["SET", "body", "of another type"]).await;
+    let refused = send(1, answer("two", Some(2))).await;
+    assert!(matches!(&refused, Answered::Refused(words) if words.contains("WRONGTYPE")), "{refused:?}");
+    assert_eq!(raw(&a, &["LRANGE", "said", "0", "-1"]).await, array(&["one"]), "nothing that would be said again");
+    raw(&a, &["DEL", "body"]).await;
+    assert_eq!(send(1, answer("two", Some(2))).await, Answered::Paid);
+    assert_eq!(send(1, answer("two", Some(2))).await, Answered::NotOwed);
+    assert_eq!(raw(&a, &["LRANGE", "body", "0", "-1"]).await, array(&["two"]));
+    assert_eq!(raw(&a, &["TTL", "t.s"]).await, redis::Value::Int(100));
+}
+
+fn array(texts: &[&str]) -> redis::Value {
+    redis::Value::Array(texts.iter().map(|text| redis::Value::BulkString(text.as_bytes().to_vec())).collect())
 }
 
 #[tokio::test]

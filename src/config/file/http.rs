@@ -6,7 +6,7 @@ use super::document::{Item, Table};
 use super::scalar::ANSWER;
 use super::scope::Scope;
 use super::steps::header_names;
-use crate::config::{AllowPrivate, Http, HttpStep, SigningKey, Step};
+use crate::config::{AllowPrivate, Http, HttpStep, SigningKey, Step, Template, WhenDown};
 
 /// Keys that one request is signed with: the one in use, and those on their way in or out.
 const MOST_KEYS: usize = 5;
@@ -60,11 +60,20 @@ pub(super) fn step(item: &Item<'_>, scope: &Scope<'_>) -> Option<Step> {
     framing_headers(&table);
     let body = table.rendered_value("body", scope);
     let snooze = table.get("snooze").map(|item| statuses(&item)).unwrap_or_default();
+    let when_down = table.choice("when_down", WhenDown::Retry, &[("retry", WhenDown::Retry), ("wait", WhenDown::Wait)]);
+    if let (WhenDown::Wait, Some(false), Some(item)) =
+        (when_down, url.as_ref().map(Template::has_own_host), table.get("when_down"))
+    {
+        item.error(
+            "the host of `url` comes from the job, so the queue would wait for one receiver with the jobs of all others",
+            "write the host into `url`, or remove the key",
+        );
+    }
     let redirects = table.integer("redirects", 0, 0..=10);
     let timeout = table.get("timeout").and_then(|item| item.duration(ANSWER));
     let signing_keys = table.get("signing_secrets").map(|item| signing_keys(&item)).unwrap_or_default();
     table.close();
-    Some(Step::Http(HttpStep { method, url: url?, headers, body, snooze, redirects, timeout, signing_keys }))
+    Some(Step::Http(HttpStep { method, url: url?, headers, body, snooze, redirects, when_down, timeout, signing_keys }))
 }
 
 fn statuses(item: &Item<'_>) -> Vec<u16> {

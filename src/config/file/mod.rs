@@ -134,6 +134,7 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let email = email::email(&root.table("email"), &node.state_dir);
     let push = push::push(&root.table("push"), &node.state_dir, database.dialect());
     let video = delivery::video(&root.table("video"), &node.state_dir);
+    let celery = services::celery(&root.table("celery"));
     let http = http::http(&root.table("http"));
     let vars = services::vars(doc, &root.table("vars"));
     let mut queues = Queues::read(doc, &root.table("queues"));
@@ -150,11 +151,11 @@ fn config(doc: &Document<'_>, tree: &DeTable<'_>, mail_templates: &[&str]) -> Co
     let context = Context { queues: &queues, vars: &vars, around };
     let tasks = Tasks::read(doc, &root.table("tasks"), &context);
     queues.need_batch_tasks(doc, &tasks);
-    let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues);
     limits::of_queues(&root.table("queues"), &mut queues.checked, &tasks.checked, &vars);
+    let schedules = schedules::read(doc, &root.table("schedules"), &tasks, &queues, &vars);
     root.close();
     let (queues, tasks) = (queues.checked, tasks.checked);
-    Config { redis, node, log, admin, database, email, push, video, http, vars, queues, tasks, schedules }
+    Config { redis, node, log, admin, database, email, push, video, http, celery, vars, queues, tasks, schedules }
 }
 
 /// The built-in templates and those of the operator's folder: `NAME.html`, `NAME.txt`, `NAME.subject.txt` and so on.

@@ -22,7 +22,7 @@ pub(super) fn params(item: &Item<'_>) -> Vec<Param> {
         );
     }
     let mut optional: Option<String> = None;
-    let mut params = Vec::new();
+    let mut params: Vec<Param> = Vec::new();
     for (key, item) in entries.into_iter().take(MOST) {
         named_well(&key, &item);
         let Some(param) = param(&key, &item) else { continue };
@@ -33,12 +33,24 @@ pub(super) fn params(item: &Item<'_>) -> Vec<Param> {
                 format!("move it before `{before}`, or make it optional: \"string?\" or optional = true"),
             );
         }
-        if !param.required {
+        if let Some(before) = params.last().filter(|before| !may_follow(param.kind, before.kind)) {
+            item.doc.error(
+                &key.place,
+                format!("the parameter `{}` follows `{}`, which takes all that is left over", key.name, before.name),
+                "write one \"*\" and one \"**\" at most, behind all other parameters and in this order",
+            );
+        }
+        if !param.required && !param.kind.is_star() {
             optional = Some(key.name);
         }
         params.push(param);
     }
     params
+}
+
+/// As in Python: `*` behind what has a place of its own, `**` at the end.
+fn may_follow(kind: ParamType, before: ParamType) -> bool {
+    !before.is_star() || (before == ParamType::Rest && kind == ParamType::Keywords)
 }
 
 fn named_well(key: &Key, item: &Item<'_>) {
@@ -59,7 +71,8 @@ fn param(key: &Key, item: &Item<'_>) -> Option<Param> {
     let name = key.name.clone();
     if !item.value.is_table() {
         let (kind, optional) = kind(item)?;
-        return Some(Param { name, kind, required: !optional, default: Value::Null, secret: false });
+        let required = !optional && !kind.is_star();
+        return Some(Param { name, kind, required, default: kind.nothing(), secret: false });
     }
     let table = item.table()?;
     let kind = table.required("type", "add type = \"string\", or another type").and_then(|item| kind(&item));
@@ -72,8 +85,8 @@ fn param(key: &Key, item: &Item<'_>) -> Option<Param> {
         item.error(format!("`{name}` has a default, so it is optional"), "remove `optional = false` or the default");
     }
     let (kind, mark) = kind?;
-    let required = !mark && !said.unwrap_or(false) && default.is_none();
-    let default = default.map_or(Value::Null, |item| default_value(&name, kind, secret, &item));
+    let required = !mark && !said.unwrap_or(false) && default.is_none() && !kind.is_star();
+    let default = default.map_or(kind.nothing(), |item| default_value(&name, kind, secret, &item));
     Some(Param { name, kind, required, default, secret })
 }
 

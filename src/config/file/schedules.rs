@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use chrono::TimeZone;
 use croner::parser::{CronParser, Seconds, Year};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::diagnostic::{hint, nearest, quoted};
 use super::document::{Document, Item, Table};
 use super::queues::Queues;
 use super::tasks::Tasks;
 use crate::config::{CatchUp, Overlap, Schedule, Task, bind};
-use crate::job::{QueueName, TaskName};
+use crate::job::{Args, QueueName, TaskName};
 
 const NICKNAMES: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
@@ -21,6 +21,7 @@ pub(super) fn read(
     table: &Table<'_>,
     tasks: &Tasks,
     queues: &Queues,
+    vars: &Map<String, Value>,
 ) -> BTreeMap<String, Arc<Schedule>> {
     let mut schedules = BTreeMap::new();
     for (key, item) in table.entries() {
@@ -29,14 +30,20 @@ pub(super) fn read(
             doc.error(&key.place, message, "rename it, as in [schedules.nightly-cleanup]");
         }
         let Some(table) = item.table() else { continue };
-        if let Some(schedule) = schedule(&key.name, &table, tasks, queues) {
+        if let Some(schedule) = schedule(&key.name, &table, tasks, queues, vars) {
             schedules.insert(key.name, Arc::new(schedule));
         }
     }
     schedules
 }
 
-fn schedule(name: &str, table: &Table<'_>, tasks: &Tasks, queues: &Queues) -> Option<Schedule> {
+fn schedule(
+    name: &str,
+    table: &Table<'_>,
+    tasks: &Tasks,
+    queues: &Queues,
+    vars: &Map<String, Value>,
+) -> Option<Schedule> {
     let cron =
         table.required("cron", "add cron = \"0 3 * * *\": minute, hour, day of the month, month, day of the week");
     let cron = cron.and_then(|item| cron_expression(&item));
@@ -54,14 +61,16 @@ fn schedule(name: &str, table: &Table<'_>, tasks: &Tasks, queues: &Queues) -> Op
     let catch_up = table.choice("catch_up", CatchUp::Last, &catch_ups);
     table.close();
     let (task, (expression, cron)) = (task?, cron?);
+    let (queue, args) = (queue.unwrap_or_else(|| Some(task.queue.clone()))?, args?);
+    fits(table, task, &queue, &args, queues, vars);
     Some(Schedule {
         name: name.to_owned(),
         cron,
         expression,
         timezone: timezone?,
         task: task.name.clone(),
-        queue: queue.unwrap_or_else(|| Some(task.queue.clone()))?,
-        args: args?,
+        queue,
+        args,
         overlap,
         catch_up,
     })
@@ -150,7 +159,7 @@ fn queue(item: &Item<'_>, queues: &Queues) -> Option<QueueName> {
     known.cloned()
 }
 
-fn args(table: &Table<'_>, task: Option<&Task>) -> Option<crate::job::Args> {
+fn args(table: &Table<'_>, task: Option<&Task>) -> Option<Args> {
     let item = table.get("args");
     let given = match &item {
         Some(item) => item.object()?,
@@ -169,4 +178,13 @@ fn args(table: &Table<'_>, task: Option<&Task>) -> Option<crate::job::Args> {
             None
         }
     }
+}
+
+/// A job that no limit would ever let start is better refused here than at each fire.
+fn fits(table: &Table<'_>, task: &Task, queue: &QueueName, args: &Args, queues: &Queues, vars: &Map<String, Value>) {
+    let Some(Err(error)) = queues.checked.get(queue).map(|queue| queue.limits.buckets(&task.name, args, vars)) else {
+        return;
+    };
+    let place = table.get("args").map_or(table.place.clone(), |item| item.place);
+    table.doc.error(&place, error.to_string(), "change `args`, or the limit of the queue or the task");
 }

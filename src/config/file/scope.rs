@@ -196,7 +196,7 @@ fn sample_of(kind: ParamType) -> Value {
         ParamType::Email => json!("name@example.org"),
         ParamType::Int | ParamType::Number | ParamType::Id => json!(1),
         ParamType::Bool => json!(true),
-        ParamType::Object => json!({}),
-        ParamType::Array => json!([]),
+        ParamType::Object | ParamType::Keywords => json!({}),
+        ParamType::Array | ParamType::Rest => json!([]),
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::diagnostic::quoted;
 use super::document::{Document, Item, Table};
-use super::scalar::{ANSWER, DAY};
-use crate::config::{Admin, Database, Log, LogFormat, Node, Secret, SlotOrder, SlotRules};
+use super::scalar::{ANSWER, DAY, YEAR};
+use crate::config::{Admin, Celery, Database, Log, LogFormat, Node, Secret, SlotOrder, SlotRules};
 use crate::job::QueueName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,6 +66,13 @@ fn host_name() -> String {
     let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
     let name: String = name.trim().chars().take(64).map(fit).collect();
     if name.is_empty() { "jobsd".into() } else { name }
+}
+
+pub(super) fn celery(table: &Table<'_>) -> Celery {
+    let usual = Celery::default().result_expires.unwrap_or_default();
+    let expires = table.duration("result_expires", usual, Duration::ZERO..=10 * YEAR);
+    table.close();
+    Celery { result_expires: Some(expires).filter(|expires| !expires.is_zero()) }
 }
 
 pub(super) fn log(table: &Table<'_>) -> Log {

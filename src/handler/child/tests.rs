@@ -1,9 +1,9 @@
 //! Groups of real processes, and that none of them is left.
 
-use std::path::Path;
 use std::time::Instant;
 
 use super::*;
+use crate::testing::process::{lives, pid_in};
 use crate::testing::wait::until;
 
 fn shell(script: &str) -> Program {
@@ -20,17 +20,6 @@ fn shell(script: &str) -> Program {
 
 async fn quietly(program: Program) -> Result<Finished, ChildError> {
     run(program, &|_, _, _| Heard::Kept).await
-}
-
-/// The process id that the script wrote into `file`.
-async fn pid_in(file: &Path) -> i32 {
-    until("a process id", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
-}
-
-fn lives(pid: i32) -> bool {
-    // A zombie has ended, though its parent has not looked yet.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 #[tokio::test]

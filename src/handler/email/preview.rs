@@ -57,8 +57,15 @@ fn one(
     let done = Done { steps: vec![json!({}); number], ..Done::default() };
     let attempt = Attempt { job, task, attempt: 1, steps: Steps::new(done, None), notepad: Notepad::default() };
     let context = Context::new(&attempt, &vars, now);
-    let run =
-        Run { job, attempt: 1, step: number, context: &context, steps: &attempt.steps, notepad: &attempt.notepad };
+    let run = Run {
+        job,
+        attempt: 1,
+        params: &task.params,
+        step: number,
+        context: &context,
+        steps: &attempt.steps,
+        notepad: &attempt.notepad,
+    };
     let mut mail = email.compose(step, &run, now).map_err(failed)?;
     if let Some(attachments) = &step.attachments {
         let wanted = attachments.render(context.values()).map_err(|error| failed(error.into()))?;

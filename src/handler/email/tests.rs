@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::{EmailProvider, Secret, Step, Task};
-use crate::handler::{Attempt, Handlers, Notepad, Steps};
+use crate::handler::Handlers;
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{self, failure, outage, success};
 use crate::testing::fixture::{self, JOB_ID, template};
 
 fn step() -> EmailStep {
@@ -53,37 +54,7 @@ async fn send(config: &config::Config, step: EmailStep, args: Value) -> Outcome 
         params: ["template", "context"].map(|name| config::Param { required: false, ..fixture::param(name) }).to_vec(),
         ..fixture::task(vec![Step::Email(Box::new(step))])
     };
-    handlers
-        .perform(&Attempt {
-            job: &fixture::job(args),
-            task: &task,
-            attempt: 1,
-            steps: Steps::default(),
-            notepad: Notepad::default(),
-        })
-        .await
-}
-
-fn success(outcome: Outcome) -> Value {
-    match outcome {
-        Outcome::Success(result) => result,
-        other => panic!("expected success, got {other:?}"),
-    }
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
-}
-
-/// Why nobody's mail can be sent.
-fn outage(outcome: Outcome) -> (Failure, Option<Duration>) {
-    match outcome {
-        Outcome::Unavailable { error, retry_after } => (error, retry_after),
-        other => panic!("expected an outage, got {other:?}"),
-    }
+    attempt::perform(&handlers, &task, args).await
 }
 
 /// What the file says, to a reader that is not ours.

@@ -36,6 +36,8 @@ const CPU_GRACE: u64 = 5;
 pub(super) struct Order {
     /// Where the report goes.
     pub(super) report: RawFd,
+    /// The lock that is held until nothing of the program is left.
+    pub(super) lock: RawFd,
     pub(super) daemon: u32,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
@@ -62,6 +64,7 @@ impl Order {
     pub(super) fn new(user: Option<ExecUser>, limits: &ExecLimits) -> Self {
         Self {
             report: -1,
+            lock: -1,
             daemon: std::process::id(),
             uid: user.map(|user| user.uid),
             gid: user.map(|user| user.gid),
@@ -88,21 +91,26 @@ pub(crate) fn guard_if_told(mut args: impl Iterator<Item = OsString>) {
 
 struct Guard {
     report: OwnedFd,
+    /// Open for as long as we live.
+    _lock: OwnedFd,
     signals: libc::sigset_t,
     daemon: Option<Pid>,
 }
 
 impl Guard {
     fn begin(order: &Order) -> Self {
-        // SAFETY: the daemon made this descriptor for us, and nothing else in this process knows of it.
-        let report = unsafe { OwnedFd::from_raw_fd(order.report) };
-        // The program is not to inherit it.
-        let _ = rustix::io::fcntl_setfd(&report, rustix::io::FdFlags::CLOEXEC);
+        // SAFETY: the daemon made these descriptors for us, and nothing else in this process knows of them.
+        let [report, lock] = unsafe { [order.report, order.lock].map(|number| OwnedFd::from_raw_fd(number)) };
+        // The program is not to inherit them.
+        for file in [&report, &lock] {
+            let _ = rustix::io::fcntl_setfd(file, rustix::io::FdFlags::CLOEXEC);
+        }
         // SAFETY: an all-zero set is a valid one to be filled, and the calls only write to it.
         let signals = unsafe {
             let mut signals: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut signals);
-            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT] {
+            // SIGHUP comes when the daemon dies while we stand still, and must not end us before what we guard.
+            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
                 libc::sigaddset(&raw mut signals, signal);
             }
             libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
@@ -111,7 +119,7 @@ impl Guard {
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
         let daemon = i32::try_from(order.daemon).ok().and_then(Pid::from_raw);
-        Self { report, signals, daemon }
+        Self { report, _lock: lock, signals, daemon }
     }
 
     fn guard(self, order: &Order, program: &OsStr, args: impl Iterator<Item = OsString>) {

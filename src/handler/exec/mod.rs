@@ -4,7 +4,7 @@
 //! codes follow `sysexits.h` where they say something about a further run: 0 done, 75 not now but later, 65 never again;
 //! any other as the retry policy says.
 //!
-//! It runs under a [`guard`], which leaves nothing of it behind.
+//! It runs under a [`guard`], which leaves nothing of it behind, and holds a [`lock`] until then.
 //!
 //! 75 puts the job off and costs no attempt. The last line of stdout may say for how long and why:
 //! `{"retry_after": 90}` in seconds or `{"retry_after": "1h 30m"}`, and `"reason"`. Without it the wait is that of the
@@ -15,12 +15,13 @@
 //! both. It is taken out of the output, so it is no part of the result, of which any other line is one.
 
 mod guard;
+mod lock;
 
 use std::ffi::OsString;
 use std::io::{PipeReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::job::{Failure, Source};
 
 pub(crate) use guard::guard_if_told;
 use guard::{Order, Report};
+pub(crate) use lock::until_guards_have_ended;
 
 /// Bytes of stdout that a result holds.
 const MAX_RESULT: usize = 256 * 1024;
@@ -61,6 +63,8 @@ pub(super) enum ExecError {
     Child(#[from] ChildError),
     #[error("start {}: {reason}{}", program.display(), if *.other_user { "; only root may become another user" } else { "" })]
     Start { program: PathBuf, reason: std::io::Error, other_user: bool },
+    #[error("start {}: {reason} (the file exec.lock in the state folder)", program.display())]
+    Lock { program: PathBuf, reason: std::io::Error },
     #[error("run {}: an argument holds a NUL character", .0.display())]
     Nul(PathBuf),
     #[error(
@@ -78,11 +82,12 @@ pub(super) enum ExecError {
 }
 
 /// Returns what the program wrote: JSON where it is, else the text, null where it wrote nothing.
-pub(super) async fn run(step: &ExecStep, run: &Run<'_>) -> Result<Value, ExecError> {
+pub(super) async fn run(step: &ExecStep, run: &Run<'_>, state_dir: &Path) -> Result<Value, ExecError> {
     let (reports, report) = std::io::pipe().map_err(|reason| start_error(step, reason))?;
-    let order = Order { report: report.as_raw_fd(), ..Order::new(step.user, &step.limits) };
+    let lock = lock::hold(state_dir).map_err(|reason| ExecError::Lock { program: step.program.clone(), reason })?;
+    let order = Order { report: report.as_raw_fd(), lock: lock.as_raw_fd(), ..Order::new(step.user, &step.limits) };
     let hear = |source, line: &[u8], beyond| hear(run.notepad, source, line, beyond);
-    let finished = child::run_guard(program(step, run, &order)?, report, &hear).await?;
+    let finished = child::run_guard(program(step, run, &order)?, vec![report.into(), lock.into()], &hear).await?;
     let (status, peak) = match read(reports) {
         Some(Report::NotStarted { errno }) => {
             return Err(start_error(step, std::io::Error::from_raw_os_error(errno)));
@@ -296,7 +301,9 @@ impl From<ExecError> for Halt {
         Self::Failed(match error {
             ExecError::Snooze { delay, reason } => return Self::Snoozed { delay, reason },
             ExecError::Render(error) => error.into(),
-            ExecError::Child(_) | ExecError::Start { .. } => Failure::new("ExecStartError", message),
+            ExecError::Child(_) | ExecError::Start { .. } | ExecError::Lock { .. } => {
+                Failure::new("ExecStartError", message)
+            }
             ExecError::Nul(_) | ExecError::Option { .. } => Failure::never("ExecArgumentRefused", message),
             ExecError::TooLong(_) => Failure::never("ExecError", message),
             ExecError::Failed { status, stderr, .. } => {

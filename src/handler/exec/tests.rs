@@ -1,13 +1,17 @@
 //! Real programs: small scripts for `/bin/sh`.
 
+mod hostile;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::*;
 use crate::config::{ExecLimits, ExecUser, Step};
-use crate::handler::{Attempt, Handlers, Notepad, Steps};
+use crate::handler::{Attempt, Handlers, Notepad};
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{self, failure};
 use crate::testing::fixture::{self, template};
+use crate::testing::process::{lives, pid_in};
 use crate::testing::wait::until;
 
 fn script(dir: &Path, body: &str) -> ExecStep {
@@ -36,27 +40,19 @@ extern "C" fn be_the_guard() {
     guard_if_told(std::env::args_os());
 }
 
+/// With a state folder below `dir`, as a daemon has one.
+fn handlers(dir: &Path) -> Handlers {
+    let config = fixture::config(dir);
+    std::fs::create_dir_all(&config.node.state_dir).expect("a state folder");
+    Handlers::new(&config).expect("the handlers are built")
+}
+
 async fn perform(step: ExecStep, args: Value) -> Outcome {
     fixture::tls_provider();
     let dir = tempfile::tempdir().expect("a temp dir");
-    let handlers = Handlers::new(&fixture::config(dir.path())).expect("the handlers are built");
+    let handlers = handlers(dir.path());
     let task = fixture::task(vec![Step::Exec(step)]);
-    handlers
-        .perform(&Attempt {
-            job: &fixture::job(args),
-            task: &task,
-            attempt: 3,
-            steps: Steps::default(),
-            notepad: Notepad::default(),
-        })
-        .await
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
+    handlers.perform(&Attempt { attempt: 3, ..attempt::first(&fixture::job(args), &task) }).await
 }
 
 #[tokio::test]
@@ -81,8 +77,8 @@ async fn what_it_says_while_it_runs_is_written_down_and_its_progress_is_no_part_
         echo '{"jobsd": {"progress": 80}}'
         echo '"progress": 5}'"#;
     let (task, pad) = (fixture::task(vec![Step::Exec(script(dir.path(), script_text))]), Notepad::default());
-    let (handlers, job) = (Handlers::new(&fixture::config(dir.path())).expect("handlers"), fixture::job(Value::Null));
-    let attempt = Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default(), notepad: pad.clone() };
+    let (handlers, job) = (handlers(dir.path()), fixture::job(Value::Null));
+    let attempt = Attempt { notepad: pad.clone(), ..attempt::first(&job, &task) };
     assert_eq!(handlers.perform(&attempt).await, Outcome::Success(json!({"n": 1, "progress": 5})));
     let page = pad.take(true).expect("it has said something");
     let said = |source| -> Vec<&str> {
@@ -135,6 +131,18 @@ async fn the_environment_is_what_was_allowed() {
     let allowed = ["CARGO_PKG_NAME", "JOBSD_ATTEMPT", "JOBSD_JOB_ID", "LANG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"];
     assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
     assert!(names.contains(&"CARGO_PKG_NAME") && names.contains(&"PATH"), "{names:?}");
+}
+
+#[tokio::test]
+async fn the_program_runs_in_the_folder_of_the_step() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let mut step = script(dir.path(), "pwd -P");
+    step.dir = Some(dir.path().to_owned());
+    let folder = std::fs::canonicalize(dir.path()).expect("it is there");
+    assert_eq!(perform(step.clone(), Value::Null).await, Outcome::Success(json!(folder)));
+    step.dir = Some(dir.path().join("missing"));
+    let failed = failure(perform(step, Value::Null).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("ExecStartError", Retryable::ByPolicy), "{}", failed.message);
 }
 
 #[tokio::test]
@@ -259,15 +267,6 @@ fn nothing_is_left_when_the_runtime_ends() {
         assert!(std::time::Instant::now() < deadline, "the process outlives the runtime");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-async fn pid_in(file: &Path) -> i32 {
-    until("a process id", || std::fs::read_to_string(file).ok()?.trim().parse().ok()).await
-}
-
-fn lives(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 #[tokio::test]

@@ -85,11 +85,7 @@ impl std::error::Error for NotPublic {}
 
 /// Whether the operator has written this very host into the step: an address, or `localhost`. No argument had a part in it.
 pub(super) fn is_the_operators(template: &Template, url: &Url) -> bool {
-    let written = template.source().split_once("://").map(|(_, rest)| rest).unwrap_or_default();
-    // An expression before the path could have changed the host, so that it is not what is written.
-    let authority = written.split(['/', '\\', '?', '#']).next().unwrap_or_default();
-    let plain = !authority.is_empty() && !authority.contains(['{', '}']);
-    plain && (literal(url).is_some() || url.host_str() == Some("localhost"))
+    template.has_own_host() && (literal(url).is_some() || url.host_str() == Some("localhost"))
 }
 
 /// The host, where it is an address in any of the forms that URLs allow: the parser has brought them to one.

@@ -4,13 +4,18 @@
 //! 425, 429, 5xx), not before the answer's `Retry-After`. The attempt is spent: whoever wants a status to mean "not now"
 //! says so in the step's `snooze`.
 //!
+//! A host may be anybody's, so one that cannot be reached concerns its own jobs only: their attempts are spent, and
+//! [`hosts`] keeps them from holding the queue's slots. Where it is the one service behind the queue the step says
+//! `when_down = "wait"`, and then the queue waits for it, at no cost of an attempt.
+//!
 //! Redirects are followed where the step says so, and only such as keep the method: a job that posts somewhere must not
 //! end up with a GET elsewhere. Where a request may go at all is a matter of [`address`].
 
 mod address;
+mod hosts;
 mod signature;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, ClientBuilder, Method, Response, StatusCode, Url};
@@ -18,10 +23,11 @@ use serde_json::{Value, json};
 
 use super::{Halt, Run, response};
 use crate::clock;
-use crate::config::{self, HttpStep, RenderError};
+use crate::config::{self, HttpStep, RenderError, WhenDown};
 use crate::job::Failure;
 
 use address::{Guard, NotPublic};
+use hosts::Hosts;
 
 /// Bytes of an answer's body that a result holds.
 const MAX_BODY: usize = 64 * 1024;
@@ -29,6 +35,8 @@ const MAX_BODY: usize = 64 * 1024;
 const MAX_DETAIL: usize = 4 * 1024;
 /// Longest wait for a connection; the whole request is bounded by the step's timeout and the job's.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a step without a timeout; the job's own ends it long before.
+const UNBOUNDED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Longest silence in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -39,6 +47,8 @@ pub(super) struct Http {
     guarded: Client,
     /// Connects anywhere: for hosts that stand in a step as they are.
     trusted: Client,
+    /// For steps that do not wait for their service.
+    hosts: Hosts,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +69,7 @@ pub(super) enum HttpError {
     #[error("call {0}: it is not a public address; where requests may go all the same, [http] allow_private says")]
     NotPublic(String),
     #[error("call {host}: {reason}")]
-    Connection { host: String, reason: String },
+    Connection { host: String, reason: String, was_connected: bool },
     #[error("call {host}: there was no whole answer within {}", humantime::format_duration(*.limit))]
     Timeout { host: String, limit: Duration },
     #[error("{reason}")]
@@ -86,29 +96,52 @@ struct Request {
     body: Option<String>,
 }
 
+/// How long a whole exchange may take.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    begun: Instant,
+    limit: Duration,
+}
+
+impl Time {
+    fn new(limit: Duration) -> Self {
+        Self { begun: Instant::now(), limit }
+    }
+
+    fn left(self, now: Instant) -> Duration {
+        self.limit.saturating_sub(now.saturating_duration_since(self.begun))
+    }
+}
+
 impl Http {
     pub(super) fn new(config: &config::Http) -> Result<Self, SetupError> {
         let guard = Guard::new(&config.allow_private);
         let build =
             |builder: ClientBuilder| builder.build().map_err(|error| SetupError::Client(response::reason(error)));
         let guarded = build(client(config)?.dns_resolver(guard.clone()))?;
-        Ok(Self { guard, guarded, trusted: build(client(config)?)? })
+        Ok(Self { guard, guarded, trusted: build(client(config)?)?, hosts: Hosts::default() })
     }
 
     /// Returns `{"status": …, "body": …}`: JSON where the answer is, else text; cut at 64 KiB, and then
     /// `"truncated": true`.
-    pub(super) async fn call(&self, step: &HttpStep, run: &Run<'_>) -> Result<Value, HttpError> {
+    pub(super) async fn call(&self, step: &HttpStep, run: &Run<'_>) -> Result<Value, Halt> {
         let request = request(step, run)?;
-        let Some(limit) = step.timeout else { return self.exchange(step, request).await };
-        let host = host(&request.url);
-        let exchange = tokio::time::timeout(limit, self.exchange(step, request));
-        exchange.await.unwrap_or(Err(HttpError::Timeout { host, limit }))
+        let (host, time) = (host(&request.url), Time::new(step.timeout.unwrap_or(UNBOUNDED)));
+        let exchange = tokio::time::timeout(time.limit, self.exchange(step, request, time));
+        let called = exchange.await.unwrap_or(Err(HttpError::Timeout { host, limit: time.limit }));
+        called.map_err(|error| match step.when_down {
+            WhenDown::Wait if error.is_outage() => error.into_outage(),
+            WhenDown::Wait | WhenDown::Retry => error.into(),
+        })
     }
 
     /// One request, and those that it is redirected to.
-    async fn exchange(&self, step: &HttpStep, mut request: Request) -> Result<Value, HttpError> {
+    async fn exchange(&self, step: &HttpStep, mut request: Request, time: Time) -> Result<Value, HttpError> {
         for left in (0..=step.redirects).rev() {
-            let answer = self.send(&request).await?;
+            let answer = match step.when_down {
+                WhenDown::Wait => self.send(&request).await?,
+                WhenDown::Retry => self.send_to_known(&request, time).await?,
+            };
             if step.snooze.contains(&answer.status().as_u16()) {
                 return Err(put_off(&host(&request.url), &answer));
             }
@@ -120,6 +153,25 @@ impl Http {
             }
         }
         unreachable!("without a redirect left the last answer is kept")
+    }
+
+    /// Leaves a host alone that could not be reached lately.
+    async fn send_to_known(&self, request: &Request, time: Time) -> Result<Response, HttpError> {
+        let (authority, now) = (authority(&request.url), Instant::now());
+        let left_alone = |left| left_alone(&authority, left);
+        let pass = self.hosts.ask(&authority, now, time.left(now).min(CONNECT_TIMEOUT)).map_err(left_alone)?;
+        let sent = tokio::time::timeout(time.left(now), self.send(request)).await;
+        let late = || HttpError::Timeout { host: host(&request.url), limit: time.limit };
+        let sent = sent.unwrap_or_else(|_| Err(late()));
+        match &sent {
+            Ok(_) => self.hosts.answered(&authority),
+            Err(HttpError::Connection { .. } | HttpError::Timeout { .. }) => {
+                self.hosts.lost(&authority, pass, Instant::now());
+            }
+            // Nobody was asked.
+            Err(_) => {}
+        }
+        sent
     }
 
     async fn send(&self, request: &Request) -> Result<Response, HttpError> {
@@ -253,12 +305,29 @@ async fn result(request: &Request, answer: Response) -> Result<Value, HttpError>
 fn lost(url: &Url, error: reqwest::Error) -> HttpError {
     match NotPublic::behind(&error) {
         Some(refused) => HttpError::NotPublic(refused.host),
-        None => HttpError::Connection { host: host(url), reason: response::reason(error) },
+        None => {
+            let was_connected = !error.is_connect();
+            HttpError::Connection { host: host(url), reason: response::reason(error), was_connected }
+        }
     }
 }
 
 fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
+}
+
+/// The host and the port.
+fn authority(url: &Url) -> String {
+    format!("{}:{}", host(url), url.port_or_known_default().unwrap_or_default())
+}
+
+fn left_alone(authority: &str, left: Duration) -> HttpError {
+    let left = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
+    let reason = format!(
+        "{authority} could not be reached by the last requests to it, so it is left alone for {}",
+        humantime::format_duration(left)
+    );
+    HttpError::Snooze { delay: Some(left), reason }
 }
 
 /// The URL parser would drop a line break silently; here it is refused.
@@ -308,6 +377,32 @@ fn redirect(location: &Option<String>, kept_from: &str) -> String {
         Some(to) if kept_from.is_empty() => format!(", a redirect to {to}"),
         Some(to) => format!(", a redirect to {to}; {kept_from}"),
         None => String::new(),
+    }
+}
+
+impl HttpError {
+    /// Whether it says that the service behind the URL works for nobody at the moment.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Connection { was_connected, .. } => !was_connected,
+            Self::Status { status, retry_after, .. } => match status.as_u16() {
+                502..=504 => true,
+                429 => retry_after.is_some(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn into_outage(self) -> Halt {
+        let retry_after = match &self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        match Halt::from(self) {
+            Halt::Failed(error) => Halt::Unavailable { error, retry_after },
+            other => other,
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! Requests to a local server that remembers them.
 
+mod down;
+mod hostile;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::config::{AllowPrivate, Config, SigningKey, Step};
-use crate::handler::{Attempt, Handlers, Notepad, Steps};
+use crate::handler::Handlers;
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{self, failure};
 use crate::testing::certificate;
 use crate::testing::fixture::{self, template};
 use crate::testing::http::{Answer, Seen, Server};
@@ -18,6 +22,7 @@ fn step(method: &str, url: &str) -> HttpStep {
         body: None,
         snooze: Vec::new(),
         redirects: 0,
+        when_down: WhenDown::Retry,
         timeout: None,
         signing_keys: Vec::new(),
     }
@@ -32,22 +37,7 @@ async fn call_with(http: config::Http, step: HttpStep, args: Value) -> Outcome {
     let dir = tempfile::tempdir().expect("a temp dir");
     let handlers = Handlers::new(&Config { http, ..fixture::config(dir.path()) }).expect("the handlers are built");
     let task = fixture::task(vec![Step::Http(step)]);
-    handlers
-        .perform(&Attempt {
-            job: &fixture::job(args),
-            task: &task,
-            attempt: 1,
-            steps: Steps::default(),
-            notepad: Notepad::default(),
-        })
-        .await
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
+    attempt::perform(&handlers, &task, args).await
 }
 
 #[tokio::test]

@@ -23,8 +23,6 @@ use crate::handler::{LeaseLost, Run, response};
 const MAX_DETAIL: usize = 4 * 1024;
 /// Requests on their way at the same time, for one notification.
 const AT_ONCE: usize = 10;
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Fcm(Arc<Sender>);
@@ -40,8 +38,6 @@ struct Sender {
 pub(crate) enum SetupError {
     #[error("read the service account {}: {reason}", path.display())]
     Account { path: PathBuf, reason: String },
-    #[error("prepare the HTTP client: {0}")]
-    Client(String),
 }
 
 /// What FCM said of one device.
@@ -63,12 +59,17 @@ pub(in crate::handler) enum FcmError {
     Credentials(String),
     #[error("{0}")]
     Connection(String),
+    /// It has the request and did not answer: the device may have been told.
+    #[error("{0}")]
+    Silent(String),
     #[error("it answered {status}{}", told(.reason))]
     Status { status: StatusCode, retry_after: Option<Duration>, reason: String, detail: String },
     #[error("it refused the message: {reason}")]
     Message { reason: String, detail: String },
     #[error("the devices belong to another Firebase project than the service account")]
     OtherProject,
+    #[error("one device gets too much at a time: {reason}")]
+    Crowded { retry_after: Option<Duration>, reason: String },
     #[error("the project is not set up for a device's platform: {0}")]
     Platform(String),
 }
@@ -84,13 +85,7 @@ pub(super) struct Round {
 }
 
 impl Fcm {
-    pub(super) fn new(credentials: &Path, endpoint: &str, timeout: Duration) -> Result<Self, SetupError> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout)
-            .build()
-            .map_err(|error| SetupError::Client(response::reason(error)))?;
+    pub(super) fn new(credentials: &Path, endpoint: &str, client: reqwest::Client) -> Result<Self, SetupError> {
         let account = Account::read(credentials, client.clone())
             .map_err(|reason| SetupError::Account { path: credentials.to_owned(), reason })?;
         let url = format!("{}/v1/projects/{}/messages:send", endpoint.trim_end_matches('/'), account.project);
@@ -175,7 +170,10 @@ impl Sender {
     }
 
     async fn post(&self, body: &Value, bearer: &str) -> Result<Answer, FcmError> {
-        let lost = |error| FcmError::Connection(response::reason(error));
+        let lost = |error: reqwest::Error| match error.is_connect() {
+            true => FcmError::Connection(response::reason(error)),
+            false => FcmError::Silent(response::reason(error)),
+        };
         let answer = self.client.post(&self.url).bearer_auth(bearer).json(body).send().await.map_err(lost)?;
         let status = answer.status();
         let retry_after = response::retry_after(answer.headers(), clock::now().to_utc());
@@ -205,6 +203,9 @@ impl Answer {
             (_, "UNREGISTERED") => Ok(Said::Dead),
             (_, "SENDER_ID_MISMATCH") => Ok(Said::Refused(FcmError::OtherProject)),
             (_, "THIRD_PARTY_AUTH_ERROR") => Ok(Said::Refused(FcmError::Platform(reason))),
+            (429, _) if self.blames_the_device() => {
+                Ok(Said::Refused(FcmError::Crowded { retry_after: self.retry_after, reason }))
+            }
             (400, _) if self.blames_the_token() => Ok(Said::Dead),
             (400 | 404, _) => {
                 let reason = if reason.is_empty() { self.status.to_string() } else { reason };
@@ -239,6 +240,13 @@ impl Answer {
         let mut violations = self.details().iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
         error["status"] == "INVALID_ARGUMENT"
             && (error["message"] == MALFORMED || violations.any(|one| one["field"] == "message.token"))
+    }
+
+    /// Whether a quota is that of one device, which a `QuotaFailure` of google.rpc names; otherwise it is the project's.
+    fn blames_the_device(&self) -> bool {
+        let violations = self.details().iter().filter_map(|detail| detail["violations"].as_array()).flatten();
+        let texts = violations.flat_map(|one| [one["subject"].as_str(), one["description"].as_str()]).flatten();
+        texts.into_iter().any(|text| text.to_ascii_lowercase().contains("device"))
     }
 
     /// `UNREGISTERED: Requested entity was not found.` out of the answer's body, else the body's first line.

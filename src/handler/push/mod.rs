@@ -1,7 +1,11 @@
 //! The `push` handler: one notification for every device of a user.
 //!
-//! Owns who is told, and what becomes of the devices that are gone; how a notification travels is the provider's. A user
-//! without a device is no failure: there is nobody to tell.
+//! Owns who is told, what becomes of the devices that are gone, and what follows from a provider's refusals; how a
+//! notification travels is the provider's. A user without a device is no failure: there is nobody to tell.
+//!
+//! Where the provider serves nobody (it cannot be reached, it answers 5xx, it refuses our credentials, or asks to be left
+//! alone for a time) no attempt is spent and the queue waits. A provider that has the request and says nothing may have
+//! told the device: that spends the attempt.
 
 mod devices;
 mod fcm;
@@ -17,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::outbox::{self, OutboxError};
 use super::sql::{Sql, SqlError};
-use super::{Halt, LeaseLost, Run};
+use super::{Halt, LeaseLost, Run, response};
 use crate::clock;
 use crate::config::{self, OneSignalTarget, PushProvider, PushStep, RenderError, Statement};
 use crate::job::Failure;
@@ -28,6 +32,8 @@ use message::{Notification, plain};
 use oauth::OauthError;
 use onesignal::{Audience, OneSignal, OneSignalError};
 
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a 429 that names no time itself: FCM refills its quotas every minute, as its page on throttling says.
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
@@ -52,7 +58,7 @@ pub(crate) enum SetupError {
     #[error(transparent)]
     Fcm(#[from] fcm::SetupError),
     #[error("prepare the HTTP client: {0}")]
-    OneSignal(String),
+    Client(String),
 }
 
 /// Why a notification was not pushed to all who should have it.
@@ -82,11 +88,9 @@ impl Push {
         let provider = match &config.provider {
             PushProvider::Outbox { folder } => Provider::Outbox(folder.clone()),
             PushProvider::Fcm { credentials, endpoint, timeout } => {
-                Provider::Fcm(Fcm::new(credentials, endpoint, *timeout)?)
+                Provider::Fcm(Fcm::new(credentials, endpoint, client(*timeout)?)?)
             }
-            PushProvider::OneSignal(config) => {
-                Provider::OneSignal(OneSignal::new(config).map_err(SetupError::OneSignal)?)
-            }
+            PushProvider::OneSignal(config) => Provider::OneSignal(OneSignal::new(config, client(config.timeout)?)),
         };
         let (tokens_query, remove_device) = (config.tokens_query.clone(), config.remove_device.clone());
         Ok(Self { provider, tokens_query, remove_device })
@@ -176,6 +180,13 @@ impl Push {
     }
 }
 
+/// A connection that does not come about is known as such before the whole request is out of time.
+fn client(timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(timeout);
+    let built = builder.connect_timeout(CONNECT_TIMEOUT.min(timeout / 2)).build();
+    built.map_err(|error| SetupError::Client(response::reason(error)))
+}
+
 /// The outbox has no devices to ask for: one file, addressed to the user.
 async fn to_outbox(
     folder: &Path,
@@ -215,13 +226,19 @@ impl From<PushError> for Halt {
 
 fn of_fcm(error: FcmError, message: String) -> Halt {
     match error {
-        FcmError::Credentials(_) | FcmError::Oauth(OauthError::Refused(_)) | FcmError::OtherProject => {
-            Failure::new("PushCredentialsError", message).into()
+        FcmError::Credentials(_) | FcmError::Oauth(OauthError::Refused(_)) => {
+            down(Failure::new("PushCredentialsError", message), None)
         }
+        // Of this user's device alone.
+        FcmError::OtherProject => Failure::new("PushCredentialsError", message).into(),
         FcmError::Platform(_) => Failure::new("PushPlatformError", message).into(),
+        FcmError::Crowded { retry_after, .. } => {
+            Failure::new("PushStatusError", message).after(retry_after.unwrap_or(QUOTA_WAIT)).into()
+        }
         FcmError::Connection(_) | FcmError::Oauth(OauthError::Connection(_)) => {
             down(Failure::new("PushConnectError", message), None)
         }
+        FcmError::Silent(_) => Failure::new("PushTimeout", message).into(),
         // The message is the same for every device and at every attempt.
         FcmError::Message { detail, .. } => detailed(Failure::never("PushRejected", message), detail).into(),
         FcmError::Oauth(OauthError::Status { status, retry_after }) => {
@@ -235,8 +252,9 @@ fn of_fcm(error: FcmError, message: String) -> Halt {
 
 fn of_onesignal(error: OneSignalError, message: String) -> Halt {
     match error {
-        OneSignalError::Credentials(_) => Failure::new("PushCredentialsError", message).into(),
+        OneSignalError::Credentials(_) => down(Failure::new("PushCredentialsError", message), None),
         OneSignalError::Connection(_) => down(Failure::new("PushConnectError", message), None),
+        OneSignalError::Silent(_) => Failure::new("PushTimeout", message).into(),
         OneSignalError::Message { detail, .. } => detailed(Failure::never("PushRejected", message), detail).into(),
         OneSignalError::Status { status, retry_after, detail } => {
             of_status(status, retry_after, detailed(Failure::new("PushStatusError", message), detail))
@@ -244,20 +262,18 @@ fn of_onesignal(error: OneSignalError, message: String) -> Halt {
     }
 }
 
-/// 429 is a quota that refills; what else comes here is the provider's own trouble.
+/// A quota that says when it refills is one that nobody's message passes until then. What else comes here is the
+/// provider's own trouble.
 fn of_status(status: StatusCode, retry_after: Option<Duration>, failure: Failure) -> Halt {
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        return failure.after(retry_after.unwrap_or(QUOTA_WAIT)).into();
+    match retry_after {
+        None if status == StatusCode::TOO_MANY_REQUESTS => failure.after(QUOTA_WAIT).into(),
+        _ => down(failure, retry_after),
     }
-    down(failure, retry_after)
 }
 
-/// The provider is down, for this job and every other.
-fn down(failure: Failure, retry_after: Option<Duration>) -> Halt {
-    Halt::Failed(match retry_after {
-        Some(span) => failure.after(span),
-        None => failure,
-    })
+/// The provider serves nobody, whatever the message.
+fn down(error: Failure, retry_after: Option<Duration>) -> Halt {
+    Halt::Unavailable { error, retry_after }
 }
 
 /// With what the server said, where it said anything.

@@ -53,6 +53,9 @@ pub(in crate::handler) enum OneSignalError {
     Credentials(String),
     #[error("{0}")]
     Connection(String),
+    /// It has the request and gave no whole answer.
+    #[error("{0}")]
+    Silent(String),
     #[error("it answered {status}")]
     Status { status: StatusCode, retry_after: Option<Duration>, detail: String },
     #[error("it refused the message: {reason}")]
@@ -60,19 +63,14 @@ pub(in crate::handler) enum OneSignalError {
 }
 
 impl OneSignal {
-    pub(super) fn new(config: &crate::config::OneSignal) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(config.timeout)
-            .build()
-            .map_err(response::reason)?;
-        Ok(Self {
+    pub(super) fn new(config: &crate::config::OneSignal, client: reqwest::Client) -> Self {
+        Self {
             client,
             app_id: config.app_id.clone(),
             api_key: config.api_key.clone(),
             url: format!("{}/notifications?c=push", config.endpoint.trim_end_matches('/')),
             target: config.target.clone(),
-        })
+        }
     }
 
     pub(super) async fn send(
@@ -87,7 +85,10 @@ impl OneSignal {
             }
             Audience::Subscriptions(ids) => request.insert("include_subscription_ids".into(), json!(ids)),
         };
-        let lost = |error| OneSignalError::Connection(response::reason(error));
+        let lost = |error: reqwest::Error| match error.is_connect() {
+            true => OneSignalError::Connection(response::reason(error)),
+            false => OneSignalError::Silent(response::reason(error)),
+        };
         let key = format!("Key {}", self.api_key.expose());
         let answer =
             self.client.post(&self.url).header(AUTHORIZATION, key).json(&request).send().await.map_err(lost)?;

@@ -11,8 +11,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
 use crate::config::{Config, SqlStep, Step};
-use crate::handler::{Attempt, Done, Handlers, Keep, Notepad, Steps};
+use crate::handler::{Attempt, Done, Handlers, Keep, Steps};
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{self, failure, outage};
 use crate::testing::fixture::{self, JOB_ID, template};
 use crate::testing::http::{Answer, Seen, Server};
 
@@ -42,15 +43,7 @@ pub(super) async fn attempt(config: &Config, steps: Vec<Step>, done: &Steps) -> 
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = serde_json::from_str(ARGS).expect("JSON");
     let (job, task) = (fixture::job(args), fixture::task(steps));
-    let notepad = Notepad::default();
-    handlers.perform(&Attempt { job: &job, task: &task, attempt: 1, steps: done.clone(), notepad }).await
-}
-
-pub(super) fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
+    handlers.perform(&Attempt { steps: done.clone(), ..attempt::first(&job, &task) }).await
 }
 
 #[tokio::test]
@@ -256,7 +249,7 @@ async fn a_retry_sends_to_the_devices_that_were_not_reached_and_to_no_other() {
     .await;
     let all = ["a-dead", "b", "c", "d-late"];
     let done = Steps::default();
-    let failed = failure(attempt(&google.config, vec![devices(&all), Step::Push(Box::new(step()))], &done).await);
+    let (failed, _) = outage(attempt(&google.config, vec![devices(&all), Step::Push(Box::new(step()))], &done).await);
     assert_eq!(failed.kind, "PushStatusError");
     assert_eq!(
         failed.message,
@@ -344,7 +337,7 @@ async fn an_outage_ends_the_round() {
     let google = google(|_| Answer::new(503, UNAVAILABLE)).await;
     let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    failure(perform(&google.config, vec![devices(&names), Step::Push(Box::new(step()))]).await);
+    outage(perform(&google.config, vec![devices(&names), Step::Push(Box::new(step()))]).await);
     assert!(to_fcm(&google.server).len() <= 10, "{} requests", to_fcm(&google.server).len());
 }
 
@@ -396,27 +389,66 @@ async fn a_user_without_devices_is_no_failure() {
     assert!(google.server.seen().is_empty());
 }
 
+const CROWDED: &str = r#"{"error": {"code": 429, "message": "Device message rate exceeded", "status": "RESOURCE_EXHAUSTED",
+    "details": [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "QUOTA_EXCEEDED"},
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"subject": "device:abc", "description": "Device message rate exceeded"}]}]}}"#;
+
+/// What concerns everybody costs no attempt, and the queue waits; it used to spend one of each job in turn.
 #[tokio::test]
 async fn refusals_are_sorted() {
-    let after = |seconds| Retryable::After(Duration::from_secs(seconds));
-    for (status, asks, kind, retry) in [
-        (429, Some("90"), "PushStatusError", after(90)),
-        (429, None, "PushStatusError", after(60)),
-        (503, Some("60"), "PushStatusError", after(60)),
-        (500, None, "PushStatusError", Retryable::ByPolicy),
-        (401, None, "PushCredentialsError", Retryable::ByPolicy),
-        (503, None, "PushStatusError", Retryable::ByPolicy),
-        (403, Some("60"), "PushCredentialsError", Retryable::ByPolicy),
-    ] {
-        let google = google(move |_| {
-            let answer = Answer::new(status, r#"{"error": {"status": "X", "message": "no"}}"#);
-            asks.into_iter().fold(answer, |answer, asks| answer.with("retry-after", asks))
-        })
-        .await;
-        let failed = failure(perform(&google.config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
+    let answer = |status, asks: Option<&str>, body: &str| {
+        asks.into_iter().fold(Answer::new(status, body), |answer, asks| answer.with("retry-after", asks))
+    };
+    let refused = async |status, asks: Option<&str>, body| {
+        let answer = answer(status, asks, body);
+        let google = google(move |_| answer.clone()).await;
+        perform(&google.config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await
+    };
+    let words = |failed: &Failure| {
         assert!(!failed.message.contains("ya29") && !failed.message.contains("phone"), "{}", failed.message);
+    };
+    const NO: &str = r#"{"error": {"status": "X", "message": "no"}}"#;
+    for (status, asks, kind, waits) in [
+        (429, Some("90"), "PushStatusError", Some(90)),
+        (503, Some("60"), "PushStatusError", Some(60)),
+        (503, None, "PushStatusError", None),
+        (500, None, "PushStatusError", None),
+        (502, None, "PushStatusError", None),
+        (401, None, "PushCredentialsError", None),
+        (403, Some("60"), "PushCredentialsError", None),
+    ] {
+        let (failed, retry_after) = outage(refused(status, asks, NO).await);
+        assert_eq!((failed.kind.as_str(), retry_after), (kind, waits.map(Duration::from_secs)), "{}", failed.message);
+        words(&failed);
     }
+    for (asks, body, seconds) in [(None, NO, 60), (Some("5"), CROWDED, 5), (None, CROWDED, 60)] {
+        let failed = failure(refused(429, asks, body).await);
+        let after = Retryable::After(Duration::from_secs(seconds));
+        assert_eq!((failed.kind.as_str(), failed.retry), ("PushStatusError", after), "{}", failed.message);
+        words(&failed);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_an_outage_and_one_that_is_silent_is_not() {
+    let mut google = google(|_| Answer::new(200, "{}")).await;
+    perform(&google.config, vec![devices(&["phone"])]).await;
+    let steps = || vec![Step::Push(Box::new(step()))];
+    let place = |config: &mut Config, at: std::net::SocketAddr| {
+        let PushProvider::Fcm { endpoint, timeout, .. } = &mut config.push.provider else { panic!("it is FCM") };
+        (*endpoint, *timeout) = (format!("http://{at}"), Duration::from_millis(400));
+    };
+    let listen = || std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let away = listen().local_addr().expect("an address");
+    place(&mut google.config, away);
+    let (failed, _) = outage(perform(&google.config, steps()).await);
+    assert_eq!(failed.kind, "PushConnectError", "{}", failed.message);
+    // It takes connections and says nothing: the device may have been told.
+    let silent = listen();
+    place(&mut google.config, silent.local_addr().expect("an address"));
+    let failed = failure(perform(&google.config, steps()).await);
+    assert_eq!((failed.kind.as_str(), failed.retry), ("PushTimeout", Retryable::ByPolicy), "{}", failed.message);
 }
 
 #[tokio::test]

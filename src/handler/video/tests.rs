@@ -4,8 +4,9 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::config::Step;
-use crate::handler::{Attempt, Handlers, Notepad, Steps};
+use crate::handler::Handlers;
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{self, failure};
 use crate::testing::fixture::{self, template};
 
 /// A world with an upload, a secret outside the roots, and a helper that keeps its request and then does `script`.
@@ -43,22 +44,7 @@ async fn process(config: &config::Config, path: &str, id: &str) -> Outcome {
     let handlers = Handlers::new(config).expect("the handlers are built");
     let args = json!({"path": path, "id": id, "options": {"quality": ["720p", "480p"]}});
     let task = fixture::task(vec![Step::Video(step(VideoMode::Transcode))]);
-    handlers
-        .perform(&Attempt {
-            job: &fixture::job(args),
-            task: &task,
-            attempt: 1,
-            steps: Steps::default(),
-            notepad: Notepad::default(),
-        })
-        .await
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failure(failure) => failure,
-        other => panic!("expected a failure, got {other:?}"),
-    }
+    attempt::perform(&handlers, &task, args).await
 }
 
 /// Makes the files where the request says, then answers.

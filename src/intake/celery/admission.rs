@@ -1,10 +1,9 @@
 //! From a Celery message to a job, or to the reason why there is none.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use super::message::{self, Message};
+use super::canvas::{self, Malformed};
+use super::message::{self, Embed, Message};
 use super::refusal::Refusal;
 use super::result::Exception;
 use crate::broker::{Taken, Verdict};
@@ -20,6 +19,9 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken) -> Verdict {
         Err(refusal) => return unreadable(desk, taken, &refusal),
     };
     let task = desk.config.task_named(&message.task).map(|task| &**task);
+    if let Err(malformed) = canvas::check(&message.embed) {
+        return unfollowable(desk, taken, message, task, &malformed);
+    }
     match accept(desk, taken, &message, task) {
         Ok(job) => Verdict::Job(Box::new(job)),
         Err(why) => refuse(desk, taken, &message, task, why),
@@ -28,9 +30,6 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken) -> Verdict {
 
 fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>) -> Result<Job, Why> {
     let task = task.ok_or_else(|| Why::unknown_task("NotRegistered", &message.task))?;
-    if let Some(reason) = beyond_us(message) {
-        return Err(Why::new(Cause::Unreadable, "NotImplementedError", reason));
-    }
     if instant(message.expires_ms).is_some_and(|expires| expires < desk.now) {
         return Err(Why::new(Cause::Expired, "TaskRevokedError", "the message had expired before it could start"));
     }
@@ -50,27 +49,26 @@ fn accept(desk: &Desk<'_>, taken: &Taken, message: &Message, task: Option<&Task>
         origin: Origin::Wire { wire: Wire::Celery, list: taken.list.clone(), reply: reply_note(message) },
         enqueued_at: desk.now,
         due,
-        timeout: message.time_limit.hard.filter(|limit| *limit > Duration::ZERO),
+        timeout: message.time_limit.shortest(),
         expires: instant(message.expires_ms).or_else(|| task.expiry(due.unwrap_or(desk.now))),
         retry: None,
-        priority: Priority::new(i64::from(message.priority).min(9)).unwrap_or_default(),
+        priority: Priority::new(i64::from(message.priority_step())).unwrap_or_default(),
         args_apart: None,
         flow: None,
     })
 }
 
-/// What would have to happen at the task's end and cannot yet: refused as a whole rather than run by half.
-fn beyond_us(message: &Message) -> Option<&'static str> {
-    let due = |value: &Value| match value {
-        Value::Null => false,
-        Value::Array(items) => !items.is_empty(),
-        _ => true,
-    };
-    let embed = &message.embed;
-    (due(&embed.callbacks) || due(&embed.errbacks) || due(&embed.chain) || due(&embed.chord)).then_some(
-        "the message is part of a chain or chord or has callbacks, which this version does not run; \
-         send the tasks one by one",
-    )
+/// What is to follow the task is broken: then the task is not run either, rather than by half.
+fn unfollowable(
+    desk: &Desk<'_>,
+    taken: &Taken,
+    message: Message,
+    task: Option<&Task>,
+    malformed: &Malformed,
+) -> Verdict {
+    let reason = format!("what is to follow the task cannot be called: {malformed}");
+    let message = Message { embed: Embed::default(), ..message };
+    refuse(desk, taken, &message, task, Why::new(Cause::Unreadable, "InvalidTaskError", &reason))
 }
 
 fn unreadable(desk: &Desk<'_>, taken: &Taken, refusal: &Refusal) -> Verdict {
@@ -121,6 +119,12 @@ fn reply_note(message: &Message) -> Value {
     }
     if message.ignore_result {
         note["silent"] = true.into();
+    }
+    if message.time_limit.is_soft() {
+        note["soft"] = true.into();
+    }
+    for (name, value) in canvas::note(message) {
+        note[name] = value;
     }
     note
 }

@@ -56,6 +56,13 @@ pub(crate) struct Message {
     pub(crate) headers: Map<String, Value>,
 }
 
+impl Message {
+    /// The priority of the list that it belongs into: Celery on Redis has four of them, and in each the order of arrival.
+    pub(crate) fn priority_step(&self) -> u8 {
+        self.priority.min(9) / 3 * 3
+    }
+}
+
 /// What is due when the task ends: signatures, as they came. `null` is none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Embed {
@@ -71,6 +78,18 @@ pub(crate) struct Embed {
 pub(crate) struct TimeLimit {
     pub(crate) hard: Option<Duration>,
     pub(crate) soft: Option<Duration>,
+}
+
+impl TimeLimit {
+    /// The one that ends the run. A limit of nothing is none.
+    pub(crate) fn shortest(self) -> Option<Duration> {
+        [self.hard, self.soft].into_iter().flatten().filter(|limit| *limit > Duration::ZERO).min()
+    }
+
+    /// Whether that is the one at which a task may still clean up, which only its exception tells.
+    pub(crate) fn is_soft(self) -> bool {
+        self.shortest().is_some_and(|limit| self.soft == Some(limit) && self.hard != Some(limit))
+    }
 }
 
 /// Reads one list element. The refusal says whose message it was, as far as that could be read.
@@ -281,7 +300,7 @@ impl Body {
 }
 
 impl Embed {
-    fn read(embed: &Value) -> Self {
+    pub(super) fn read(embed: &Value) -> Self {
         let part = |name: &str| embed.get(name).cloned().unwrap_or_default();
         Self { callbacks: part("callbacks"), errbacks: part("errbacks"), chain: part("chain"), chord: part("chord") }
     }

@@ -3,7 +3,9 @@
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod canvas;
 mod envelope;
+mod exception;
 pub(crate) mod message;
 pub(crate) mod produce;
 pub(crate) mod refusal;

@@ -44,13 +44,19 @@ impl Exception {
         Self::new("kombu.exceptions", "ContentDisallowed", vec![message.into()])
     }
 
-    /// The process that ran the task is gone.
-    pub(crate) fn worker_lost(message: &str) -> Self {
-        Self::new("billiard.exceptions", "WorkerLostError", vec![message.into()])
+    /// A chord whose header or body cannot end well.
+    pub(crate) fn chord_error(message: &str) -> Self {
+        Self::new("celery.exceptions", "ChordError", vec![message.into()])
     }
 
     fn revoked(revocation: Revocation) -> Self {
         Self::new("celery.exceptions", "TaskRevokedError", vec![revocation.message().into()])
+    }
+
+    /// The last line of a traceback, for an exception whose one argument is a sentence.
+    pub(crate) fn to_line(&self) -> String {
+        let message = self.exc_message.first().and_then(Value::as_str).unwrap_or_default();
+        format!("{}.{}: {message}\n", self.exc_module, self.exc_type)
     }
 
     /// The form it has in results and in a chord's parts.
@@ -76,7 +82,7 @@ impl Revocation {
 }
 
 /// What is told of a task.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum State<'a> {
     Success {
         result: &'a Value,
@@ -99,7 +105,12 @@ pub(crate) enum State<'a> {
 }
 
 impl State<'_> {
-    fn name(&self) -> &'static str {
+    /// Whether the task will not run again.
+    pub(crate) fn has_ended(&self) -> bool {
+        !matches!(self, Self::Retry { .. })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Success { .. } => "SUCCESS",
             Self::Failure { .. } => "FAILURE",
@@ -108,7 +119,7 @@ impl State<'_> {
         }
     }
 
-    fn result(&self) -> Value {
+    pub(crate) fn result(&self) -> Value {
         match self {
             Self::Success { result, .. } => (*result).clone(),
             Self::Failure { exception, .. } | Self::Retry { exception, .. } => exception.to_value(),

@@ -23,12 +23,12 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     elements
 }
 
-fn fixture(prefix: &str) -> Vec<u8> {
+pub(super) fn fixture(prefix: &str) -> Vec<u8> {
     let found = fixtures().into_iter().find(|(name, _)| name.starts_with(&format!("{prefix}.")));
     found.unwrap_or_else(|| panic!("no fixture {prefix}")).1
 }
 
-fn read(element: &[u8]) -> Message {
+pub(super) fn read(element: &[u8]) -> Message {
     decode(element, &Limits::default()).unwrap_or_else(|refusal| panic!("{refusal:?}"))
 }
 

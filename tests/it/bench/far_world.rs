@@ -44,6 +44,16 @@ impl FarWorld {
         Self { _folder: folder, port, account, requests, _process: process }
     }
 
+    /// SendGrid and FCM serve nobody from now on.
+    pub(crate) fn goes_down(&self) {
+        std::fs::write(self.account.with_file_name("down"), "").expect("it can be written");
+    }
+
+    /// They serve again.
+    pub(crate) fn comes_back(&self) {
+        std::fs::remove_file(self.account.with_file_name("down")).expect("it was down");
+    }
+
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.requests.lock().expect("nobody panics with the lock").clone()
     }

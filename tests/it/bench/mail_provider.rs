@@ -1,4 +1,5 @@
-//! A mail provider that takes every mail and says so only when it is told to: between the two, the daemon can be killed.
+//! A provider that takes every mail, notification or request and says so only when it is told to: between the two, the
+//! daemon can be killed.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -21,13 +22,14 @@ pub(crate) struct MailProvider {
 pub(crate) struct Accepted {
     /// By which a repeat can be recognised: the one of the request, or where there is none the mail's.
     pub(crate) key: String,
+    /// Of a mail; else empty.
     pub(crate) message_id: String,
     answer: Sender<()>,
     answered: Receiver<()>,
 }
 
 impl MailProvider {
-    /// `name` as in `email.provider`.
+    /// `name` as in `email.provider`, or `onesignal`, or `webhook`.
     pub(crate) fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -74,8 +76,13 @@ fn http(name: &str, stream: TcpStream, sender: &Sender<Accepted>) -> Option<()> 
     let mut stream = BufReader::new(stream);
     loop {
         let (head, body) = request(&mut stream)?;
-        let key = field(&head, "idempotency-key")?;
+        let key = match name {
+            "onesignal" => serde_json::from_str::<Value>(&body).ok()?["idempotency_key"].as_str()?.to_owned(),
+            "webhook" => field(&head, "webhook-id")?,
+            _ => field(&head, "idempotency-key")?,
+        };
         let mail = match name {
+            "onesignal" | "webhook" => format!("X-Jobsd-Key: {key}\r\nMessage-ID:\r\n"),
             "ses" => {
                 let body: Value = serde_json::from_str(&body).ok()?;
                 String::from_utf8(STANDARD.decode(body["Content"]["Raw"]["Data"].as_str()?).ok()?).ok()?
@@ -93,7 +100,7 @@ fn http(name: &str, stream: TcpStream, sender: &Sender<Accepted>) -> Option<()> 
         };
         assert_eq!(field(&mail, "x-jobsd-key").as_deref(), Some(key.as_str()), "the mail has the key of its request");
         let written = report(sender, key, field(&mail, "message-id")?)?;
-        let said = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        let said = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"id\":\"x\"}";
         stream.get_mut().write_all(said.as_bytes()).ok()?;
         let _ = written.send(());
     }

@@ -4,6 +4,7 @@
 //! A suite is a Python program that prints a line of JSON for each row and does not know who works for it. `DIFFERENCES`
 //! of a suite names the rows that differ, each with its reason; the README tells users the same.
 
+mod celery;
 mod rq;
 mod table;
 

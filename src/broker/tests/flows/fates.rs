@@ -144,7 +144,16 @@ impl World {
         let mut history = History::default();
         let (at, node) = (self.now, self.nodes[n].node.clone());
         let (name, message) = (UNBOUND.to_owned(), "no such result".to_owned());
-        history.note(Mishap { at, attempt: 1, node, kind: MishapKind::Failed, name, message, detail: None });
+        history.note(Mishap {
+            at,
+            attempt: 1,
+            node,
+            kind: MishapKind::Failed,
+            name,
+            message,
+            args: None,
+            detail: None,
+        });
         let (state, result, cause) = (State::Dead, serde_json::Value::Null, Some(Cause::BadArguments));
         history.end = Some(End { state, at, started: None, node: None, result, cause, reason: None });
         let buried = self.nodes[n].bury_ready(&self.flow, job, &history, at).await.expect("Redis answers");

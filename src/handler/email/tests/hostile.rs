@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::handler::context::Context;
+use crate::handler::{Notepad, Steps};
 use crate::job::Timestamp;
+use crate::testing::dice::Dice;
 
 /// Each of these is refused wherever a header is written with it.
 const REFUSED: [&str; 18] = [
@@ -150,14 +152,14 @@ impl Bench {
 
     fn wire(&self, step: &EmailStep, args: Value) -> Result<(Vec<String>, Vec<u8>), EmailError> {
         let (job, task) = (fixture::job(args), fixture::task(Vec::new()));
-        let attempt =
-            Attempt { job: &job, task: &task, attempt: 1, steps: Steps::default(), notepad: Notepad::default() };
+        let attempt = attempt::first(&job, &task);
         let now = Timestamp::from_millis(1_795_430_097_158);
         let vars = json!({"base_url": "https://hireme.test"});
         let context = Context::new(&attempt, &vars, now);
         let run = Run {
             job: &job,
             attempt: 1,
+            params: &task.params,
             step: 0,
             context: &context,
             steps: &Steps::default(),
@@ -207,22 +209,6 @@ fn what_writes_headers_is_refused_in_every_slot() {
     assert!(bench.dir.path().join("invoice.txt").exists());
 }
 
-/// Marsaglia's xorshift, so that a failure can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-
-    fn hostile(&mut self) -> String {
-        (0..=self.below(6)).map(|_| PIECES[self.below(PIECES.len())]).collect()
-    }
-}
-
 /// What is left of the header fields, the recipients and the parts after an attack, for all mails at once.
 const READER: &str = r#"
 import sys, json, base64, email, email.policy
@@ -257,11 +243,11 @@ print("read")
 fn no_argument_changes_who_gets_a_mail_or_what_it_is() {
     let bench = Bench::new();
     let step = open_step();
-    let mut dice = Dice(0x5eed_1234_5678_9abc);
+    let mut dice = Dice::new();
     let (mut refused, mut lines) = (0, String::new());
     for round in 0..3_000 {
         let slot = SLOTS[round % SLOTS.len()];
-        let hostile = dice.hostile();
+        let hostile = dice.text(&PIECES);
         match bench.compose(&step, arguments(slot, &hostile)) {
             Err(failed) => {
                 let missing = failed.kind == "AttachmentMissing";

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Step;
-use crate::handler::push::tests::{ARGS, account, devices, failure, fcm, google, perform, step, to_fcm};
-use crate::handler::{Attempt, Handlers, Notepad, Steps};
-use crate::job::{Outcome, Retryable};
+use crate::handler::Handlers;
+use crate::handler::push::tests::{ARGS, account, devices, fcm, google, perform, step, to_fcm};
+use crate::job::Outcome;
+use crate::testing::attempt::{self, outage};
 use crate::testing::fixture;
 use crate::testing::http::{Answer, Seen, Server};
 
@@ -20,19 +21,8 @@ async fn jobs_that_start_at_once_share_one_access_token() {
     for _ in 0..20 {
         let handlers = Arc::clone(&handlers);
         running.spawn(async move {
-            let (job, task) = (
-                fixture::job(serde_json::from_str(ARGS).expect("JSON")),
-                fixture::task(vec![Step::Push(Box::new(step()))]),
-            );
-            handlers
-                .perform(&Attempt {
-                    job: &job,
-                    task: &task,
-                    attempt: 1,
-                    steps: Steps::default(),
-                    notepad: Notepad::default(),
-                })
-                .await
+            let task = fixture::task(vec![Step::Push(Box::new(step()))]);
+            attempt::perform(&handlers, &task, serde_json::from_str(ARGS).expect("JSON")).await
         });
     }
     for outcome in running.join_all().await {
@@ -56,7 +46,7 @@ async fn a_token_that_was_taken_back_is_renewed_once() {
     .await;
     let mut config = fixture::config(dir.path());
     config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-    let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
+    let (failed, _) = outage(perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
     assert_eq!(failed.kind, "PushCredentialsError");
     let paths: Vec<String> = server.seen().into_iter().map(|seen| seen.path).collect();
     let send = "/v1/projects/hireme/messages:send";
@@ -67,18 +57,19 @@ async fn a_token_that_was_taken_back_is_renewed_once() {
 #[tokio::test]
 async fn refusals_of_the_token_endpoint_are_sorted() {
     const GRANT: &str = r#"{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}"#;
-    for (status, body, kind, retry, says) in [
-        (400, GRANT, "PushCredentialsError", Retryable::ByPolicy, "invalid_grant: Invalid JWT Signature."),
-        (503, "", "PushStatusError", Retryable::After(Duration::from_secs(7)), "503"),
-        (429, "", "PushStatusError", Retryable::After(Duration::from_secs(7)), "429"),
-        (200, "<html>", "PushConnectError", Retryable::ByPolicy, "the answer holds no token"),
+    for (status, body, kind, waits, says) in [
+        (400, GRANT, "PushCredentialsError", None, "invalid_grant: Invalid JWT Signature."),
+        (503, "", "PushStatusError", Some(7), "503"),
+        (429, "", "PushStatusError", Some(7), "429"),
+        (200, "<html>", "PushConnectError", None, "the answer holds no token"),
     ] {
         let dir = tempfile::tempdir().expect("a temp dir");
         let server = Server::start(move |_: &Seen| Answer::new(status, body).with("retry-after", "7")).await;
         let mut config = fixture::config(dir.path());
         config.push = fcm(account(dir.path(), &format!("{}/token", server.url())), &server.url());
-        let failed = failure(perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
+        let outcome = perform(&config, vec![devices(&["phone"]), Step::Push(Box::new(step()))]).await;
+        let (failed, retry_after) = outage(outcome);
+        assert_eq!((failed.kind.as_str(), retry_after), (kind, waits.map(Duration::from_secs)), "{}", failed.message);
         assert!(failed.message.contains(says), "{}", failed.message);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::config::{self, PushProvider, PushStep, SqlStep, Step};
-use crate::handler::push::tests::{Google, devices, failure, perform, step};
+use crate::handler::push::tests::{Google, devices, perform, step};
 use crate::job::{Outcome, Retryable};
+use crate::testing::attempt::{failure, outage};
 use crate::testing::fixture;
 use crate::testing::http::{Answer, Seen, Server};
 
@@ -104,29 +105,35 @@ async fn a_notification_for_nobody_is_not_sent() {
 
 #[tokio::test]
 async fn answers_of_onesignal_are_sorted() {
-    let after = |seconds| Retryable::After(Duration::from_secs(seconds));
-    for (status, body, asks, kind, retry) in [
-        (
-            400,
-            r#"{"errors": ["Message Notifications must have English language content"]}"#,
-            None,
-            "PushRejected",
-            Retryable::Never,
-        ),
-        (403, r#"{"errors": ["denied"]}"#, None, "PushCredentialsError", Retryable::ByPolicy),
-        (429, r#"{"errors": ["API rate limit exceeded"]}"#, Some("30"), "PushStatusError", after(30)),
-        (429, "", None, "PushStatusError", after(60)),
-        (503, "", Some("9"), "PushStatusError", after(9)),
-        (502, "<html>", None, "PushStatusError", Retryable::ByPolicy),
-        (200, "<html>", None, "PushConnectError", Retryable::ByPolicy),
-    ] {
+    let refused = async |status, body: &'static str, asks: Option<&'static str>| {
         let world = onesignal(by_user(), move |_| {
             asks.into_iter().fold(Answer::new(status, body), |answer, asks| answer.with("retry-after", asks))
         })
         .await;
-        let failed = failure(perform(&world.config, vec![Step::Push(Box::new(step()))]).await);
-        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
+        perform(&world.config, vec![Step::Push(Box::new(step()))]).await
+    };
+    let silent = |failed: &crate::job::Failure| {
         assert!(!failed.message.contains("os_v2_app_good"), "{}", failed.message);
+    };
+    const NOT_ENGLISH: &str = r#"{"errors": ["Message Notifications must have English language content"]}"#;
+    for (status, body, kind, retry) in [
+        (400, NOT_ENGLISH, "PushRejected", Retryable::Never),
+        (429, "", "PushStatusError", Retryable::After(Duration::from_secs(60))),
+    ] {
+        let failed = failure(refused(status, body, None).await);
+        assert_eq!((failed.kind.as_str(), failed.retry), (kind, retry), "{}", failed.message);
+        silent(&failed);
+    }
+    for (status, body, asks, kind, waits) in [
+        (403, r#"{"errors": ["denied"]}"#, None, "PushCredentialsError", None),
+        (429, r#"{"errors": ["API rate limit exceeded"]}"#, Some("30"), "PushStatusError", Some(30)),
+        (503, "", Some("9"), "PushStatusError", Some(9)),
+        (502, "<html>", None, "PushStatusError", None),
+        (200, "<html>", None, "PushConnectError", None),
+    ] {
+        let (failed, retry_after) = outage(refused(status, body, asks).await);
+        assert_eq!((failed.kind.as_str(), retry_after), (kind, waits.map(Duration::from_secs)), "{}", failed.message);
+        silent(&failed);
     }
     let nobody = r#"{"id": "", "errors": ["All included players are not subscribed"]}"#;
     let world = onesignal(by_user(), move |_| Answer::new(200, nobody)).await;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{fixture, fixtures, read};
-use crate::intake::celery::produce::Call;
+use crate::intake::celery::produce::{Call, CallOptions};
 use crate::intake::celery::result::{Document, Exception, Revocation, State};
 use crate::intake::iso;
 use crate::intake::python::run;
@@ -26,6 +26,7 @@ fn a_message_made_here_is_celerys_byte_for_byte() {
             origin: message.origin.as_deref().expect("an origin"),
             reply_to: message.reply_to.as_deref().expect("a reply address"),
             delivery_tag: message.delivery_tag.as_deref().expect("a tag"),
+            options: CallOptions::default(),
         };
         assert_eq!(String::from_utf8(call.encode()), String::from_utf8(element), "{name}");
         compared += 1;
@@ -46,6 +47,7 @@ fn a_large_argument_arrives_whole() {
         origin: "gen1@host",
         reply_to: "r",
         delivery_tag: "d",
+        options: CallOptions::default(),
     };
     let message = read(&call.encode());
     assert_eq!(message.args, args);
@@ -120,7 +122,7 @@ fn every_state_is_read_by_python_and_written_alike() {
     let odd = json!([1e16, 1e-5, -0.0, 123456789012345680.0, {"__type__": "float", "__value__": "nan"}, "\u{7f}\u{1f600}\u{2028}"]);
     let errors = [
         Exception::runtime_error("no"),
-        Exception::worker_lost("Worker exited prematurely: signal 9 (SIGKILL)"),
+        Exception::new("billiard.exceptions", "WorkerLostError", vec!["signal 9 (SIGKILL)".into()]),
         Exception::content_disallowed("pickle"),
         Exception::invalid_task("bad"),
     ];
