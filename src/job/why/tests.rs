@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::job::flow::Stand;
-use crate::job::{FlowId, MemberName, QueueName};
+use crate::job::{FlowId, JobId, MemberName, QueueName};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
