@@ -114,6 +114,8 @@ pub(crate) struct RqTidied {
 const ALIVE: u64 = 300;
 /// Attempts in one script call.
 const ATTEMPTS: usize = 500;
+/// Workers whose signs of life go in one script call.
+const WORKERS: usize = 1000;
 /// How long we are the scheduler without a renewal: RQ's own time, in seconds.
 const SCHEDULER: u64 = 61;
 /// Scheduled jobs moved in one call: as many as RQ moves at a time.
@@ -269,6 +271,26 @@ impl Broker {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of this age")]
         let next = next.parse::<f64>().ok().map(|next| next.max(0.0) as u64);
         Ok(Due { ours: ours == 1, next, moved })
+    }
+
+    /// The signs of life of RQ's workers, by the keys of their hashes; says of each whether Redis knows it still. They are
+    /// believed to live for `ttl` seconds.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: repeat it.
+    pub(crate) async fn rq_alive(
+        &self,
+        workers: &[String],
+        ttl: i64,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, BrokerError> {
+        let mut pipeline = Pipeline::new();
+        for some in workers.chunks(WORKERS) {
+            Script::rq_alive.call(&mut pipeline, &some.iter().map(String::as_str).collect::<Vec<_>>());
+            pipeline.arg(iso(now)).arg(ttl);
+        }
+        let codes = self.rq_codes(Script::rq_alive, &pipeline).await?;
+        Ok(codes.into_iter().map(|code| code == 1).collect())
     }
 
     /// Stays or becomes the scheduler of those of RQ's queues that have no other; says of each lock whether it is ours.

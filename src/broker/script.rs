@@ -29,8 +29,9 @@ scripts!(
     admit with unique, adopt, answer, claim with windows limits lines turns, discard, enqueue,
     enqueue_unique with unique, fire with unique, flow_advance, flow_bury, flow_cancel, flow_create, flow_prune,
     flow_reopen, flow_rest, heartbeat, keep with draws, move_jobs with unique, note with draws, promote, prune, purge,
-    reap with draws, release with unique, restore, resume, retire, rq_answer with rq_waiting, rq_beat with rq_running,
-    rq_begin with rq_running, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting, settle with draws, shrink, take,
+    reap with draws, release with unique, restore, resume, retire, rq_alive, rq_answer with rq_waiting,
+    rq_beat with rq_running, rq_begin with rq_running, rq_due with rq_waiting, rq_hold, rq_tidy with rq_waiting,
+    settle with draws, shrink, take,
 );
 
 #[cfg(not(debug_assertions))]

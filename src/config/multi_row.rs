@@ -25,13 +25,18 @@ pub(super) enum Seen {
 /// The parts of the statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MultiRow {
+    /// Up to the row, with its word VALUES.
     head: String,
+    /// Bytes of the head before that word.
+    before_values: usize,
     /// Texts of the row, each with the index of the name whose placeholder follows it.
     row: Vec<(String, Option<usize>)>,
     tail: String,
     /// What a placeholder begins with.
     mark: char,
     names: usize,
+    /// Among its values is the word DEFAULT, which only VALUES understands.
+    has_default: bool,
 }
 
 impl MultiRow {
@@ -51,10 +56,12 @@ impl MultiRow {
             && (tail.trim().is_empty() || does_nothing(tail, after, &word));
         fits.then(|| Self {
             head: head.to_owned(),
+            before_values: before[before.len() - 1].place.start,
             row: row(sql, marks[open].place.start..marks[close].place.end, inside),
             tail: tail.to_owned(),
             mark,
             names,
+            has_default: inside.iter().any(|mark| is_word(mark, "DEFAULT")),
         })
     }
 
@@ -73,6 +80,30 @@ impl MultiRow {
         }
         sql.push_str(&self.tail);
         sql
+    }
+
+    /// The statement for any number of rows, in PostgreSQL's words: each placeholder is a `text[]` with the values of all
+    /// rows, of which the server makes the types that the placeholders of the single row have. `None` when this row
+    /// cannot be written so.
+    pub(crate) fn of_arrays(&self, types: &[String]) -> Option<String> {
+        if types.is_empty() || types.len() != self.names || self.has_default {
+            return None;
+        }
+        let mut sql = format!("{}SELECT ", &self.head[..self.before_values]);
+        let last = self.row.len() - 1;
+        for (at, (text, name)) in self.row.iter().enumerate() {
+            // Without the parentheses around the row.
+            sql.push_str(&text[usize::from(at == 0)..text.len() - usize::from(at == last)]);
+            if let Some(name) = name {
+                sql.push_str(&format!("(jobsd_rows.v{}::{})", name + 1, types[*name]));
+            }
+        }
+        let numbers = 1..=self.names;
+        let arrays: Vec<String> = numbers.clone().map(|n| format!("{}{n}::text[]", self.mark)).collect();
+        let columns: Vec<String> = numbers.map(|n| format!("v{n}")).collect();
+        sql.push_str(&format!(" FROM unnest({}) AS jobsd_rows ({})", arrays.join(", "), columns.join(", ")));
+        sql.push_str(&self.tail);
+        Some(sql)
     }
 
     /// Values that a row binds.
@@ -160,6 +191,22 @@ mod tests {
         }
         let sqlite = two_rows("INSERT OR IGNORE INTO [t] VALUES (:a, :b, :a)", Dialect::Sqlite);
         assert_eq!(sqlite.as_deref(), Some("INSERT OR IGNORE INTO [t] VALUES (?1, ?2, ?1), (?3, ?4, ?3)"));
+    }
+
+    #[test]
+    fn arrays_hold_the_values_of_all_rows() {
+        let of_arrays = |sql: &str, types: &[&str]| {
+            let types: Vec<String> = types.iter().map(|&name| name.to_owned()).collect();
+            Statement::parse(sql, Dialect::Postgres).expect("it parses").multi_row.expect("a form").of_arrays(&types)
+        };
+        let plain = "INSERT INTO t (a, b) VALUES (:a, coalesce(:b, 'x', :a::text)) ON CONFLICT DO NOTHING";
+        let expected = "INSERT INTO t (a, b) SELECT (jobsd_rows.v1::int4), coalesce((jobsd_rows.v2::text), 'x', \
+                        (jobsd_rows.v1::int4)::text) FROM unnest($1::text[], $2::text[]) AS jobsd_rows (v1, v2) \
+                        ON CONFLICT DO NOTHING";
+        assert_eq!(of_arrays(plain, &["int4", "text"]).as_deref(), Some(expected));
+        for sql in ["INSERT INTO t VALUES (:a, DEFAULT)", "INSERT INTO t VALUES (1)"] {
+            assert_eq!(of_arrays(sql, &["int4"]), None, "{sql}");
+        }
     }
 
     #[test]

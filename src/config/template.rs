@@ -1,14 +1,17 @@
 //! Templates in the configuration: `"Welcome, {{ user_name }}!"`, parsed once, rendered for each attempt.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
 /// Work that one rendering may do before it is stopped; a loop over a hostile argument ends here.
 const FUEL: u64 = 200_000;
+
+/// What all templates are read and rendered with. To make one costs more than most renderings.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 /// A template that gives a text.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +87,7 @@ impl Template {
     /// # Errors
     /// [`RenderError`] when a value is missing, of an unfit type, or the template does too much.
     pub(crate) fn render(&self, context: &Value) -> Result<String, RenderError> {
-        environment()
+        ENVIRONMENT
             .render_str(&self.source, minijinja::value::Serde(context))
             .map_err(|error| RenderError { template: self.source.to_string(), reason: reason(&error) })
     }
@@ -112,11 +115,20 @@ impl Template {
             .map_err(|error| RenderError { template: self.source.to_string(), reason: reason(&error) })
     }
 
+    /// The name, where the expression is nothing else.
+    fn name(&self) -> Option<&str> {
+        expression_of(&self.source).filter(|expression| is_name(expression))
+    }
+
     fn evaluate(&self, context: &Value) -> Result<Value, RenderError> {
         let fail = |reason: String| RenderError { template: self.source.to_string(), reason };
+        if let Some(value) = self.name().and_then(|name| context.get(name)) {
+            return Ok(value.clone());
+        }
         let expression = expression_of(&self.source).unwrap_or(&self.source);
-        let env = environment();
-        let compiled = env.compile_expression(expression).map_err(|error| fail(reason(&error)))?;
+        // Owned, because the environment outlives the template.
+        let compiled =
+            ENVIRONMENT.compile_expression_owned(expression.to_owned()).map_err(|error| fail(reason(&error)))?;
         let value = compiled.eval(minijinja::value::Serde(context)).map_err(|error| fail(reason(&error)))?;
         serde_json::to_value(&value).map_err(|error| fail(error.to_string()))
     }
@@ -147,6 +159,11 @@ impl ValueTemplate {
         }
     }
 
+    /// The name of the value that this is, where it is nothing else: `"{{ user_id }}"`.
+    pub(crate) fn name(&self) -> Option<&str> {
+        if let Self::Expression(template) = self { template.name() } else { None }
+    }
+
     /// # Errors
     /// [`RenderError`] of the first template inside that cannot be rendered.
     pub(crate) fn render(&self, context: &Value) -> Result<Value, RenderError> {
@@ -171,6 +188,17 @@ impl ValueTemplate {
 fn expression_of(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     (!inner.contains("{{") && !inner.contains("}}")).then(|| inner.trim())
+}
+
+/// Whether an expression is nothing but the name of a value. The words of the language are none.
+fn is_name(expression: &str) -> bool {
+    const WORDS: [&str; 15] = [
+        "true", "True", "false", "False", "none", "None", "not", "and", "or", "in", "is", "if", "else", "loop", "self",
+    ];
+    let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    expression.starts_with(is_first)
+        && expression.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !WORDS.contains(&expression)
 }
 
 /// Strict about missing values, bounded, without escaping: these texts are subjects and addresses, not HTML.
@@ -235,6 +263,17 @@ mod tests {
             json!({"success": true, "deleted_count": "{{ steps[0].affected }}", "text": "n={{ steps[0].affected }}"});
         assert_eq!(value(template, context.clone()), Ok(json!({"success": true, "deleted_count": 7, "text": "n=7"})));
         assert_eq!(value(json!("{{ options.quality }}"), context), Ok(json!(["720p"])));
+    }
+
+    #[test]
+    fn a_name_alone_is_its_value_and_words_of_the_language_are_no_names() {
+        let context = json!({"x": {"b": [1.5, null], "a": u64::MAX}, "true": 1, "none": 2, "not": 3});
+        assert_eq!(value(json!("{{ x }}"), context.clone()), Ok(context["x"].clone()));
+        assert_eq!(value(json!("{{ true }}"), context.clone()), Ok(json!(true)));
+        assert_eq!(value(json!("{{ none }}"), context.clone()), Ok(json!(null)));
+        for broken in ["{{ not }}", "{{ x. }}"] {
+            assert!(value(json!(broken), context.clone()).is_err(), "{broken}");
+        }
     }
 
     #[test]

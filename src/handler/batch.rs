@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::context::Context;
-use super::sql::{self, SqlError};
+use super::sql::{self, Named, SqlError};
 use super::{Attempt, Halt, Handlers, Run, probe};
 use crate::clock;
-use crate::config::{MultiRow, SqlStep, Statement, Step};
-use crate::job::Outcome;
+use crate::config::{MultiRow, RenderError, SqlStep, Statement, Step};
+use crate::job::{Args, Outcome};
 
 impl Handlers {
     /// The outcomes of attempts at jobs of one task, in their order. Handlers that do not take many at once do them one
@@ -16,7 +16,7 @@ impl Handlers {
     /// Dropping the future stops what it started, as with [`Handlers::perform`].
     pub(crate) async fn perform_batch(&self, attempts: &[Attempt<'_>]) -> Vec<Outcome> {
         let now = clock::now();
-        let mut contexts: Vec<Context> =
+        let mut contexts: Vec<Context<'_>> =
             attempts.iter().map(|attempt| Context::new(attempt, &self.vars, now)).collect();
         let results = match attempts.first().map(|attempt| attempt.task.steps.as_slice()) {
             Some([Step::Sql(step)]) => match many_rows(step) {
@@ -43,12 +43,12 @@ impl Handlers {
         &self,
         step: &SqlStep,
         (statement, form): (&Statement, &MultiRow),
-        contexts: &[Context],
+        contexts: &[Context<'_>],
     ) -> Vec<Result<Value, Halt>> {
         let mut results: Vec<Option<Result<Value, Halt>>> = Vec::with_capacity(contexts.len());
         let mut rows = Vec::with_capacity(contexts.len());
         for context in contexts {
-            match named(step, context).and_then(|named| Ok(sql::values(0, statement, &named)?)) {
+            match values(step, statement, context) {
                 Ok(values) => {
                     rows.push(values);
                     results.push(None);
@@ -69,17 +69,18 @@ fn many_rows(step: &SqlStep) -> Option<(&Statement, &MultiRow)> {
     Some((statement, statement.multi_row.as_ref()?))
 }
 
-/// The arguments of a job and the further values of the step.
-pub(super) fn named(step: &SqlStep, context: &Context) -> Result<serde_json::Map<String, Value>, Halt> {
-    let mut named = context.args().clone();
-    for (name, template) in &step.values {
-        named.insert(name.clone(), template.render(context.values())?);
-    }
-    Ok(named)
+fn values(step: &SqlStep, statement: &Statement, context: &Context<'_>) -> Result<Vec<Value>, Halt> {
+    let more = more_values(step, context)?;
+    Ok(sql::values(0, statement, &Named { args: context.args(), more })?)
 }
 
-fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>> {
-    let run = |(attempt, context): (&'a Attempt<'_>, &'a Context)| Run {
+/// The further values of the step, which win over arguments of the same name.
+pub(super) fn more_values(step: &SqlStep, context: &Context<'_>) -> Result<Args, RenderError> {
+    step.values.iter().map(|(name, template)| Ok((name.clone(), context.render(template)?))).collect()
+}
+
+fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context<'_>]) -> Vec<Run<'a>> {
+    let run = |(attempt, context): (&'a Attempt<'_>, &'a Context<'_>)| Run {
         job: attempt.job,
         attempt: attempt.attempt,
         params: &attempt.task.params,
@@ -91,7 +92,7 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context]) -> Vec<Run<'a>
     attempts.iter().zip(contexts).map(run).collect()
 }
 
-fn finish(attempt: &Attempt<'_>, context: &mut Context, result: Result<Value, Halt>) -> Result<Value, Halt> {
+fn finish(attempt: &Attempt<'_>, context: &mut Context<'_>, result: Result<Value, Halt>) -> Result<Value, Halt> {
     let result = result?;
     attempt.steps.finish(result.clone());
     context.finish_step(result);

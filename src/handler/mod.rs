@@ -86,7 +86,7 @@ struct Run<'a> {
     params: &'a [Param],
     /// Position of the step in its task, from 0.
     step: usize,
-    context: &'a Context,
+    context: &'a Context<'a>,
     /// Where a step that is done in parts remembers which are done.
     steps: &'a Steps,
     notepad: &'a Notepad,
@@ -150,7 +150,7 @@ impl Handlers {
         attempt.ended(result)
     }
 
-    async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context) -> Result<Value, Halt> {
+    async fn steps(&self, attempt: &Attempt<'_>, context: &mut Context<'_>) -> Result<Value, Halt> {
         let finished = attempt.steps.results().len();
         for (number, step) in attempt.task.steps.iter().enumerate().skip(finished) {
             if attempt.task.steps.len() > 1 {
@@ -174,7 +174,7 @@ impl Handlers {
         match step {
             Step::Email(step) => Ok(Box::pin(self.email.send(step, run)).await?),
             Step::Sql(step) => {
-                let named = batch::named(step, run.context)?;
+                let named = sql::Named { args: run.context.args(), more: batch::more_values(step, run.context)? };
                 Ok(Box::pin(self.sql.run(&step.statements, &named)).await.map_err(sql::SqlError::into_halt)?)
             }
             Step::Push(step) => Ok(Box::pin(self.push.send(step, run, &self.sql)).await?),
@@ -188,9 +188,9 @@ impl Handlers {
 
 impl Attempt<'_> {
     /// What the producer gets back once all steps are done.
-    fn result(&self, context: &Context) -> Result<Value, Halt> {
+    fn result(&self, context: &Context<'_>) -> Result<Value, Halt> {
         match &self.task.result {
-            Some(template) => Ok(template.render(context.values())?),
+            Some(template) => Ok(context.render(template)?),
             None => Ok(context.last_result()),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Handlers;
+use super::sql::Named;
 use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
 use crate::job::{Outcome, TaskName};
 use crate::testing::{attempt, fixture, postgres};
@@ -61,7 +62,7 @@ async fn whole_workload(config: &Config) {
     }
     let sql = super::sql::Sql::new(&config.database).expect("the database");
     let statement = |text: &str| Statement::parse(text, config.database.dialect()).expect("a valid statement");
-    let count = async |query: &str| sql.column(&statement(query), &Map::new()).await.expect("it runs");
+    let count = async |query: &str| sql.column(&statement(query), &Named::args(&Map::new())).await.expect("it runs");
     assert_eq!(
         count("SELECT count(*) AS n FROM notifications WHERE user_id = 1 AND is_read = FALSE").await,
         [json!(5)]
@@ -72,7 +73,7 @@ async fn whole_workload(config: &Config) {
 
     let old = "UPDATE notifications SET is_read = TRUE, created_at = :at WHERE notification_type IN ('like', 'follow')";
     let named = Map::from_iter([("at".to_owned(), json!("2020-01-01T00:00:00.000Z"))]);
-    sql.run(&[statement(old)], &named).await.expect("it runs");
+    sql.run(&[statement(old)], &Named::args(&named)).await.expect("it runs");
     let cleaned = call(config, &handlers, "cleanup_old_notifications", json!([])).await;
     assert_eq!(cleaned, json!({"success": true, "deleted_count": 2}));
 }
@@ -107,7 +108,7 @@ async fn the_shipped_workload_runs_on_postgres() {
             comments_received int, updated_at timestamptz)",
     ]
     .map(|table| Statement::parse(&format!("CREATE TABLE {table}"), Dialect::Postgres).expect("a valid statement"));
-    sql.run(&tables, &Map::new()).await.expect("the tables are made");
+    sql.run(&tables, &Named::args(&Map::new())).await.expect("the tables are made");
     whole_workload(&config).await;
 }
 

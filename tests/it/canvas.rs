@@ -197,6 +197,60 @@ fn a_daemon_that_is_killed_publishes_what_follows_once() {
     assert_eq!(left, Vec::<String>::new(), "nothing of a complete chord is left");
 }
 
+/// A message of Celery's with what is to follow it.
+fn message(id: &str, embed: &Value) -> String {
+    let body = STANDARD.encode(json!([[1, 1], {}, embed]).to_string());
+    json!({
+        "body": body, "content-encoding": "utf-8", "content-type": "application/json",
+        "headers": {"lang": "py", "task": "canvas_tasks.add", "id": id, "group": "g", "group_index": 0},
+        "properties": {"body_encoding": "base64", "delivery_info": {"exchange": "", "routing_key": "canvas"}},
+    })
+    .to_string()
+}
+
+#[test]
+fn what_cannot_follow_is_refused_and_nothing_of_it_is_published() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, TASKS);
+    let mut daemon = home.start();
+    let mut client = redis.client();
+    let good = json!({"task": "canvas_tasks.add", "args": [1], "options": {"queue": "collect"}});
+    let chord = |header: Vec<Value>, body: Value| json!({"task": "celery.chord", "subtask_type": "chord", "kwargs": {"header": header, "body": body}});
+    let large = json!({"task": "t", "args": ["x".repeat(100_000)]});
+    let mut deep = good.clone();
+    for _ in 0..60 {
+        deep = json!({"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": [deep]}});
+    }
+    let cases = [
+        ("text", json!({"callbacks": [good, "not an object"]}), "a signature is not an object"),
+        ("nameless", json!({"callbacks": [good], "chain": [{}]}), "a signature names no task"),
+        ("number", json!({"chord": 7}), "a signature is not an object"),
+        ("deep", json!({"chain": [deep]}), "nests deeper than 100 levels"),
+        ("many", json!({"chain": vec![json!({"task": "t"}); 100_000]}), "more than 50000 signatures"),
+        ("wide", json!({"chain": [chord(vec![good.clone(); 1000], large)]}), "would unfold to more than"),
+    ];
+    for (id, embed, _) in &cases {
+        client.lpush::<_, _, ()>("canvas", message(id, embed)).expect("Redis answers");
+    }
+    for (id, _, words) in &cases {
+        let key = format!("celery-task-meta-{id}");
+        let told = until("its producer to be told", || client.get::<_, String>(&key).ok());
+        assert!(told.contains("FAILURE") && told.contains("InvalidTaskError") && told.contains(words), "{id}: {told}");
+    }
+    let collected: usize = client.llen("collect").expect("Redis answers");
+    assert_eq!((collected, client.exists::<_, bool>("t").expect("Redis answers")), (0, false));
+    // A queue that cannot take it: nothing is written until it can, and then all of it once.
+    client.set::<_, _, ()>("collect", "of another type").expect("Redis answers");
+    let two = json!({"callbacks": [{"task": "canvas_tasks.add", "args": [5], "options": {"task_id": "first"}}, good]});
+    client.lpush::<_, _, ()>("canvas", message("late", &two)).expect("Redis answers");
+    daemon.wait_for_log("its producer cannot be answered now");
+    assert!(!client.exists::<_, bool>("celery-task-meta-late").expect("Redis answers"));
+    assert!(!client.exists::<_, bool>("celery-task-meta-first").expect("Redis answers"));
+    client.del::<_, ()>("collect").expect("Redis answers");
+    until("it to be told", || client.get::<_, String>("celery-task-meta-first").ok());
+    assert_eq!(client.llen::<_, usize>("collect").expect("Redis answers"), 1);
+}
+
 /// How much stands in a key of the queue, whatever its type.
 fn size(redis: &Redis, what: &str) -> usize {
     let key = Jobs::of(redis, "canvas").key(what);

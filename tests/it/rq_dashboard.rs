@@ -107,14 +107,15 @@ fn rq_dashboard_shows_workers_and_jobs_and_its_buttons_work() {
     until("it to fail once more", || {
         (client.xlen::<_, usize>(format!("rq:results:{bad}")).ok() == Some(2)).then_some(())
     });
-    screenshot(&dashboard);
+    screenshot(&dashboard, &["queues", "workers", "jobs", &format!("job/{good}"), &format!("job/{bad}")]);
 }
 
 /// With `JOBSD_SCREENSHOTS=FOLDER` the pages are drawn by Chromium, to be looked at.
-fn screenshot(dashboard: &Dashboard) {
+fn screenshot(dashboard: &Dashboard, pages: &[&str]) {
     let Some(folder) = std::env::var_os("JOBSD_SCREENSHOTS") else { return };
-    for page in ["queues", "workers"] {
-        let file = std::path::Path::new(&folder).join(format!("rq-dashboard-{page}.png"));
+    for (nth, page) in pages.iter().enumerate() {
+        let kind = page.split('/').next().unwrap_or_default();
+        let file = std::path::Path::new(&folder).join(format!("rq-dashboard-{}-{kind}.png", nth + 1));
         let status = std::process::Command::new("chromium")
             .args([
                 "--headless",

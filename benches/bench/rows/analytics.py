@@ -3,6 +3,7 @@
 import json
 
 from ..drain import before, drain
+from ..meter import tree_cpu
 from ..jobsd import BULK, QUEUE, Daemon, Miscount
 from ..postgres import Postgres
 from ..row import Contender, Row, rate
@@ -36,9 +37,10 @@ def tracked(batch, share):
             with Daemon(options.binary, server, "worker", 8, more=more) as daemon:
                 daemon.call(f"/api/v1/queues/{QUEUE}/pause", {})
                 fill(daemon, jobs)
-                begin = before(server)
+                begin, busy = before(server), tree_cpu(postgres.child.pid)
                 daemon.call(f"/api/v1/queues/{QUEUE}/resume", {})
                 sample = drain(server, begin, daemon.child, jobs, daemon.completed)
+                sample.more["postgres µs/job"] = (tree_cpu(postgres.child.pid) - busy) / jobs * 1e6
                 daemon.expect(jobs)
             stored = int(postgres.sql("SELECT count(DISTINCT user_id) FROM user_events"))
             if stored != jobs:

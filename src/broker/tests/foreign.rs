@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::*;
-use crate::broker::{Admission, Admitted, Answer, Answered, Guard, OwedJob, Taken, Verdict, Withdrawn};
+use crate::broker::{
+    Admission, Admitted, Answer, Answered, Entry, Guard, OwedJob, Taken, Tally, TallyKeys, Verdict, Withdrawn,
+};
 use crate::job::{Cause, History, State, Wire};
 use crate::store::ForeignList;
 
@@ -276,6 +278,50 @@ async fn an_answer_that_redis_refuses_costs_no_other() {
     let twice = [(&owed[0], &answers[0]), (&owed[0], &answers[0])];
     assert_eq!(a.answer(&twice).await.expect("Redis answers"), [Answered::Paid, Answered::NotOwed], "its debt stood");
     assert_eq!(raw(&a, &["EXISTS", &a.keys(&queue.name).outbox]).await, redis::Value::Int(0));
+}
+
+#[tokio::test]
+async fn a_tally_is_completed_by_whoever_knew_that_it_would_be() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let owed = owed(&a, &queue, &["one", "two"]).await;
+    let keys = TallyKeys { entries: "t.j".into(), size: "t.s".into(), more: "t.t".into(), keep: Some(100) };
+    let answer = |id: &str, full| {
+        let mut answer = Answer::default();
+        answer.command("RPUSH {} {}", &[&"said", &id]);
+        answer.check("body", "list");
+        let text = |state: &str| format!("[{id} {state}");
+        let entry = Entry { score: "1".into(), begins: text(""), stands: text("good"), text: text("good") };
+        answer.tallies.push(Tally { keys: keys.clone(), entries: vec![entry], full });
+        if full.is_some() {
+            answer.other("RPUSH {} {}", &[&"body", &id]);
+        }
+        answer
+    };
+    let send =
+        async |at: usize, answer: Answer| a.answer(&[(&owed[at], &answer)]).await.expect("Redis answers").remove(0);
+    assert_eq!(send(0, answer("one", Some(1))).await, Answered::Overtaken, "no size is told");
+    raw(&a, &["SET", "t.s", "1"]).await;
+    raw(&a, &["SET", "t.t", "1"]).await;
+    assert_eq!(raw(&a, &["EXISTS", "said", "t.j", "body"]).await, redis::Value::Int(0), "and nothing is written");
+    raw(&a, &["ZADD", "t.j", "1", "[one bad"]).await;
+    assert_eq!(send(0, answer("one", None)).await, Answered::Paid);
+    assert_eq!(raw(&a, &["ZRANGE", "t.j", "0", "-1"]).await, array(&["[one good"]), "what came again counts once");
+    assert_eq!(send(1, answer("two", None)).await, Answered::Overtaken, "it would be full");
+    assert_eq!(send(1, answer("two", Some(3))).await, Answered::Overtaken, "with fewer");
+    raw(&a, &["SET", "body", "of another type"]).await;
+    let refused = send(1, answer("two", Some(2))).await;
+    assert!(matches!(&refused, Answered::Refused(words) if words.contains("WRONGTYPE")), "{refused:?}");
+    assert_eq!(raw(&a, &["LRANGE", "said", "0", "-1"]).await, array(&["one"]), "nothing that would be said again");
+    raw(&a, &["DEL", "body"]).await;
+    assert_eq!(send(1, answer("two", Some(2))).await, Answered::Paid);
+    assert_eq!(send(1, answer("two", Some(2))).await, Answered::NotOwed);
+    assert_eq!(raw(&a, &["LRANGE", "body", "0", "-1"]).await, array(&["two"]));
+    assert_eq!(raw(&a, &["TTL", "t.s"]).await, redis::Value::Int(100));
+}
+
+fn array(texts: &[&str]) -> redis::Value {
+    redis::Value::Array(texts.iter().map(|text| redis::Value::BulkString(text.as_bytes().to_vec())).collect())
 }
 
 #[tokio::test]

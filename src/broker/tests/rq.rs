@@ -169,3 +169,29 @@ async fn scheduled_jobs_are_moved_by_whoever_has_the_lock() {
     assert_eq!(list, ["due", "first"], "a job that waits for its next attempt is none of them");
     assert_eq!(text(&a, &["GET", keys[2]]).await.as_deref(), Some("42"));
 }
+
+/// Each worker cost two commands, so that a node of 200 sent hundreds where one is enough.
+#[tokio::test]
+async fn two_hundred_workers_give_their_signs_of_life_in_one_command() {
+    let redis = RedisServer::start();
+    let a = node(&redis, "a");
+    let workers: Vec<String> = (0..200).map(|n| format!("rq:worker:{n}")).collect();
+    for worker in workers.iter().skip(1) {
+        raw(&a, &["HSET", worker, "birth", "x"]).await;
+    }
+    a.rq_alive(&workers, 540, at(1)).await.expect("Redis answers");
+    let calls = async || {
+        let stats = text(&a, &["INFO", "commandstats"]).await.expect("a text");
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).expect("it was called");
+        line.split(',').next().and_then(|calls| calls.parse::<usize>().ok()).expect("a number")
+    };
+    let before = calls().await;
+    let alive = a.rq_alive(&workers, 540, at(2)).await.expect("Redis answers");
+    assert_eq!(calls().await - before, 1);
+    assert_eq!((alive[0], alive.iter().filter(|alive| **alive).count()), (false, 199), "one is not known any more");
+    assert_eq!(raw(&a, &["TTL", "rq:worker:7"]).await, redis::Value::Int(540));
+    let heard = text(&a, &["HGET", "rq:worker:7", "last_heartbeat"]).await;
+    assert!(heard.is_some_and(|heard| heard.ends_with("02.000000Z")));
+    assert_eq!(raw(&a, &["EXISTS", "rq:worker:0"]).await, redis::Value::Int(0), "and stays unknown");
+    assert!(a.rq_alive(&[], 540, at(3)).await.expect("nothing to do").is_empty());
+}

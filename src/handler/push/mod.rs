@@ -20,7 +20,7 @@ use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::outbox::{self, OutboxError};
-use super::sql::{Sql, SqlError};
+use super::sql::{Named, Sql, SqlError};
 use super::{Halt, LeaseLost, Run, response};
 use crate::clock;
 use crate::config::{self, OneSignalTarget, PushProvider, PushStep, RenderError, Statement};
@@ -163,15 +163,16 @@ impl Push {
 
     async fn tokens(&self, user: &Value, sql: &Sql) -> Result<Vec<Value>, PushError> {
         let query = self.tokens_query.as_ref().ok_or(PushError::NoQuery)?;
-        let named = Map::from_iter([("user_id".to_owned(), user.clone())]);
-        sql.column(query, &named).await.map_err(PushError::Tokens)
+        let args = Map::from_iter([("user_id".to_owned(), user.clone())]);
+        sql.column(query, &Named::args(&args)).await.map_err(PushError::Tokens)
     }
 
     /// Has the dead ones removed. Where that fails nothing is lost: they will be found dead once more.
     async fn remove(&self, dead: &[String], user: &Value, sql: &Sql) {
         let Some(statement) = &self.remove_device else { return };
         for token in dead {
-            let named = Map::from_iter([("user_id".to_owned(), user.clone()), ("token".to_owned(), json!(token))]);
+            let args = Map::from_iter([("user_id".to_owned(), user.clone()), ("token".to_owned(), json!(token))]);
+            let named = Named::args(&args);
             if let Err(error) = sql.run(std::slice::from_ref(statement), &named).await {
                 tracing::warn!("a dead device could not be removed: {error}");
                 return;

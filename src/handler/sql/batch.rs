@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::{Bound, Sql, SqlError};
+use super::{Bound, Sql, SqlError, StatementResult};
 use crate::config::{Dialect, MultiRow, Statement};
 
 /// Values that one statement may bind: PostgreSQL's wire counts them in 16 bits, SQLite's default limit is half of that.
@@ -25,8 +25,7 @@ impl Sql {
         let mut results: Vec<Option<Result<Value, SqlError>>> = vec![None; rows.len()];
         let mut parts = self.parts(form, rows.len());
         while let Some(part) = parts.pop() {
-            let bound = bind(statement, form, &rows[part.clone()]);
-            match self.transact(vec![bound]).await {
+            match self.insert(statement, form, &rows[part.clone()]).await {
                 Ok(_) if part.len() > 1 => results[part].fill(Some(Ok(json!({"affected": 1, "rows": []})))),
                 Ok(result) => results[part].fill(Some(Ok(result.into_value()))),
                 Err(error) if part.len() > 1 && error.is_about_rows() => {
@@ -44,6 +43,24 @@ impl Sql {
         results.into_iter().map(|result| result.expect("every row is in one part")).collect()
     }
 
+    /// One row as the operator wrote it, several as one statement, of which all rows must be new: where some are left
+    /// out (DO NOTHING, a trigger), which ones they are can only be known one by one.
+    async fn insert(
+        &self,
+        statement: &Statement,
+        form: &MultiRow,
+        rows: &[Vec<Value>],
+    ) -> Result<StatementResult, SqlError> {
+        match (self, rows) {
+            (_, [row]) => {
+                let bound = Bound { statement: statement.clone(), values: row.clone(), rows: None };
+                self.transact(vec![bound]).await
+            }
+            (Self::Postgres(postgres), rows) => postgres.run_rows(statement, form, rows).await,
+            (Self::Sqlite(sqlite), rows) => sqlite.run(vec![bind(statement, form, rows)]).await,
+        }
+    }
+
     /// The rows in parts that one statement can hold, the last one first.
     fn parts(&self, form: &MultiRow, rows: usize) -> Vec<Range<usize>> {
         let most = match self.dialect() {
@@ -55,13 +72,9 @@ impl Sql {
     }
 }
 
-/// One row as the operator wrote it, several as one statement, of which all rows must be new: where some are left out
-/// (DO NOTHING, a trigger), which ones they are can only be known one by one.
+/// All rows as one statement with placeholders of its own for each.
 fn bind(statement: &Statement, form: &MultiRow, rows: &[Vec<Value>]) -> Bound {
     let values = rows.iter().flatten().cloned().collect();
-    if rows.len() == 1 {
-        return Bound { statement: statement.clone(), values, rows: None };
-    }
     let sql = form.sql(rows.len());
     let statement = Statement { sql, names: Vec::new(), verb: statement.verb.clone(), multi_row: None };
     Bound { statement, values, rows: Some(rows.len() as u64) }

@@ -11,11 +11,11 @@ mod tls;
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Halt;
 use crate::config::{Database, Dialect, Statement};
-use crate::job::Failure;
+use crate::job::{Args, Failure};
 
 /// Rows that a result can hold; further ones are counted only.
 const MAX_ROWS: usize = 1000;
@@ -84,7 +84,7 @@ impl Sql {
 
     /// Runs the statements in one transaction and returns `{"affected": n, "rows": […]}` of the last: the rows it
     /// changed or, where it returns rows, how many; `"truncated": true` is added when not all rows are listed.
-    pub(super) async fn run(&self, statements: &[Statement], named: &Map<String, Value>) -> Result<Value, SqlError> {
+    pub(super) async fn run(&self, statements: &[Statement], named: &Named<'_>) -> Result<Value, SqlError> {
         Ok(self.transact(bind_names(statements, named)?).await?.into_value())
     }
 
@@ -103,7 +103,7 @@ impl Sql {
     }
 
     /// The first column of the rows that `query` returns.
-    pub(super) async fn column(&self, query: &Statement, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
+    pub(super) async fn column(&self, query: &Statement, named: &Named<'_>) -> Result<Vec<Value>, SqlError> {
         let result = self.run(std::slice::from_ref(query), named).await?;
         let rows = result["rows"].as_array().cloned().unwrap_or_default();
         Ok(rows.iter().filter_map(|row| row.as_object()?.values().next().cloned()).collect())
@@ -121,27 +121,47 @@ struct Bound {
 
 impl Bound {
     fn check(&self, result: &StatementResult) -> Result<(), SqlError> {
-        match self.rows.filter(|&rows| rows != result.affected) {
-            Some(expected) => Err(SqlError::Uneven { expected, changed: result.affected }),
-            None => Ok(()),
-        }
+        self.rows.map_or(Ok(()), |rows| result.must_have_changed(rows))
     }
 }
 
-fn bind_names(statements: &[Statement], named: &Map<String, Value>) -> Result<Vec<Bound>, SqlError> {
+fn bind_names(statements: &[Statement], named: &Named<'_>) -> Result<Vec<Bound>, SqlError> {
     let bind = |(index, statement): (usize, &Statement)| {
         Ok(Bound { statement: statement.clone(), values: values(index, statement, named)?, rows: None })
     };
     statements.iter().enumerate().map(bind).collect()
 }
 
+/// What statements may name.
+#[derive(Debug)]
+pub(super) struct Named<'a> {
+    pub args: &'a Args,
+    /// These win over arguments of the same name.
+    pub more: Args,
+}
+
+impl<'a> Named<'a> {
+    pub(super) fn args(args: &'a Args) -> Self {
+        Self { args, more: Args::new() }
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.more.get(name).or_else(|| self.args.get(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let more = self.more.keys().filter(|&name| !self.args.contains_key(name));
+        self.args.keys().chain(more).cloned().collect()
+    }
+}
+
 /// The values of the statement's placeholders, in their order; `index` is its place in its step.
-pub(super) fn values(index: usize, statement: &Statement, named: &Map<String, Value>) -> Result<Vec<Value>, SqlError> {
+pub(super) fn values(index: usize, statement: &Statement, named: &Named<'_>) -> Result<Vec<Value>, SqlError> {
     let value = |name: &String| {
         named.get(name).cloned().ok_or_else(|| SqlError::MissingValue {
             statement: index + 1,
             name: name.clone(),
-            known: named.keys().cloned().collect(),
+            known: named.names(),
         })
     };
     statement.names.iter().map(value).collect()
@@ -159,6 +179,11 @@ struct StatementResult {
 impl StatementResult {
     fn changed(affected: u64) -> Self {
         Self { affected, ..Self::default() }
+    }
+
+    fn must_have_changed(&self, expected: u64) -> Result<(), SqlError> {
+        let changed = self.affected;
+        if changed == expected { Ok(()) } else { Err(SqlError::Uneven { expected, changed }) }
     }
 
     /// Counts a row, and keeps it while there is room.

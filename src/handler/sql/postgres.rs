@@ -4,7 +4,11 @@
 //! `bigint`, `numeric(10,2)`, `timestamptz`, `uuid`, `jsonb` or an array without a cast. Rows come back through
 //! `row_to_json`, for the same reason. Statements are prepared anew for each attempt: one kept over a change of the
 //! schema would fail for as long as its connection lives.
+//!
+//! Many rows go in as one array of texts for each placeholder: a statement with a placeholder for each value of each row
+//! is long to write, to parse and to plan.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -18,7 +22,7 @@ use tokio_postgres::{CancelToken, Row, Statement, Transaction};
 use super::bind::Scalar;
 use super::tls::{self, Tls};
 use super::{Bound, Class, MAX_ROWS, SetupError, SqlError, StatementResult};
-use crate::config::Secret;
+use crate::config::{self, MultiRow, Secret};
 
 /// How long the server may take to hear that a statement is no longer wanted.
 const CANCEL_WAIT: Duration = Duration::from_secs(2);
@@ -84,15 +88,41 @@ impl Postgres {
     }
 
     pub(super) async fn run(&self, statements: Vec<Bound>) -> Result<StatementResult, SqlError> {
+        let count = statements.len();
+        self.transact(count, async |transaction| execute_all(transaction, &statements, self.timeout).await).await
+    }
+
+    /// The statement for all rows of values at once, each of which must be a new row of the table.
+    pub(super) async fn run_rows(
+        &self,
+        statement: &config::Statement,
+        form: &MultiRow,
+        rows: &[Vec<Value>],
+    ) -> Result<StatementResult, SqlError> {
+        self.transact(1, async |transaction| {
+            let changed = execute_rows(transaction, statement, form, rows).await;
+            let result = StatementResult::changed(changed.map_err(|error| sorted(1, &error, self.timeout))?);
+            result.must_have_changed(rows.len() as u64)?;
+            Ok(result)
+        })
+        .await
+    }
+
+    /// One transaction on a connection of its own, around `work`, which runs `statements` statements.
+    async fn transact(
+        &self,
+        statements: usize,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError>,
+    ) -> Result<StatementResult, SqlError> {
         let connection = self.pool.get().await.map_err(|error| SqlError::Connect(chain(&error)))?;
         let cancel = connection.cancel_token();
         let mut loan = Loan { connection: Some(connection), cancel, tls: self.tls.clone() };
         let work = async {
             let connection = loan.connection.as_mut().expect("the loan holds its connection until it is given back");
-            transact(connection, &statements, self.timeout).await
+            transact(connection, statements, work, self.timeout).await
         };
         // The timeout is one statement's; all of them together may take their sum.
-        let limit = self.timeout.saturating_mul(u32::try_from(statements.len()).unwrap_or(u32::MAX)) + GRACE;
+        let limit = self.timeout.saturating_mul(u32::try_from(statements).unwrap_or(u32::MAX)) + GRACE;
         match tokio::time::timeout(limit, work).await {
             Ok(Err(error @ SqlError::Lost(_))) => Err(error),
             Ok(result) => {
@@ -106,7 +136,8 @@ impl Postgres {
 
 async fn transact(
     connection: &mut Object,
-    statements: &[Bound],
+    statements: usize,
+    work: impl AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError>,
     timeout: Duration,
 ) -> Result<StatementResult, SqlError> {
     let lost = |error: tokio_postgres::Error| sorted(0, &error, timeout);
@@ -114,10 +145,10 @@ async fn transact(
     let transaction = client.transaction().await.map_err(lost)?;
     let limit = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));
     transaction.batch_execute(&limit).await.map_err(lost)?;
-    match execute_all(&transaction, statements, timeout).await {
+    match work(&transaction).await {
         Ok(result) => {
             // Deferred constraints are checked here.
-            transaction.commit().await.map_err(|error| sorted(statements.len(), &error, timeout))?;
+            transaction.commit().await.map_err(|error| sorted(statements, &error, timeout))?;
             Ok(result)
         }
         Err(error) => {
@@ -161,7 +192,7 @@ impl From<tokio_postgres::Error> for ExecuteError {
 }
 
 async fn execute(transaction: &Transaction<'_>, bound: &Bound) -> Result<StatementResult, ExecuteError> {
-    let values: Vec<AsText> = bound.values.iter().map(|value| AsText(Scalar::of(value))).collect();
+    let values: Vec<AsText<'_>> = bound.values.iter().map(|value| AsText(Scalar::of(value))).collect();
     let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     let plain = transaction.prepare(&bound.statement.sql).await?;
     if plain.columns().is_empty() {
@@ -184,6 +215,33 @@ async fn execute(transaction: &Transaction<'_>, bound: &Bound) -> Result<Stateme
             return Ok(result);
         }
     }
+}
+
+/// How many rows the statement changed, for the values of many jobs.
+async fn execute_rows(
+    transaction: &Transaction<'_>,
+    statement: &config::Statement,
+    form: &MultiRow,
+    rows: &[Vec<Value>],
+) -> Result<u64, tokio_postgres::Error> {
+    // As the operator wrote it: what the server takes each placeholder for.
+    let plain = transaction.prepare(&statement.sql).await?;
+    let types: Vec<String> = plain.params().iter().map(type_name).collect();
+    let Some(sql) = form.of_arrays(&types) else {
+        let values: Vec<AsText<'_>> = rows.iter().flatten().map(|value| AsText(Scalar::of(value))).collect();
+        let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        return transaction.execute(&form.sql(rows.len()), &params).await;
+    };
+    let texts = |(at, ty): (usize, &Type)| Texts { rows, at, ty: ty.clone() };
+    let columns: Vec<Texts<'_>> = plain.params().iter().enumerate().map(texts).collect();
+    let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
+    transaction.execute(&sql, &params).await
+}
+
+/// As it stands in a statement, whatever the search path is.
+fn type_name(ty: &Type) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    format!("{}.{}", quoted(ty.schema()), quoted(ty.name()))
 }
 
 /// The statement as a source of JSON rows. `None` for what cannot stand inside another: SHOW, EXPLAIN, and a WITH that
@@ -235,9 +293,9 @@ fn plain_row(row: &Row) -> Result<Value, ExecuteError> {
 
 /// A value in PostgreSQL's text form, whatever the type of its placeholder.
 #[derive(Debug)]
-struct AsText(Scalar);
+struct AsText<'a>(Scalar<'a>);
 
-impl ToSql for AsText {
+impl ToSql for AsText<'_> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match text_form(&self.0, ty) {
             Some(text) => out.extend_from_slice(text.as_bytes()),
@@ -257,19 +315,69 @@ impl ToSql for AsText {
     tokio_postgres::types::to_sql_checked!();
 }
 
+/// The values at one place of all rows as a `text[]`: the text forms that each of them would have by itself for a
+/// placeholder of type `ty`.
+#[derive(Debug)]
+struct Texts<'a> {
+    rows: &'a [Vec<Value>],
+    at: usize,
+    ty: Type,
+}
+
+impl ToSql for Texts<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        const NULL: i32 = -1;
+        // PostgreSQL's array_recv: dimensions, whether there are NULLs, the element's type; of each dimension the length
+        // and the first index; then the elements with their lengths.
+        let length = i32::try_from(self.rows.len())?;
+        out.extend_from_slice(&1_i32.to_be_bytes());
+        out.extend_from_slice(&1_i32.to_be_bytes());
+        out.extend_from_slice(&Type::TEXT.oid().to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&1_i32.to_be_bytes());
+        for row in self.rows {
+            match text_form(&Scalar::of(&row[self.at]), &self.ty) {
+                None => out.extend_from_slice(&NULL.to_be_bytes()),
+                Some(text) => {
+                    out.extend_from_slice(&i32::try_from(text.len())?.to_be_bytes());
+                    out.extend_from_slice(text.as_bytes());
+                }
+            }
+        }
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TEXT_ARRAY
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
 /// `None` is NULL. A `json` or `jsonb` placeholder gets the value as JSON, so that a string stays a string there.
-fn text_form(value: &Scalar, ty: &Type) -> Option<String> {
+fn text_form<'a>(value: &'a Scalar<'a>, ty: &Type) -> Option<Cow<'a, str>> {
     let json = matches!(*ty, Type::JSON | Type::JSONB);
     Some(match value {
         Scalar::Null => return None,
-        Scalar::Bool(bool) => bool.to_string(),
-        Scalar::Number(number) => number.to_string(),
-        Scalar::Text(text) if json => json!(text).to_string(),
-        Scalar::Text(text) => text.clone(),
-        Scalar::Bytes(bytes) => format!("\\x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-        Scalar::Json(Value::Array(items)) if matches!(ty.kind(), Kind::Array(_)) => array_literal(items),
-        Scalar::Json(value) => value.to_string(),
+        Scalar::Bool(true) => Cow::Borrowed("true"),
+        Scalar::Bool(false) => Cow::Borrowed("false"),
+        Scalar::Number(number) => number.to_string().into(),
+        Scalar::Text(text) if json => json!(text).to_string().into(),
+        Scalar::Text(text) => Cow::Borrowed(text),
+        Scalar::Bytes(bytes) => hex(bytes).into(),
+        Scalar::Json(Value::Array(items)) if matches!(ty.kind(), Kind::Array(_)) => array_literal(items).into(),
+        Scalar::Json(value) => value.to_string().into(),
     })
+}
+
+/// The `bytea` of these bytes.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    let mut text = String::with_capacity(2 + 2 * bytes.len());
+    text.push_str("\\x");
+    bytes.iter().for_each(|byte| text.extend([digit(byte >> 4), digit(byte & 15)]));
+    text
 }
 
 /// `{"a",NULL,{"b"}}`, with every element quoted.

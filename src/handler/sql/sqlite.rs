@@ -171,7 +171,7 @@ fn inside_the_file(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-impl rusqlite::ToSql for Scalar {
+impl rusqlite::ToSql for Scalar<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
             Self::Null => ToSqlOutput::Borrowed(ValueRef::Null),
@@ -181,7 +181,7 @@ impl rusqlite::ToSql for Scalar {
                 (None, Some(float)) if !number.is_u64() => ToSqlOutput::from(float),
                 _ => ToSqlOutput::from(number.to_string()),
             },
-            Self::Text(text) => ToSqlOutput::from(text.as_str()),
+            Self::Text(text) => ToSqlOutput::from(&**text),
             Self::Bytes(bytes) => ToSqlOutput::from(bytes.as_slice()),
             Self::Json(value) => ToSqlOutput::from(value.to_string()),
         })

@@ -28,7 +28,7 @@ async fn run(sql: &Sql, statements: &[&str], named: Value) -> Result<Value, SqlE
     };
     let parse = |text: &&str| Statement::parse(text, dialect).unwrap_or_else(|error| panic!("{text}: {error}"));
     let statements: Vec<Statement> = statements.iter().map(parse).collect();
-    sql.run(&statements, named.as_object().expect("named values are an object")).await
+    sql.run(&statements, &Named::args(named.as_object().expect("named values are an object"))).await
 }
 
 async fn rows(sql: &Sql, statement: &str) -> Value {

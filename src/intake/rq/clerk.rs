@@ -28,10 +28,10 @@ use crate::store::accepted;
 const GATHER: Duration = Duration::from_millis(20);
 /// How often what runs gives a sign of life; RQ's own time.
 const BEAT: Duration = Duration::from_secs(30);
-/// How often idle workers give one, at least.
+/// How often all workers give one, and how long they are believed to live without, in seconds: two may be missed. Readers of
+/// RQ's want no more; its own worker gives one every 405 s, and is believed for 480.
 const WORKERS_BEAT: Duration = Duration::from_secs(240);
-/// The signs of life of all workers together come no faster than this.
-const BETWEEN_WORKERS: Duration = Duration::from_secs(3);
+const WORKER_TTL: i64 = 540;
 /// How often registries are cleaned: RQ's own time, and while RQ's own workers have jobs, which may be dead.
 const TIDY: Duration = Duration::from_secs(600);
 const TIDY_BESIDE: Duration = Duration::from_secs(30);
@@ -161,7 +161,7 @@ impl Clerk {
         self.unregistered.extend(staffing.come);
         self.register().await;
         let now = Instant::now();
-        (self.hold_at, self.look_at, self.workers_at) = (now, now, now + self.workers_interval());
+        (self.hold_at, self.look_at, self.workers_at) = (now, now, now + WORKERS_BEAT);
     }
 
     async fn register(&mut self) {
@@ -181,7 +181,7 @@ impl Clerk {
             pipeline.arg("queues").arg(queues).arg("pid").arg(std::process::id()).arg("hostname").arg(&host);
             pipeline.arg("ip_address").arg(&address).arg("version").arg(VERSION).arg("python_version").arg("none");
             pipeline.arg("state").arg(state);
-            pipeline.expire(&key, self.worker_ttl());
+            pipeline.expire(&key, WORKER_TTL);
             for set in badge.sets() {
                 pipeline.sadd(set, &key);
             }
@@ -216,37 +216,17 @@ impl Clerk {
         found.unwrap_or("unknown").to_owned()
     }
 
-    /// How long a worker is believed to live without a sign.
-    fn worker_ttl(&self) -> i64 {
-        i64::try_from((self.workers_interval() * 2).as_secs() + REMEMBERED).unwrap_or(i64::MAX)
-    }
-
-    /// Many workers give signs of life more seldom: an idle node costs next to nothing, whatever its size.
-    fn workers_interval(&self) -> Duration {
-        let workers = u32::try_from(self.front.roster.badges().len()).unwrap_or(u32::MAX);
-        WORKERS_BEAT.max(BETWEEN_WORKERS.saturating_mul(workers))
-    }
-
     /// Signs of life of all workers. Returns after what time the next ones are due.
     async fn workers_beat(&mut self) -> Duration {
         let badges = self.front.roster.badges();
-        if badges.is_empty() {
-            return WORKERS_BEAT;
-        }
-        let now = iso::rq(clock::now().to_utc());
-        let mut pipeline = Pipeline::new();
-        for badge in &badges {
-            let key = keys::worker(&badge.name);
-            pipeline.expire(&key, self.worker_ttl()).hset(&key, "last_heartbeat", &now);
-        }
-        match self.front.broker.store.link.send(&pipeline).await {
-            Ok(replies) => {
+        let keys: Vec<String> = badges.iter().map(|badge| keys::worker(&badge.name)).collect();
+        match self.front.broker.rq_alive(&keys, WORKER_TTL, clock::now()).await {
+            Ok(alive) => {
                 // One that Redis has lost meanwhile (its data is gone, or it was away for long) comes anew.
-                let lost =
-                    badges.iter().zip(replies.chunks(2)).filter(|(_, replies)| replies[0] == redis::Value::Int(0));
-                self.unregistered.extend(lost.map(|(badge, _)| badge.clone()));
+                let lost = badges.into_iter().zip(alive).filter(|(_, alive)| !alive);
+                self.unregistered.extend(lost.map(|(badge, _)| badge));
                 self.register_at = Instant::now();
-                self.workers_interval()
+                WORKERS_BEAT
             }
             Err(_) => RETRY,
         }

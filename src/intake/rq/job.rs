@@ -112,10 +112,13 @@ pub(crate) enum Status {
     Canceled,
     /// RQ from 2.4 on: made and not enqueued yet.
     Created,
+    /// RQ from 2.9 on: held back by a rate limit of its own; and, what it waited for has ended, on its way to its queue.
+    RateLimited,
+    ReadyToEnqueue,
 }
 
 impl Status {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Queued,
         Self::Finished,
         Self::Failed,
@@ -125,6 +128,8 @@ impl Status {
         Self::Stopped,
         Self::Canceled,
         Self::Created,
+        Self::RateLimited,
+        Self::ReadyToEnqueue,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -138,6 +143,8 @@ impl Status {
             Self::Stopped => "stopped",
             Self::Canceled => "canceled",
             Self::Created => "created",
+            Self::RateLimited => "rate_limited",
+            Self::ReadyToEnqueue => "ready_to_enqueue",
         }
     }
 }

@@ -166,7 +166,7 @@ impl Field<'_> {
             fs::read_to_string(effects).ok().filter(|text| text.contains("celery "))
         });
         let (started, mut killed) = (Instant::now(), Instant::now());
-        let limit = Duration::from_secs(180) + Duration::from_millis(60) * u32::try_from(count).expect("not so many");
+        let limit = Duration::from_secs(180) + Duration::from_millis(200) * u32::try_from(count).expect("not so many");
         while self.waiting() > 0 {
             self.staff_workers();
             if self.daemon.is_none() {
