@@ -8,10 +8,15 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use crate::job::NodeId;
+
+/// How long a lock that another process holds is waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// This process's place among the nodes.
 #[derive(Debug)]
@@ -47,17 +52,30 @@ impl Node {
             .truncate(false)
             .open(state_dir.join("node.lock"))
             .map_err(folder)?;
-        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        let locked = lock_alone(&lock);
         let mut written = String::new();
         lock.read_to_string(&mut written).map_err(folder)?;
         let written = written.trim().to_owned();
-        if locked.is_err() {
+        if !locked {
             return Err(NodeError::Held { path: state_dir.to_owned(), holder: written });
         }
         let id = new_id(name);
         let machine = machine();
         lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| write!(lock, "{id} {machine}")).map_err(folder)?;
         Ok(Self { id, predecessor: predecessor(&written, &machine), _lock: lock })
+    }
+}
+
+/// Whether the lock is ours; tries for a moment. A daemon that was killed while it started a child may leave it to that
+/// child until the child's exec, which closes it.
+fn lock_alone(file: &File) -> bool {
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return true,
+            Err(_) if start.elapsed() >= LONGEST_WAIT => return false,
+            Err(_) => std::thread::sleep(PAUSE),
+        }
     }
 }
 
@@ -99,6 +117,21 @@ mod tests {
         let second = Node::enter(folder.path(), "vps").expect("it is free again");
         assert_eq!(second.predecessor, Some(first_id.clone()));
         assert_ne!(second.id, first_id, "every start is a node of its own");
+    }
+
+    /// As by a child between its fork and its exec, when its daemon is killed in that moment.
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let killed = Node::enter(folder.path(), "vps").expect("the first one gets it");
+        let inherited = killed._lock.try_clone().expect("a copy of the open file");
+        drop(killed);
+        let exec = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(inherited);
+        });
+        Node::enter(folder.path(), "vps").expect("it waits for the exec");
+        exec.join().expect("no panic");
     }
 
     #[test]

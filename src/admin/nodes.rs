@@ -63,7 +63,7 @@ fn shown(shared: &Shared, id: &NodeId, card: NodeCard, now: Timestamp) -> Shown 
     let broker = &shared.parts.broker;
     let this = *id == broker.node;
     let queues = card.queues.iter().map(|served| {
-        let NodeQueue { queue, concurrency, running, outage, set } = latest(broker, id, served);
+        let NodeQueue { queue, concurrency, running, outage, set, .. } = latest(broker, id, served);
         let (set, breaker) = (set.as_ref().map(ShownOverride::of), outage.map(ShownBreaker::of));
         ShownQueue { queue: queue.to_string(), concurrency, running, set, breaker }
     });
@@ -88,8 +88,9 @@ pub(super) fn latest(broker: &Broker, id: &NodeId, served: &NodeQueue) -> NodeQu
     }
     let queue = served.queue.clone();
     let (Stance { outage, scaled }, set) = (broker.stances.of(&queue), broker.overrides.of(&queue));
-    let size = scaled.map(|scaled| scaled.size).or(set.as_ref().map(|set| set.concurrency.max));
-    NodeQueue { running: broker.holds(&queue), concurrency: size.unwrap_or(served.concurrency), outage, set, queue }
+    let size = scaled.as_ref().map(|scaled| scaled.size).or(set.as_ref().map(|set| set.concurrency.max));
+    let concurrency = size.unwrap_or(served.concurrency);
+    NodeQueue { running: broker.holds(&queue), concurrency, outage, set, scaled, queue }
 }
 
 /// `POST /api/v1/nodes/{n}/{drain,resume}`: another node hears of it with its next heartbeat, this one at once.

@@ -13,16 +13,22 @@ use super::answer::{Answer, json as json_answer};
 use super::job::{self, Around};
 use super::limits;
 use super::problem::{Problem, ProblemKind};
-use super::{Shared, nodes};
-use crate::broker::{Broker, NodeCard, NodeQueue, Outage, Pause, Paused};
+use super::{Shared, flow, nodes};
+use crate::broker::{Broker, NodeCard, NodeQueue, Outage, Pause, Paused, Scaled};
 use crate::clock;
 use crate::config::{Config, JobSecrets, Queue};
+use crate::job::flow::job_id;
+use crate::job::flow::progress::Hold;
 use crate::job::why::{
-    Down, Ended, Failed, Last, Message, Reached, Run, ServingNode, SharedSlots, Situation, Spot, Verdict, Why, instant,
-    sentence, span, why,
+    Down, Ended, Failed, Growth, Last, Message, Reached, Run, ServingNode, SharedSlots, Situation, Spot, Unstarted,
+    Verdict, Why, instant, sentence, span, why,
 };
-use crate::job::{History, JobId, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, Wire};
-use crate::store::{ActiveView, Blocked, Code, Finding, ForeignList, LineView, LinkError, Place, Severity, Standing};
+use crate::job::{
+    Bucket, History, JobId, MemberName, MishapKind, NodeId, QueueName, State, TaskName, Timestamp, UniqueRule, Wire,
+};
+use crate::store::{
+    ActiveView, Blocked, Code, Finding, ForeignList, LineView, LinkError, MESSAGES, Place, Severity, Standing,
+};
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -64,10 +70,26 @@ pub(super) async fn answer(shared: &Shared, config: &Config, id: &str) -> Result
     let state = standing.as_ref().map(Standing::state);
     let situation = match standing {
         Some(standing) => of_job(broker, config, nodes, standing).await?,
-        None => of_message(broker, config, nodes, &id).await?.ok_or_else(|| unknown(config))?,
+        None => elsewhere(shared, config, nodes, &id).await?,
     };
     let verdict = why(&situation);
     Ok(json_answer(StatusCode::OK, &shown(&id, state, &situation, &verdict)))
+}
+
+/// What no queue holds: a flow knows of it, a producer's list has it, or nobody.
+async fn elsewhere(
+    shared: &Shared,
+    config: &Config,
+    nodes: Vec<(NodeId, NodeCard)>,
+    id: &JobId,
+) -> Result<Situation, Problem> {
+    let broker = &shared.parts.broker;
+    if let Some((unstarted, queue, task)) = flow::why_unstarted(shared, id).await? {
+        let (line, about) = (LineView::default(), (queue, Some(task)));
+        let situation = surroundings(broker, Vec::new(), line, about, Spot::Unstarted(unstarted), false).await;
+        return situation.map_err(|error| Problem::of_read(&error));
+    }
+    of_message(broker, config, nodes, id).await?.ok_or_else(|| unknown(config))
 }
 
 fn shown<'a>(id: &'a JobId, state: Option<State>, situation: &'a Situation, verdict: &Verdict) -> Shown<'a> {
@@ -103,7 +125,8 @@ fn unknown(config: &Config) -> Problem {
         _ => String::new(),
     };
     let detail = format!(
-        "no job has this id: it was never put into a queue that is known here, or it has ended and was deleted{kept}"
+        "no job has this id: looked for in the queues that are known here, in their flows and in the lists that they read (of \
+         Celery's lists the {MESSAGES} messages served next); it was never put in, or it has ended and was deleted{kept}"
     );
     Problem::new(ProblemKind::NotFound, detail)
 }
@@ -115,19 +138,42 @@ async fn of_job(
     mut standing: Standing,
 ) -> Result<Situation, Problem> {
     let (queue, id) = (standing.job.queue.clone(), standing.job.id.clone());
-    let line = broker.store.line(&queue, &id).await.map_err(|error| Problem::of_read(&error))?;
+    let line = broker.store.line(&queue, &id, standing.job.line()).await.map_err(|error| Problem::of_read(&error))?;
     let around = job::look_around(broker, &mut standing, false).await?;
     let task = standing.job.task.clone();
     let secrets = JobSecrets::of(config.tasks.get(&task).map(AsRef::as_ref), &standing.job.args);
     let spot = spot(config, &standing, &line, around, &secrets);
     let waits = !matches!(standing.place, Place::Active) && !standing.state().has_ended();
-    let limit = match config.queues.get(&queue).filter(|_| standing.state() == State::Pending) {
-        Some(served) => broker.store.blocked(served, &standing.job, clock::now()).await,
-        None => Ok(None),
+    let limit = match config.queues.get(&queue) {
+        _ if standing.state() != State::Pending => None,
+        Some(served) => {
+            let blocked = broker.store.blocked(served, &standing.job, clock::now()).await;
+            blocked.map_err(|error| Problem::of_read(&error))?.map(reached)
+        }
+        None => unknown_limit(broker, &standing).await.map_err(|error| Problem::of_read(&error))?,
     };
-    let limit = limit.map_err(|error| Problem::of_read(&error))?.map(reached);
+    let turn = standing.job.line().map(|line| line.trim_start_matches('~').to_owned()).zip(line.turn);
+    let expires = standing.job.expires.filter(|_| waits);
     let situation = surroundings(broker, nodes, line, (queue, Some(task)), spot, waits).await;
-    Ok(Situation { limit, ..situation.map_err(|error| Problem::of_read(&error))? })
+    let situation = situation.map_err(|error| Problem::of_read(&error))?;
+    Ok(Situation { limit, turn, expires, ..situation })
+}
+
+/// A limit of a queue that only others serve: its bounds are in their configurations, and that it holds the job is told by
+/// the line in which that stands.
+async fn unknown_limit(broker: &Broker, standing: &Standing) -> Result<Option<Reached>, LinkError> {
+    let job = &standing.job;
+    if standing.place != Place::Held {
+        return Ok(None);
+    }
+    let buckets = job.buckets.iter().filter(|bucket| !bucket.is_tenant()).map(Bucket::name);
+    let lines: Vec<&str> = buckets.chain([job.task.as_str(), "*"]).collect();
+    let Some(line) = broker.store.line_of(&job.queue, &job.id, &lines).await? else { return Ok(None) };
+    let bucket = Bucket::of_limit(line, 1);
+    let (limit, value) = bucket.parts();
+    let (task, by) = limit.split_once('/').unwrap_or((limit, ""));
+    let (task, key) = ((task != "*").then(|| task.to_owned()), value.map(|value| (by.to_owned(), value)));
+    Ok(Some(Reached { task, key, bound: None, used: 0, points: 1, holders: Vec::new(), free_at: None }))
 }
 
 /// Holders that are named.
@@ -138,7 +184,7 @@ fn reached(blocked: Blocked) -> Reached {
     Reached {
         task: (task != "*").then(|| task.to_owned()),
         key: blocked.key.map(|value| (by.to_owned(), value)),
-        bound: limits::bound(blocked.bound),
+        bound: Some(limits::bound(blocked.bound)),
         used: blocked.used,
         points: blocked.points,
         holders: blocked.holders.into_iter().take(HOLDERS).map(|(id, active)| (id, active.started)).collect(),
@@ -161,7 +207,10 @@ async fn of_message(
     for queue in config.queues.values() {
         let lists: Vec<_> = queue.lists.iter().map(|(wire, name)| ForeignList::new(*wire, name)).collect();
         let Some(found) = broker.store.message(&lists, id).await.map_err(of_read)? else { continue };
-        let line = broker.store.line(&queue.name, id).await.map_err(of_read)?;
+        let mut line = broker.store.line(&queue.name, id, None).await.map_err(of_read)?;
+        if found.wire == Wire::Rq {
+            line.rq_suspended = broker.store.rq_is_suspended().await.map_err(of_read)?;
+        }
         let spot = Spot::Message(Message { wire: found.wire, list: found.list, ahead: found.ahead });
         let about = (queue.name.clone(), None);
         return surroundings(broker, nodes, line, about, spot, true).await.map(Some).map_err(of_read);
@@ -211,7 +260,23 @@ async fn surroundings(
     let stops = report.iter().flat_map(|report| &report.findings).find(in_the_way);
     let trouble = stops.map(|finding| format!("{}; {}", finding.sentence, finding.remedy));
     let (nodes, ahead) = (serving, line.ahead);
-    Ok(Situation { now, spot, queue, task, trouble, pause, task_pause, limit: None, nodes, ahead, pace })
+    let (limit, turn, expires, rq_suspended) = (None, None, None, line.rq_suspended);
+    Ok(Situation {
+        now,
+        spot,
+        queue,
+        task,
+        trouble,
+        pause,
+        task_pause,
+        limit,
+        nodes,
+        ahead,
+        turn,
+        pace,
+        expires,
+        rq_suspended,
+    })
 }
 
 impl Fleet {
@@ -231,7 +296,7 @@ impl Fleet {
     fn serving(&self, broker: &Broker, queue: &QueueName, now: Timestamp) -> Vec<ServingNode> {
         let serves = |(id, card): &(NodeId, NodeCard)| {
             let served = card.queues.iter().find(|served| served.queue == *queue)?;
-            let NodeQueue { concurrency, outage, set, .. } = nodes::latest(broker, id, served);
+            let NodeQueue { concurrency, outage, set, scaled, .. } = nodes::latest(broker, id, served);
             // Of ourselves we know better than what the last heartbeat said.
             let this = *id == broker.node;
             let (draining, bound) =
@@ -243,6 +308,7 @@ impl Fleet {
                 down: down(outage),
                 concurrency,
                 set: set.map(|set| set.request),
+                growth: scaled.map(|Scaled { max, held, .. }| Growth { max, held }),
                 running: self.on(id, queue).map(|active| active.started).collect(),
                 shared: bound.map(|bound| SharedSlots { bound, used: self.used(id, card) }),
             })
@@ -267,7 +333,11 @@ fn spot(config: &Config, standing: &Standing, line: &LineView, around: Around, s
     let ended = ended(history);
     let reason = history.end.as_ref().and_then(|end| end.reason.as_deref()).map(|reason| secrets.text(reason));
     match standing.place {
-        Place::Scheduled => Spot::Scheduled { due },
+        Place::Scheduled => {
+            let debounced =
+                job.unique.as_ref().is_some_and(|unique| matches!(unique.rule, UniqueRule::Debounce { .. }));
+            Spot::Scheduled { due, debounced }
+        }
         Place::Retry => Spot::Retry { due, last: last(history, secrets) },
         Place::Pending | Place::Held => Spot::Pending { since: due },
         Place::Active => match &standing.active {
@@ -334,7 +404,9 @@ fn details(situation: &Situation, why: &Why) -> Value {
         })
     };
     let mut details = match why {
-        Why::Scheduled { .. } | Why::Recovering { .. } | Why::Running { .. } => json!({}),
+        Why::Scheduled { debounced, .. } => json!({ "debounced": debounced }),
+        Why::Flow(unstarted) => flow_details(unstarted),
+        Why::RqSuspended | Why::Recovering { .. } | Why::Running { .. } => json!({}),
         Why::Retry { attempt, error, .. } => json!({"attempt": attempt, "error": error.name, "message": error.message}),
         Why::Snoozed { reason, .. } => json!({"reason": reason}),
         Why::Redis { finding } => json!({"finding": finding}),
@@ -354,11 +426,12 @@ fn details(situation: &Situation, why: &Why) -> Value {
             "points": reached.points,
             "holders": reached.holders.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
         }),
-        Why::SlotsBusy { busy, slots, nodes, set, ahead, next_slot } => json!({
+        Why::SlotsBusy { busy, slots, nodes, set, growth, ahead, next_slot } => json!({
             "busy": busy,
             "slots": slots,
             "nodes": names(nodes),
             "set": set.iter().map(|(node, slots, request)| json!({"node": node.as_str(), "slots": slots, "by": request.by})).collect::<Vec<_>>(),
+            "growth": growth.iter().map(|(node, growth)| json!({"node": node.as_str(), "max": growth.max, "held": growth.held})).collect::<Vec<_>>(),
             "ahead": ahead,
             "next_slot": next_slot.map(instant),
         }),
@@ -396,4 +469,15 @@ fn details(situation: &Situation, why: &Why) -> Value {
         details["message"] = json!({"wire": wire.as_str(), "list": list, "ahead": ahead});
     }
     details
+}
+
+/// Whom a job of a flow waits for, or who blocks it, each by the id of its job.
+fn flow_details(unstarted: &Unstarted) -> Value {
+    let id = |name: &MemberName| job_id(&unstarted.flow, name).to_string();
+    let (culprit, waits_for) = match &unstarted.hold {
+        Some(Hold::Culprit { name, .. }) => (Some(id(name)), Vec::new()),
+        Some(Hold::Others(names)) => (None, names.iter().take(HOLDERS).map(id).collect()),
+        _ => (None, Vec::new()),
+    };
+    json!({"flow": unstarted.flow.as_str(), "culprit": culprit, "waits_for": waits_for})
 }

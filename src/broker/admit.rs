@@ -8,7 +8,7 @@ use super::enqueue::{Record, encode};
 use super::exchange::encode_history;
 use super::script::{Script, only};
 use super::unique::{Holder, Wanted, duplicate_of, duplicate_text};
-use super::{Broker, BrokerError, OwedJob};
+use super::{Broker, BrokerError, OwedJob, place};
 use crate::job::{History, Job, QueueName, State, Timestamp, Wire};
 use crate::store::{ForeignList, RQ_SUSPENDED};
 
@@ -173,8 +173,8 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         Script::admit.call(&mut pipeline, &touched.map(String::as_str));
         pipeline.arg(withdrawn.0).arg(withdrawn.1).arg(admissions.len());
-        for admission in admissions {
-            self.add(&mut pipeline, admission, now)?;
+        for (index, admission) in admissions.iter().enumerate() {
+            self.add(&mut pipeline, admission, place::thousandths(index, admissions.len()), now)?;
         }
         add_uniques(&mut pipeline, admissions, now)?;
         let reply = only(self.store.link.send(&pipeline).await?)?;
@@ -207,12 +207,22 @@ impl Broker {
         }
     }
 
-    fn add(&self, pipeline: &mut Pipeline, admission: &Admission, now: Timestamp) -> Result<(), BrokerError> {
+    /// `nth` keeps the messages of one call in their order.
+    fn add(
+        &self,
+        pipeline: &mut Pipeline,
+        admission: &Admission,
+        nth: usize,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
         pipeline.arg(&admission.taken.field);
         match &admission.verdict {
             Verdict::Job(job) => {
                 let Record { text, large } = encode(job)?;
-                let (set, score) = self.place(job, now);
+                let (set, mut score) = self.place(job, now);
+                if set == "pending" {
+                    score = format!("{score}.{nth:03}");
+                }
                 pipeline.arg(job.id.as_str()).arg(text).arg(set).arg(score).arg("").arg(large);
             }
             Verdict::Refused(job, history) => {

@@ -3,7 +3,7 @@
 use redis::{FromRedisValue, Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{Broker, BrokerError, Outage, Override};
+use super::{Broker, BrokerError, Outage, Override, Scaled};
 use crate::job::{NodeId, QueueName, Timestamp};
 use crate::store::accepted;
 
@@ -37,6 +37,9 @@ pub(crate) struct NodeQueue {
     /// Who has set the number of its slots there.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "override")]
     pub set: Option<Override>,
+    /// Where the number of its slots follows the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<Scaled>,
 }
 
 /// What a node can be told.

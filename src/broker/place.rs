@@ -2,6 +2,7 @@
 //!
 //! In `pending` a score is the time since when the job waits, moved by its priority: one step is worth as much as having
 //! waited for the queue's `ageing`. So an urgent job overtakes, and a job of any priority comes to the front in the end.
+//! Messages that are admitted together begin to wait together; their fraction keeps the order in which they came.
 //! In `scheduled` and `retry` a score is the due time, and its fraction holds the priority until the job is promoted.
 
 use std::time::Duration;
@@ -13,6 +14,11 @@ pub(super) fn in_line(priority: Priority, since: Timestamp, ageing: Duration) ->
     let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     let step = i64::try_from(ageing.as_millis()).unwrap_or(i64::MAX);
     since.saturating_add(step.saturating_mul(i64::from(priority.steps())))
+}
+
+/// The fraction of a millisecond, in thousandths, by which the message at `index` of so many stands behind the first.
+pub(super) fn thousandths(index: usize, count: usize) -> usize {
+    index * 1000 / count.max(1)
 }
 
 /// The place of a job that is due at `due`. The fraction is the priority in 32nds; those from 16 on stand for negative
@@ -49,6 +55,13 @@ mod tests {
         assert!(in_line(priority(-1), at(59), minute) < in_line(priority(0), at(0), minute), "an urgent one overtakes");
         assert!(in_line(priority(9), at(0), minute) < in_line(priority(0), at(541), minute), "none waits for ever");
         assert_eq!(in_line(priority(9), at(1), Duration::ZERO), 1000, "no ageing, no priorities");
+    }
+
+    #[test]
+    fn messages_stay_in_their_order() {
+        let places: Vec<usize> = (0..1000).map(|index| thousandths(index, 1000)).collect();
+        assert_eq!((places.is_sorted(), places[0], places[999]), (true, 0, 999));
+        assert_eq!((thousandths(0, 1), thousandths(1, 3)), (0, 333));
     }
 
     #[test]

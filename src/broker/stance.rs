@@ -17,7 +17,7 @@ pub(crate) struct Stance {
 }
 
 /// The size that a queue has by its load.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scaled {
     pub min: usize,
     pub max: usize,

@@ -172,9 +172,9 @@ impl Keeper {
 
     fn served(&self, queue: &Queue) -> NodeQueue {
         let (name, stance) = (queue.name.clone(), self.broker.stances.of(&queue.name));
-        let concurrency = stance.scaled.map_or(self.broker.concurrency(queue).max, |scaled| scaled.size);
+        let concurrency = stance.scaled.as_ref().map_or(self.broker.concurrency(queue).max, |scaled| scaled.size);
         let (outage, set) = (stance.outage, self.broker.overrides.of(&name));
-        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage, set }
+        NodeQueue { running: self.broker.holds(&name), queue: name, concurrency, outage, set, scaled: stance.scaled }
     }
 
     fn obey(&self, order: Option<NodeOrder>) {

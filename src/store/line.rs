@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::inspect::typed;
-use super::keys::rq_job;
+use super::keys::{RQ_SUSPENDED, rq_job};
 use super::standing::{instant, parsed};
 use super::{ActiveView, ForeignList, LinkError, Store};
 use crate::job::{JobId, NodeId, QueueName, Timestamp, Wire};
@@ -22,6 +22,10 @@ pub(crate) struct LineView {
     pub leases: HashMap<NodeId, Timestamp>,
     /// Jobs before it in line; `None` where it is in none.
     pub ahead: Option<u64>,
+    /// The same in the line of its tenant.
+    pub turn: Option<u64>,
+    /// RQ's workers are to take nothing.
+    pub rq_suspended: bool,
 }
 
 /// A message in a foreign list.
@@ -37,23 +41,67 @@ pub(crate) struct MessageView {
 /// Runs from which a pace is taken, and how few say nothing.
 const RUNS: (usize, usize) = (10, 3);
 /// Messages of a Celery list that are looked through, those served next.
-const MESSAGES: i64 = 200;
+pub(crate) const MESSAGES: i64 = 200;
 
 impl Store {
-    /// The queue around one of its jobs.
+    /// The queue around one of its jobs, or around a message; of a job with the line of its tenant, if it has one.
     ///
     /// # Errors
     /// [`LinkError`] when Redis does not answer.
-    pub(crate) async fn line(&self, queue: &QueueName, id: &JobId) -> Result<LineView, LinkError> {
+    pub(crate) async fn line(
+        &self,
+        queue: &QueueName,
+        id: &JobId,
+        tenant: Option<&str>,
+    ) -> Result<LineView, LinkError> {
         let keys = self.keys.queue(queue);
         let mut pipeline = Pipeline::new();
         pipeline.hgetall(&keys.pauses).zrange_withscores(&keys.leases, 0, -1).zrank(&keys.pending, id.as_str());
+        if let Some(tenant) = tenant {
+            pipeline.zrank(keys.line(tenant), id.as_str());
+        }
         let mut replies = self.read(&pipeline).await?.into_iter();
         let mut next = || replies.next().unwrap_or(Value::Nil);
         let pauses = typed(next(), "pauses")?;
         let leases: Vec<(String, f64)> = typed(next(), "leases")?;
         let leases = leases.into_iter().filter_map(|(node, end)| Some((NodeId::parse(&node).ok()?, instant(end))));
-        Ok(LineView { pauses, leases: leases.collect(), ahead: typed(next(), "a place in line")? })
+        let (leases, ahead, turn) = (leases.collect(), typed(next(), "a place in line")?, typed(next(), "a turn")?);
+        Ok(LineView { pauses, leases, ahead, turn, rq_suspended: false })
+    }
+
+    /// The first of these lines in which the job stands.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn line_of<'a>(
+        &self,
+        queue: &QueueName,
+        id: &JobId,
+        lines: &[&'a str],
+    ) -> Result<Option<&'a str>, LinkError> {
+        let keys = self.keys.queue(queue);
+        let mut pipeline = Pipeline::new();
+        for line in lines {
+            pipeline.zscore(keys.line(line), id.as_str());
+        }
+        let replies = if lines.is_empty() { Vec::new() } else { self.read(&pipeline).await? };
+        for (line, reply) in lines.iter().zip(replies) {
+            if typed::<Option<f64>>(reply, "a place in a line")?.is_some() {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether RQ's workers are told to take nothing.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis does not answer.
+    pub(crate) async fn rq_is_suspended(&self) -> Result<bool, LinkError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.exists(RQ_SUSPENDED);
+        let reply = self.read(&pipeline).await?.into_iter().next().unwrap_or(Value::Nil);
+        typed(reply, "whether a key is there")
     }
 
     /// Who runs what in each of these queues.

@@ -29,7 +29,7 @@ pub(crate) use guardian::{Code, Finding, Memory, Persistence, Policy, Report, Ro
 pub(crate) use inspect::{ActiveView, QueueView};
 pub(crate) use keys::{ForeignList, Keys, QueueKeys, RQ_BASE, RQ_EXECUTION, RQ_SUSPENDED, celery_list, rq_job};
 pub(crate) use limits::{Blocked, Bound, LimitView};
-pub(crate) use line::LineView;
+pub(crate) use line::{LineView, MESSAGES};
 pub(crate) use link::{Connected, Link, LinkError, PushSink, accepted};
 pub(crate) use page::{Entry, Listed, Order, Position, Span};
 pub(crate) use refusal::Refusal;

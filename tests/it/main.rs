@@ -11,6 +11,7 @@ mod beside;
 mod breaker;
 mod cancel;
 mod canvas;
+mod causes;
 mod celery;
 mod celery_control;
 mod check;

@@ -19,7 +19,7 @@ use crate::broker::{Broker, BrokerError, FlowCancelled, FlowCreated, FlowRetried
 use crate::clock;
 use crate::config::Config;
 use crate::job::flow::{self, Flow, FlowState, Progress, Stand};
-use crate::job::{FlowId, JobId, MemberName};
+use crate::job::{FlowId, JobId, MemberName, QueueName, TaskName, why};
 use crate::store::{FlowLine, FlowView, LinkError, Position};
 
 /// Flows in one page, at most.
@@ -244,6 +244,26 @@ pub(super) async fn refuse_unstarted(shared: &Shared, id: &str) -> Result<Proble
     })
 }
 
+/// The same as a cause, with the task and the queue that it will have; `None` of what no flow knows.
+pub(super) async fn why_unstarted(
+    shared: &Shared,
+    id: &JobId,
+) -> Result<Option<(why::Unstarted, QueueName, TaskName)>, Problem> {
+    let Some((flow, name)) = flow::place_of(id) else { return Ok(None) };
+    let view = shared.parts.broker.store.flow(&flow).await.map_err(|error| Problem::of_read(&error))?;
+    let Some(view) = view else { return Ok(None) };
+    let Some(at) = view.jobs().position(|(listed, _)| listed.name == name) else { return Ok(None) };
+    let Some((listed, stand)) = view.jobs().nth(at) else { return Ok(None) };
+    let links = view.outline.links();
+    let progress = Progress::new(&view.outline, &links, &view.stands, view.cancelled.as_ref());
+    let hold = (stand == Stand::Blocked && at < view.stands.len()).then(|| progress.hold(at));
+    let gone = || format!("its flow says that it {}, and its record is deleted", stand.words());
+    let words = why_not(&progress, &view, at, stand).unwrap_or_else(gone);
+    let over = !matches!(stand, Stand::Blocked | Stand::Ready) || view.cancelled.is_some();
+    let about = (listed.queue.clone(), listed.task.clone());
+    Ok(Some((why::Unstarted { flow, hold, words, over }, about.0, about.1)))
+}
+
 async fn unstarted(shared: &Shared, id: &str) -> Result<Option<Unstarted>, Problem> {
     let Some((flow, name)) = JobId::parse(id).ok().as_ref().and_then(flow::place_of) else { return Ok(None) };
     let view = shared.parts.broker.store.flow(&flow).await.map_err(|error| Problem::of_read(&error))?;
@@ -251,15 +271,15 @@ async fn unstarted(shared: &Shared, id: &str) -> Result<Option<Unstarted>, Probl
     let found = view.jobs().position(|(listed, _)| listed.name == name);
     let Some((at, stand)) = found.and_then(|at| Some((at, view.jobs().nth(at)?.1))) else { return Ok(None) };
     let links = view.outline.links();
-    let why = why(&Progress::new(&view.outline, &links, &view.stands, view.cancelled.as_ref()), &view, at, stand);
+    let why = why_not(&Progress::new(&view.outline, &links, &view.stands, view.cancelled.as_ref()), &view, at, stand);
     Ok(why.map(|why| Unstarted { view, name, stand, why }))
 }
 
 /// Why this job, of those of the view, is not in its queue; `None` when it is, or was.
-fn why(progress: &Progress<'_>, view: &FlowView, at: usize, stand: Stand) -> Option<String> {
+fn why_not(progress: &Progress<'_>, view: &FlowView, at: usize, stand: Stand) -> Option<String> {
     match stand {
         Stand::Ready => Some("its turn has come, and it is about to be put into its queue".to_owned()),
-        Stand::Blocked if at < view.stands.len() => Some(progress.why_blocked(at)),
+        Stand::Blocked if at < view.stands.len() => Some(progress.hold(at).words()),
         Stand::Blocked => {
             let (callback, _) = view.outline.callbacks[at - view.stands.len()];
             Some(shown::why_not_called(view, callback))

@@ -224,7 +224,7 @@ impl<'a> Picture<'a, '_> {
             job.insert("allow_failure".to_owned(), true.into());
         }
         let explained = self.view.stands.len() <= EXPLAINED;
-        let why = explained.then(|| super::why(self.progress, self.view, member, stand)).flatten();
+        let why = explained.then(|| super::why_not(self.progress, self.view, member, stand)).flatten();
         if let Some(why) = why {
             job.insert("why".to_owned(), why.into());
         }

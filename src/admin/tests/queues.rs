@@ -143,7 +143,14 @@ async fn nodes_are_listed_and_told_to_drain() {
         started: now,
         seen: now,
         lease_until: now.after(Duration::from_secs(15)),
-        queues: vec![NodeQueue { queue: name("emails"), concurrency: 4, running: 0, outage: None, set: None }],
+        queues: vec![NodeQueue {
+            queue: name("emails"),
+            concurrency: 4,
+            running: 0,
+            outage: None,
+            set: None,
+            scaled: None,
+        }],
         slots: None,
         draining: false,
     };

@@ -21,7 +21,8 @@ async fn sentence(port: &Port, id: &str) -> (String, String) {
 /// The node says that it is there, with this many slots for `emails` and a bound for both its queues.
 async fn present(port: &Port, concurrency: usize, slots: Option<usize>) {
     let now = clock::now();
-    let served = |queue: &str| NodeQueue { queue: name(queue), concurrency, running: 0, outage: None, set: None };
+    let served =
+        |queue: &str| NodeQueue { queue: name(queue), concurrency, running: 0, outage: None, set: None, scaled: None };
     let card = NodeCard {
         version: "0.1.0".into(),
         host: "vps-1".into(),
@@ -107,6 +108,22 @@ async fn what_is_no_job_yet_is_found_where_its_producer_put_it() {
     assert_eq!(told["details"]["message"], json!({"wire": "rq", "list": "notifications", "ahead": 1}));
     let words = told["sentence"].as_str().expect("a sentence");
     assert!(words.starts_with("waiting as the 2nd message of the rq queue notifications, not taken yet: "), "{words}");
+
+    let suspend = async |is: bool| {
+        let mut pipeline = redis::Pipeline::new();
+        if is {
+            pipeline.set(crate::store::RQ_SUSPENDED, "1")
+        } else {
+            pipeline.del(crate::store::RQ_SUSPENDED)
+        };
+        port.broker.store.link.send(&pipeline).await.expect("Redis is up");
+    };
+    suspend(true).await;
+    let (cause, words) = sentence(&port, "r2").await;
+    assert_eq!(cause, "rq-suspended");
+    assert!(words.ends_with("`rq resume` ends that"), "{words}");
+    suspend(false).await;
+    assert_eq!(sentence(&port, "r2").await.0, "in-line");
 
     // The right end of a Celery list is served first.
     for id in ["c2", "c1"] {

@@ -80,6 +80,11 @@ local function hear(flow, name, letter, result, failure)
   if not before or before == 'c' or before == letter then
     return
   end
+  -- What is about to start has not ended: this is said of an earlier life, whose record somebody deleted before the flow was
+  -- told to go again.
+  if before == 'r' and redis.call('SISMEMBER', flow.ready, flow.prefix .. name) == 1 then
+    return
+  end
   redis.call('HSET', flow.state, 's/' .. name, letter)
   count(flow, name, before, -1)
   count(flow, name, letter, 1)

@@ -188,7 +188,27 @@ async fn an_admitted_job_is_marked_in_its_producers_hash_unless_it_was_withdrawn
     assert_eq!(answers, [Admitted::Yes, Admitted::Withdrawn, Admitted::Yes]);
     assert_eq!(raw(&a, &["TTL", "rq:job:kept"]).await, redis::Value::Int(-1), "it cannot vanish while it runs");
     assert_eq!(raw(&a, &["EXISTS", "rq:job:deleted"]).await, redis::Value::Int(0), "and what is gone stays gone");
-    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["deleted", "kept"]);
+    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["kept", "deleted"]);
+}
+
+/// What used to happen: messages that were taken together started in the order of their ids.
+#[tokio::test]
+async fn messages_that_come_together_start_in_their_order() {
+    let redis = RedisServer::start();
+    let (a, queue) = (node(&redis, "a"), queue());
+    let lists = [ForeignList::new(Wire::Celery, "mails")];
+    let sent: Vec<String> = (0..100).map(|n| format!("{:02}-{n}", (n * 37) % 100)).collect();
+    for id in &sent {
+        raw(&a, &["LPUSH", "mails", id]).await;
+    }
+    let taken = a.take(&queue.name, &lists, 100, None, at(0)).await.expect("Redis answers").messages;
+    let admission = |taken: Taken| {
+        let id = String::from_utf8_lossy(&taken.element).into_owned();
+        Admission { taken, verdict: Verdict::Job(Box::new(job(&id, at(0)))), hash: None }
+    };
+    let admissions: Vec<Admission> = taken.into_iter().map(admission).collect();
+    a.admit(&queue.name, &admissions, Withdrawn::default(), at(0)).await.expect("Redis answers");
+    assert_eq!(ids(&claim(&a, &queue, 100, at(1)).await), sent);
 }
 
 #[tokio::test]
@@ -326,5 +346,5 @@ async fn messages_of_one_id_in_one_call_are_judged_one_after_another() {
     assert_eq!(raw(&a, &["ZCARD", &keys.dead]).await, redis::Value::Int(0), "the second message started it over");
     assert_eq!(raw(&a, &["EXISTS", &keys.inflight]).await, redis::Value::Int(0));
     assert_eq!(raw(&a, &["EXISTS", &keys.history]).await, redis::Value::Int(0));
-    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["other", "same"]);
+    assert_eq!(ids(&claim(&a, &queue, 10, at(1)).await), ["same", "other"]);
 }

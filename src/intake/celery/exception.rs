@@ -127,7 +127,10 @@ fn last_line(exception: &Exception) -> String {
     let Exception { exc_type, exc_module, exc_message } = exception;
     let class = if exc_module == "builtins" { exc_type.clone() } else { format!("{exc_module}.{exc_type}") };
     match exc_message.as_slice() {
+        // Its own way to print itself.
+        [] if exc_type == "SoftTimeLimitExceeded" => format!("{class}: {exc_type}()"),
         [] => class,
+        [Value::String(text)] if text.is_empty() && exc_type != "KeyError" => class,
         [Value::String(text)] if exc_type != "KeyError" => format!("{class}: {text}"),
         [one] => format!("{class}: {}", pyrepr::repr(one)),
         several => {
@@ -152,7 +155,8 @@ mod tests {
             (exception("builtins", "ValueError", json!(["no such thing"])), None, "ValueError: no such thing"),
             (exception("builtins", "KeyError", json!(["a'b"])), None, "KeyError: \"a'b\""),
             (exception("builtins", "ValueError", json!([])), None, "ValueError"),
-            (exception("builtins", "OSError", json!([2, "gone"])), None, "OSError: (2, 'gone')"),
+            (exception("builtins", "ValueError", json!([""])), None, "ValueError"),
+            (exception("builtins", "OSError", json!([2, "gone", 1.5])), None, "OSError: (2, 'gone', 1.5)"),
             (exception("decimal", "Inexact", json!([1.5])), None, "decimal.Inexact: 1.5"),
             (
                 exception("jobsd", "Http503", json!(["busy"])),

@@ -1,7 +1,7 @@
 //! A Celery task message: one element of a queue's list, read into what a job needs.
 //!
-//! Message protocol 2 only. The result of a message may have to be written, and it may have to be published again for
-//! a retry, so what is not understood here is kept as it came.
+//! Message protocol 2; one of protocol 1 is turned into it, as Celery's own worker does. The result of a message may have to
+//! be written, and it may have to be published again for a retry, so what is not understood here is kept as it came.
 
 use std::time::Duration;
 
@@ -103,13 +103,17 @@ pub(crate) fn decode(element: &[u8], limits: &Limits) -> Result<Message, Box<Ref
             return Err(nameless(&format!("the list element is not a Celery message: {error}")));
         }
     };
+    let of_protocol_1 = super::protocol_1::upgrade(&mut envelope, limits);
     let Some(head) = Head::read(&envelope) else {
-        return Err(headless(&envelope, limits));
+        return Err(nameless("the message names no task in its headers, so it is not a Celery task message"));
     };
     let Some(id) = head.text("id") else {
         return Err(head.refuse("the message has no id; send it with a Celery client".to_owned()));
     };
-    let body = envelope::body(&envelope, limits).map_err(|error| head.refuse_body(&error))?;
+    let body = match of_protocol_1 {
+        Some(body) => body,
+        None => envelope::body(&envelope, limits).map_err(|error| head.refuse_body(&error))?,
+    };
     let body = Body::read(body).map_err(|reason| head.refuse(reason.to_owned()))?;
     let retries = head.count("retries")?;
     let eta_ms = head.instant("eta")?;
@@ -254,17 +258,6 @@ impl<'a> Fields<'a> {
 
 fn nameless(reason: &str) -> Box<Refusal> {
     Box::new(Refusal::nameless(reason.to_owned()))
-}
-
-/// A message without a task header is of protocol 1 if its body says what to call; that body then has the id.
-fn headless(envelope: &Map<String, Value>, limits: &Limits) -> Box<Refusal> {
-    let body = envelope::body(envelope, limits).unwrap_or_default();
-    if body.get("task").is_none() && body.get("args").is_none() {
-        return nameless("the message names no task in its headers, so it is not a Celery task message");
-    }
-    let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-    let reason = "the message is of protocol 1; set task_protocol = 2 in the producer, the default since Celery 4";
-    Box::new(Refusal { id: text("id"), task: text("task"), group: text("taskset"), ..*nameless(reason) })
 }
 
 /// `[args, kwargs, embed]`.

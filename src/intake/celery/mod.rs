@@ -1,5 +1,5 @@
-//! Celery: its message protocol 2 and its result documents, as bytes and values; and this node as a worker that Celery's
-//! clients see, ask and command.
+//! Celery: its messages, of protocol 2 and of protocol 1, and its result documents, as bytes and values; and this node as a
+//! worker that Celery's clients see, ask and command.
 //!
 //! ```text
 //! pump ──► admission ──► job                    events ──► `celery events`, Flower
@@ -23,6 +23,7 @@ pub(crate) mod message;
 mod pool;
 mod post;
 pub(crate) mod produce;
+mod protocol_1;
 pub(crate) mod refusal;
 mod request;
 pub(crate) mod result;

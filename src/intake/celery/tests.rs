@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::message::{Message, TimeLimit, decode};
+use super::message::{Embed, Message, TimeLimit, decode};
 use crate::intake::limits::Limits;
 
 fn fixtures() -> Vec<(String, Vec<u8>)> {
@@ -117,6 +117,37 @@ fn options_arrive_as_they_were_given() {
     assert_eq!((retried.retries, retried.eta_ms), (2, Some(1_795_429_910_127)));
     let member = read(&fixtures().into_iter().find(|(name, _)| name == "group3.emails.2.json").expect("it").1);
     assert_eq!((member.group.as_deref(), member.group_index), (Some("7c8ba916-34e1-4f5e-8c61-d7d6140f8ef2"), Some(2)));
+}
+
+/// As a producer of Celery 5.4 with `task_protocol = 1` writes it.
+#[test]
+fn protocol_1_is_read_as_protocol_2() {
+    let body = json!({
+        "task": "t", "id": "i", "args": [1], "kwargs": {"k": 2}, "group": "g", "group_index": null, "retries": 1,
+        "eta": "2030-01-02T03:04:05+00:00", "expires": null, "utc": true, "callbacks": null, "errbacks": null,
+        "timelimit": [20, null], "taskset": "g", "chord": null,
+    });
+    let element = |body: &Value| {
+        let properties = json!({"priority": 3, "delivery_info": {"exchange": "", "routing_key": "q"}});
+        let envelope = json!({"body": body.to_string(), "headers": {"trace": "abc"}, "properties": properties});
+        envelope.to_string().into_bytes()
+    };
+    let message = read(&element(&body));
+    assert_eq!((message.id.as_str(), message.task.as_str()), ("i", "t"));
+    assert_eq!((json!(message.args), json!(message.kwargs)), (json!([1]), json!({"k": 2})));
+    assert_eq!((message.group.as_deref(), message.retries), (Some("g"), 1));
+    assert_eq!((message.eta_ms, message.expires_ms), (Some(1_893_553_445_000), None));
+    assert_eq!(message.time_limit.hard, Some(Duration::from_secs(20)));
+    assert_eq!((message.routing_key.as_deref(), &message.headers["trace"]), (Some("q"), &json!("abc")));
+    assert_eq!(message.embed, Embed::default());
+    let bare = read(&element(&json!({"task": "t", "id": "i", "args": []})));
+    assert_eq!((bare.args.len(), bare.kwargs.len(), bare.retries, bare.eta_ms), (0, 0, 0, None));
+    for other in [json!({"task": 5, "args": []}), json!({"task": "t"}), json!({"args": []})] {
+        let refusal = decode(&element(&other), &Limits::default()).expect_err("it is no task");
+        assert_eq!(refusal.reason, "the message names no task in its headers, so it is not a Celery task message");
+    }
+    let refusal = decode(&element(&json!({"task": "t", "id": "i", "args": 5})), &Limits::default());
+    assert_eq!(refusal.expect_err("no arguments").id.as_deref(), Some("i"), "its client can be told");
 }
 
 #[test]

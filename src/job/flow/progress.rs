@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Links, Outline};
-use crate::job::Request;
+use crate::job::{MemberName, Request};
 
 /// Culprits that are compared by how many jobs wait for them.
 const WEIGHED: usize = 100;
@@ -23,12 +23,25 @@ pub(crate) enum Stand {
     Cancelled,
 }
 
+/// What keeps a member that has not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Somebody has cancelled the flow.
+    Cancelled(Request),
+    /// Nothing any more.
+    Nothing,
+    /// A job that will not complete by itself.
+    Culprit { name: MemberName, stand: Stand, direct: bool },
+    /// Jobs that have not ended.
+    Others(Vec<MemberName>),
+}
+
 impl Stand {
     fn is_culprit(self) -> bool {
         matches!(self, Self::Dead | Self::Cancelled)
     }
 
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Blocked => "is blocked itself",
             Self::Ready | Self::Started => "has not ended",
@@ -223,31 +236,23 @@ impl<'a> Progress<'a> {
         format!("{waiting}{name:?}{comma} {}{why}{others}", self.stands[culprit].words())
     }
 
-    /// Why a blocked job has not started.
-    pub(crate) fn why_blocked(&self, member: usize) -> String {
+    /// What keeps a blocked job from starting.
+    pub(crate) fn hold(&self, member: usize) -> Hold {
         if let Some(request) = self.cancelled {
-            return format!("the flow was cancelled {}; this job never starts", request.words());
+            return Hold::Cancelled(request.clone());
         }
         let before = self.links.members_before(member);
         let any = self.outline.members[member].allow_failure;
         let missing: Vec<usize> = before.into_iter().filter(|&one| !self.has_passed(one, any)).collect();
-        let Some(&first) = missing.first() else { return "it is about to start".to_owned() };
-        let name = |one: usize| format!("{:?}", self.outline.members[one].name.as_str());
-        if let Some(culprit) = missing.iter().copied().find_map(|one| self.culprit_behind(one)) {
-            let direct = missing.contains(&culprit);
-            let link = if direct { "it follows" } else { "it comes after" };
-            return format!(
-                "{link} {}, which {}; retry that, and the flow goes on",
-                name(culprit),
-                self.stands[culprit].words()
-            );
+        let name = |one: usize| self.outline.members[one].name.clone();
+        match missing.iter().copied().find_map(|one| self.culprit_behind(one)) {
+            Some(culprit) => {
+                let (stand, direct) = (self.stands[culprit], missing.contains(&culprit));
+                Hold::Culprit { name: name(culprit), stand, direct }
+            }
+            None if missing.is_empty() => Hold::Nothing,
+            None => Hold::Others(missing.into_iter().map(name).collect()),
         }
-        let more = match missing.len() {
-            1 => String::new(),
-            2 => format!(" and {}", name(missing[1])),
-            more => format!(" and {} other jobs", more - 1),
-        };
-        format!("it waits for {}{more}", name(first))
     }
 
     fn has_passed(&self, member: usize, any: bool) -> bool {
@@ -272,6 +277,29 @@ impl<'a> Progress<'a> {
             }
         }
         None
+    }
+}
+
+impl Hold {
+    /// Why the job has not started.
+    pub(crate) fn words(&self) -> String {
+        let quoted = |name: &MemberName| format!("{:?}", name.as_str());
+        match self {
+            Self::Cancelled(request) => {
+                format!("the flow was cancelled {}; this job never starts", request.words())
+            }
+            Self::Nothing => "it is about to start".to_owned(),
+            Self::Culprit { name, stand, direct } => {
+                let link = if *direct { "it follows" } else { "it comes after" };
+                format!("{link} {}, which {}; retry that, and the flow goes on", quoted(name), stand.words())
+            }
+            Self::Others(names) => match names.as_slice() {
+                [] => "it waits for nobody".to_owned(),
+                [only] => format!("it waits for {}", quoted(only)),
+                [first, second] => format!("it waits for {} and {}", quoted(first), quoted(second)),
+                [first, rest @ ..] => format!("it waits for {} and {} other jobs", quoted(first), rest.len()),
+            },
+        }
     }
 }
 
@@ -353,9 +381,9 @@ mod tests {
         );
         let stands = [Completed, Started, Dead, Blocked, Blocked];
         let progress = Progress::new(&outline, &links, &stands, None);
-        assert_eq!(progress.why_blocked(3), "it follows \"c\", which is dead; retry that, and the flow goes on");
-        assert_eq!(progress.why_blocked(4), "it comes after \"c\", which is dead; retry that, and the flow goes on");
+        assert_eq!(progress.hold(3).words(), "it follows \"c\", which is dead; retry that, and the flow goes on");
+        assert_eq!(progress.hold(4).words(), "it comes after \"c\", which is dead; retry that, and the flow goes on");
         let stands = [Completed, Started, Started, Blocked, Blocked];
-        assert_eq!(Progress::new(&outline, &links, &stands, None).why_blocked(3), "it waits for \"b\" and \"c\"");
+        assert_eq!(Progress::new(&outline, &links, &stands, None).hold(3).words(), "it waits for \"b\" and \"c\"");
     }
 }

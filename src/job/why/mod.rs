@@ -4,179 +4,27 @@
 //! has to go first before any of the others matters. [`sentence()`] puts it into words; nothing here reads or acts.
 
 mod sentence;
+mod situation;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
-use super::{Cause, JobId, NodeId, QueueName, Request, TaskName, Timestamp, Wire};
+use super::flow::progress::Hold;
+use super::{Cause, NodeId, Request, TaskName, Timestamp, Wire};
 
 pub(crate) use sentence::{instant, sentence, span};
-
-/// Everything that bears upon one job, at one instant.
-#[derive(Debug, Clone)]
-pub(crate) struct Situation {
-    pub now: Timestamp,
-    pub spot: Spot,
-    pub queue: QueueName,
-    /// Unknown of a message that nobody has read yet.
-    pub task: Option<TaskName>,
-    /// Why Redis lets nothing run, or come in, when the guardian has found so.
-    pub trouble: Option<String>,
-    /// Who has paused the whole queue.
-    pub pause: Option<Request>,
-    /// Who has paused the job's task in it.
-    pub task_pause: Option<Request>,
-    /// The limit that keeps it from starting.
-    pub limit: Option<Reached>,
-    /// The nodes that serve the queue, living or not.
-    pub nodes: Vec<ServingNode>,
-    /// Jobs that stand before it in line, where it stands in one.
-    pub ahead: Option<u64>,
-    /// How long jobs of the queue take, when enough of them have run lately.
-    pub pace: Option<Duration>,
-}
-
-/// Where the job is.
-#[derive(Debug, Clone)]
-pub(crate) enum Spot {
-    Scheduled {
-        due: Timestamp,
-    },
-    Retry {
-        due: Timestamp,
-        last: Last,
-    },
-    Pending {
-        since: Timestamp,
-    },
-    Message(Message),
-    Active(Run),
-    Completed(Ended),
-    Dead {
-        ended: Ended,
-        cause: Option<Cause>,
-        error: Option<Failed>,
-        reason: Option<String>,
-        attempts: u32,
-    },
-    Cancelled {
-        ended: Ended,
-        reason: Option<String>,
-    },
-    Purged {
-        purge: Option<(String, Timestamp)>,
-    },
-    /// RQ's own record of it says that it stands where no queue of this configuration looks.
-    Elsewhere {
-        list: String,
-        status: String,
-    },
-}
-
-/// How the latest attempt of a waiting job ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Last {
-    Failed { attempt: u32, error: Failed },
-    Snoozed { reason: String },
-    Unknown,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failed {
-    pub name: String,
-    pub message: String,
-}
-
-/// A foreign message that no node has taken yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub wire: Wire,
-    pub list: String,
-    /// From 0: how many are taken before it.
-    pub ahead: u64,
-}
-
-/// A running attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub node: NodeId,
-    pub started: Timestamp,
-    pub attempt: u32,
-    /// Longest run, where the node that answers knows it.
-    pub timeout: Option<Duration>,
-    /// Until then the node need not give a further sign of life; `None`: it has said that it is gone.
-    pub lease_until: Option<Timestamp>,
-    pub cancel: Option<Request>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub at: Timestamp,
-    pub started: Option<Timestamp>,
-    pub node: Option<NodeId>,
-}
-
-/// A limit that has no room for the job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reached {
-    /// Whose jobs it bounds. `None`: all of the queue.
-    pub task: Option<String>,
-    /// What tells them apart, and its value for this job: `user_id`, `41`.
-    pub key: Option<(String, String)>,
-    /// In words: `2 at once`, `20 in 1m`.
-    pub bound: String,
-    pub used: u64,
-    /// What the job takes of it.
-    pub points: u64,
-    /// Running jobs that hold it, longest running first; nobody holds what a window counts.
-    pub holders: Vec<(JobId, Timestamp)>,
-    /// When its window has room again.
-    pub free_at: Option<Timestamp>,
-}
-
-/// The service behind a queue's jobs, as a node has found it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Down {
-    pub since: Timestamp,
-    /// When one job tries it again. `None`: one does so now.
-    pub until: Option<Timestamp>,
-    pub reason: String,
-}
-
-/// One node that has the queue in its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServingNode {
-    pub node: NodeId,
-    pub alive: bool,
-    /// It claims nothing more.
-    pub draining: bool,
-    /// It claims nothing of this queue for now.
-    pub down: Option<Down>,
-    /// Slots that the queue has there.
-    pub concurrency: usize,
-    /// Who has set their number by hand.
-    pub set: Option<Request>,
-    /// Since when each of the queue's jobs runs there.
-    pub running: Vec<Timestamp>,
-    /// The bound over all queues of the node, where it has one.
-    pub shared: Option<SharedSlots>,
-}
-
-/// Slots that the queues of a node share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SharedSlots {
-    pub bound: usize,
-    /// What each queue uses of them; those that use none are left out.
-    pub used: Vec<(QueueName, usize)>,
-}
+pub(crate) use situation::{
+    Down, Ended, Failed, Growth, Last, Message, Reached, Run, ServingNode, SharedSlots, Situation, Spot, Unstarted,
+};
 
 /// The one primary cause. A closed set: clients go by [`Why::word`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Why {
     Scheduled {
         until: Timestamp,
+        debounced: bool,
     },
+    /// Its flow has not come to it.
+    Flow(Unstarted),
     Retry {
         until: Timestamp,
         attempt: u32,
@@ -194,6 +42,8 @@ pub(crate) enum Why {
         task: TaskName,
         request: Request,
     },
+    /// Nothing of RQ is taken.
+    RqSuspended,
     /// No node that lives serves the queue; `dead` are those that did.
     NoNode {
         dead: Vec<NodeId>,
@@ -215,6 +65,8 @@ pub(crate) enum Why {
         nodes: Vec<NodeId>,
         /// Where somebody has set how many there are: the node, their number, and who.
         set: Vec<(NodeId, usize, Request)>,
+        /// Of nodes where the number follows the load.
+        growth: Vec<(NodeId, Growth)>,
         ahead: Option<u64>,
         next_slot: Option<Timestamp>,
     },
@@ -279,6 +131,7 @@ const LADDER: &[fn(&Situation) -> Option<Why>] = &[
     redis_trouble,
     queue_paused,
     task_paused,
+    rq_suspended,
     no_node,
     draining,
     service_down,
@@ -293,9 +146,12 @@ pub(crate) fn why(situation: &Situation) -> Verdict {
     let verdict = |why, since| Verdict { why, since, until: None, expected: None };
     let until = |why, at| Verdict { why, since: None, until: Some(at), expected: Some(at) };
     match &situation.spot {
-        Spot::Scheduled { due } if *due > now => until(Why::Scheduled { until: *due }, *due),
+        Spot::Scheduled { due, debounced } if *due > now => {
+            until(Why::Scheduled { until: *due, debounced: *debounced }, *due)
+        }
+        Spot::Unstarted(unstarted) => verdict(Why::Flow(unstarted.clone()), None),
         Spot::Retry { due, last } if *due > now => until(again(*due, last), *due),
-        Spot::Scheduled { due } | Spot::Retry { due, .. } => waiting(situation, Some(*due)),
+        Spot::Scheduled { due, .. } | Spot::Retry { due, .. } => waiting(situation, Some(*due)),
         Spot::Pending { since } => waiting(situation, Some(*since)),
         Spot::Message(_) => waiting(situation, None),
         Spot::Active(run) => Verdict { until: run.timeout.map(|most| run.started.after(most)), ..active(now, run) },
@@ -369,6 +225,12 @@ fn task_paused(situation: &Situation) -> Option<Why> {
     Some(Why::TaskPaused { task, request })
 }
 
+/// It is the messages that are not taken: what was taken before goes on.
+fn rq_suspended(situation: &Situation) -> Option<Why> {
+    let is_of_rq = matches!(&situation.spot, Spot::Message(message) if message.wire == Wire::Rq);
+    (situation.rq_suspended && is_of_rq).then_some(Why::RqSuspended)
+}
+
 fn no_node(situation: &Situation) -> Option<Why> {
     let dead = || situation.nodes.iter().map(|node| node.node.clone()).collect();
     (!situation.nodes.iter().any(|node| node.alive)).then(|| Why::NoNode { dead: dead() })
@@ -419,6 +281,7 @@ fn slots_busy(situation: &Situation) -> Option<Why> {
         slots: open(situation).map(|node| node.concurrency).sum(),
         nodes: open(situation).map(|node| node.node.clone()).collect(),
         set: open(situation).filter_map(set_by_hand).collect(),
+        growth: open(situation).filter_map(|node| Some((node.node.clone(), node.growth.clone()?))).collect(),
         ahead: ahead(situation),
         next_slot: ends.first().copied(),
     })
@@ -473,6 +336,10 @@ impl Why {
             Self::Scheduled { .. } => "scheduled",
             Self::Retry { .. } => "retry",
             Self::Snoozed { .. } => "snoozed",
+            Self::Flow(Unstarted { over: true, .. }) => "flow-over",
+            Self::Flow(Unstarted { hold: Some(Hold::Culprit { .. }), .. }) => "flow-blocked",
+            Self::Flow(_) => "flow",
+            Self::RqSuspended => "rq-suspended",
             Self::Redis { .. } => "redis",
             Self::QueuePaused(_) => "queue-paused",
             Self::TaskPaused { .. } => "task-paused",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 
-use super::{Down, Failed, Reached, Situation, Spot, Verdict, Why};
+use super::{Down, Failed, Growth, Reached, Situation, Spot, Unstarted, Verdict, Why};
 use crate::job::{Cause, NodeId, Request, Timestamp};
 
 /// Characters of an error that a sentence repeats; `jobsd job ID` shows the rest.
@@ -14,7 +14,15 @@ const ERROR: usize = 300;
 pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> String {
     let now = situation.now;
     let words = match &verdict.why {
-        Why::Scheduled { until } => format!("it is scheduled for {}", when(*until, now)),
+        Why::Scheduled { until, debounced: false } => format!("it is scheduled for {}", when(*until, now)),
+        Why::Scheduled { until, debounced: true } => format!(
+            "it is debounced until {}; another job of its unique key that comes before takes its place",
+            when(*until, now)
+        ),
+        Why::Flow(unstarted) => format!("{}, in the flow {}", unstarted.words, unstarted.flow),
+        Why::RqSuspended => {
+            "RQ's workers are suspended, so no message of RQ is taken; `rq resume` ends that".to_owned()
+        }
         Why::Retry { until, attempt, error } => format!(
             "attempt {attempt} failed with {}; the next one starts {}",
             failed(error),
@@ -68,7 +76,16 @@ pub(crate) fn sentence(id: &str, situation: &Situation, verdict: &Verdict) -> St
             "RQ's own record of it says {status}, in the queue {list}; it stands in no list that jobsd reads here"
         ),
     };
-    format!("{}{words}", subject(situation, &verdict.why))
+    format!("{}{words}{}", subject(situation, &verdict.why), expiry(situation))
+}
+
+/// That a job that waits has no longer than until then.
+fn expiry(situation: &Situation) -> String {
+    let now = situation.now;
+    match situation.expires {
+        Some(at) if at > now => format!("; it expires at {} if no attempt has started by then", when(at, now)),
+        _ => String::new(),
+    }
 }
 
 /// What the rest is said of: nothing for what runs or has ended, "waiting" for what waits.
@@ -86,6 +103,8 @@ fn subject(situation: &Situation, why: &Why) -> String {
         Why::Scheduled { .. }
             | Why::Retry { .. }
             | Why::Snoozed { .. }
+            | Why::Flow(Unstarted { over: false, .. })
+            | Why::RqSuspended
             | Why::Redis { .. }
             | Why::QueuePaused(_)
             | Why::TaskPaused { .. }
@@ -145,6 +164,9 @@ fn limited(situation: &Situation, reached: &Reached, expected: Option<Timestamp>
         None => format!("the queue {}", situation.queue),
     };
     let value = reached.key.as_ref().map_or(String::new(), |(key, value)| format!(" for {key} {value}"));
+    let Some(bound) = &reached.bound else {
+        return format!("a limit of {whose}{value} has no room for it; the nodes that serve it know which");
+    };
     let holders: Vec<String> = reached.holders.iter().map(|(id, _)| id.to_string()).collect();
     let by = if holders.is_empty() { String::new() } else { format!(" by {}", list(&holders)) };
     let needs = if reached.points == 1 { String::new() } else { format!(", it takes {}", reached.points) };
@@ -153,16 +175,17 @@ fn limited(situation: &Situation, reached: &Reached, expected: Option<Timestamp>
         (None, Some(at)) => format!("; the next of them is expected to end {}", soon(at, now)),
         (None, None) => "; it may start when one of them ends".to_owned(),
     };
-    format!("{whose} may run {}{value}: {} are taken{by}{needs}{next}", reached.bound, reached.used)
+    format!("{whose} may run {bound}{value}: {} are taken{by}{needs}{next}", reached.used)
 }
 
 /// What waits for a slot: who has them, and how many stand before it.
 fn in_line(situation: &Situation, verdict: &Verdict) -> String {
     let now = situation.now;
     let (held, ahead) = match &verdict.why {
-        Why::SlotsBusy { busy, slots, nodes, set, ahead, .. } => {
-            let (queue, nodes, set) = (&situation.queue, names(nodes), set_by_hand(set, now));
-            (format!("{busy} of {slots} slots of the queue {queue} are taken on {nodes}{set}"), *ahead)
+        Why::SlotsBusy { busy, slots, nodes, set, growth, ahead, .. } => {
+            let (queue, nodes, set, growth) =
+                (&situation.queue, names(nodes), set_by_hand(set, now), grows(growth, *slots));
+            (format!("{busy} of {slots} slots of the queue {queue} are taken on {nodes}{set}{growth}"), *ahead)
         }
         Why::SharedSlotsBusy { node, shared, ahead } => {
             let used: Vec<String> = shared.used.iter().map(|(queue, used)| format!("{used} by {queue}")).collect();
@@ -176,6 +199,7 @@ fn in_line(situation: &Situation, verdict: &Verdict) -> String {
         _ => (String::new(), None),
     };
     let before = match ahead {
+        None if situation.turn.is_some() => turn(situation),
         Some(0) => "; it is next in line".to_owned(),
         Some(1) => "; 1 job is before it".to_owned(),
         Some(n) => format!("; {n} jobs are before it"),
@@ -185,11 +209,34 @@ fn in_line(situation: &Situation, verdict: &Verdict) -> String {
         Why::SlotsBusy { next_slot: Some(at), .. } => format!("; next slot expected {}", soon(*at, now)),
         _ => String::new(),
     };
-    let turn = match (verdict.expected, ahead) {
+    let its_turn = match (verdict.expected, ahead) {
         (Some(at), Some(1..)) => format!(", its turn {}", soon(at, now)),
         _ => String::new(),
     };
-    format!("{held}{before}{next}{turn}")
+    format!("{held}{before}{next}{its_turn}")
+}
+
+/// `; tenants take turns, and 3 jobs of A are before it`.
+fn turn(situation: &Situation) -> String {
+    match &situation.turn {
+        Some((tenant, 0)) => format!("; tenants take turns, and it is the next one of {tenant}"),
+        Some((tenant, 1)) => format!("; tenants take turns, and 1 job of {tenant} is before it"),
+        Some((tenant, n)) => format!("; tenants take turns, and {n} jobs of {tenant} are before it"),
+        None => String::new(),
+    }
+}
+
+/// How far the number of slots may grow, where it follows the load on the only node or one of several.
+fn grows(growth: &[(NodeId, Growth)], slots: usize) -> String {
+    let Some((node, Growth { max, held })) = growth.iter().find(|(_, growth)| growth.held.is_some()).or(growth.first())
+    else {
+        return String::new();
+    };
+    match held {
+        Some(held) => format!("; on {node} there will be no more for now: {held}"),
+        None if growth.len() == 1 && slots >= *max => format!("; on {node} there are no more than {max}"),
+        None => format!("; on {node} there may be {max}"),
+    }
 }
 
 /// ` (vps-1 was set to 1 by ann: burst 5m ago)`.

@@ -1,6 +1,10 @@
 //! Every cause, the sentence that tells it, and which of several is told.
 
+use std::time::Duration;
+
 use super::*;
+use crate::job::flow::Stand;
+use crate::job::{FlowId, JobId, MemberName, QueueName};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
@@ -22,6 +26,7 @@ fn node(id: &str, running: usize) -> ServingNode {
         down: None,
         concurrency: 2,
         set: None,
+        growth: None,
         running: (0..running as u64).map(|n| at(70 + n * 10)).collect(),
         shared: None,
     }
@@ -36,7 +41,7 @@ fn reached() -> Reached {
     Reached {
         task: None,
         key: Some(("user_id".to_owned(), "41".to_owned())),
-        bound: "2 at once".to_owned(),
+        bound: Some("2 at once".to_owned()),
         used: 2,
         points: 1,
         holders: vec![holder("a", 70), holder("b", 80)],
@@ -57,7 +62,10 @@ fn situation() -> Situation {
         limit: None,
         nodes: vec![node("vps-1", 1)],
         ahead: Some(0),
+        turn: None,
         pace: None,
+        expires: None,
+        rq_suspended: false,
     }
 }
 
@@ -70,7 +78,7 @@ fn told(situation: &Situation) -> (&'static str, String) {
 #[test]
 fn the_causes_of_a_job_that_waits_are_told_in_the_order_in_which_they_have_to_go() {
     let mut held = Situation {
-        spot: Spot::Scheduled { due: at(160) },
+        spot: Spot::Scheduled { due: at(160), debounced: false },
         trouble: Some("this Redis is a replica".to_owned()),
         pause: Some(request("ann")),
         task_pause: Some(request("bob")),
@@ -164,7 +172,7 @@ fn a_free_slot_on_any_node_is_a_free_slot() {
 
 #[test]
 fn a_time_that_has_come_is_no_cause() {
-    for spot in [Spot::Scheduled { due: at(90) }, Spot::Retry { due: at(90), last: Last::Unknown }] {
+    for spot in [Spot::Scheduled { due: at(90), debounced: false }, Spot::Retry { due: at(90), last: Last::Unknown }] {
         let held = Situation { spot, pause: Some(request("ann")), ..situation() };
         assert_eq!(told(&held).0, "queue-paused");
     }
@@ -284,8 +292,13 @@ fn a_service_that_one_node_still_reaches_is_no_cause() {
 
 #[test]
 fn a_window_says_when_it_has_room_again() {
-    let rate =
-        Reached { bound: "20 in 1m".to_owned(), used: 20, holders: Vec::new(), free_at: Some(at(112)), ..reached() };
+    let rate = Reached {
+        bound: Some("20 in 1m".to_owned()),
+        used: 20,
+        holders: Vec::new(),
+        free_at: Some(at(112)),
+        ..reached()
+    };
     let task = Reached { task: Some("greet".to_owned()), key: None, points: 3, ..rate };
     let (word, sentence) = told(&Situation { limit: Some(task), ..situation() });
     assert_eq!(word, "limited");
@@ -294,4 +307,74 @@ fn a_window_says_when_it_has_room_again() {
         "waiting: the task greet may run 20 in 1m: 20 are taken, it takes 3; there is room again at \
          2027-01-15T08:01:52Z (in 12s)"
     );
+}
+
+fn unstarted(hold: Hold, over: bool) -> Spot {
+    let flow = FlowId::parse("video-31").expect("a valid id");
+    Spot::Unstarted(Unstarted { flow, words: hold.words(), hold: Some(hold), over })
+}
+
+#[test]
+fn a_job_of_a_flow_says_whom_it_waits_for() {
+    let member = |text: &str| MemberName::parse(text).expect("a valid name");
+    let culprit = Hold::Culprit { name: member("encode"), stand: Stand::Dead, direct: true };
+    let cases = [
+        (
+            unstarted(Hold::Others(vec![member("a"), member("b")]), false),
+            "flow",
+            "waiting: it waits for \"a\" and \"b\", in the flow video-31",
+        ),
+        (
+            unstarted(culprit, false),
+            "flow-blocked",
+            "waiting: it follows \"encode\", which is dead; retry that, and the flow goes on, in the flow video-31",
+        ),
+        (
+            unstarted(Hold::Cancelled(request("ann")), true),
+            "flow-over",
+            "the flow was cancelled by ann: SMTP is down; this job never starts, in the flow video-31",
+        ),
+    ];
+    for (spot, word, sentence) in cases {
+        assert_eq!(told(&Situation { spot, ..situation() }), (word, sentence.to_owned()));
+    }
+}
+
+#[test]
+fn what_else_bears_upon_a_job_is_said_besides() {
+    let held = Situation { spot: Spot::Scheduled { due: at(160), debounced: true }, ..situation() };
+    let (word, sentence) = told(&held);
+    assert_eq!(word, "scheduled");
+    assert!(sentence.contains("it is debounced until 2027-01-15T08:02:40Z (in 1m); another job of its unique key"));
+
+    let full = || vec![node("vps-1", 2)];
+    let turn = Situation { nodes: full(), turn: Some(("A".to_owned(), 3)), ahead: None, ..situation() };
+    assert!(told(&turn).1.ends_with("; tenants take turns, and 3 jobs of A are before it"), "{}", told(&turn).1);
+
+    let expires = Situation { nodes: full(), expires: Some(at(130)), ..situation() };
+    let words = "; it expires at 2027-01-15T08:02:10Z (in 30s) if no attempt has started by then";
+    assert!(told(&expires).1.ends_with(words), "{}", told(&expires).1);
+
+    let growth = |max, held: Option<&str>| {
+        let growth = Some(Growth { max, held: held.map(str::to_owned) });
+        told(&Situation { nodes: vec![ServingNode { growth, ..node("vps-1", 2) }], ..situation() }).1
+    };
+    assert!(growth(5, None).contains("taken on vps-1; on vps-1 there may be 5"), "{}", growth(5, None));
+    assert!(growth(2, None).contains("on vps-1 there are no more than 2"), "{}", growth(2, None));
+    let pushed = growth(5, Some("pushback: 3s ago"));
+    assert!(pushed.contains("on vps-1 there will be no more for now: pushback: 3s ago"), "{pushed}");
+
+    let unknown = Reached { bound: None, ..reached() };
+    let (word, sentence) = told(&Situation { limit: Some(unknown), ..situation() });
+    assert_eq!(word, "limited");
+    assert!(sentence.contains("a limit of the queue emails for user_id 41 has no room for it"), "{sentence}");
+}
+
+#[test]
+fn rq_that_is_suspended_holds_its_messages_and_no_jobs() {
+    let message = |wire| Spot::Message(Message { wire, list: "l".to_owned(), ahead: 0 });
+    let held = |spot| told(&Situation { spot, rq_suspended: true, ..situation() }).0;
+    assert_eq!(held(message(Wire::Rq)), "rq-suspended");
+    assert_eq!(held(message(Wire::Celery)), "in-line");
+    assert_eq!(held(Spot::Pending { since: at(10) }), "in-line");
 }

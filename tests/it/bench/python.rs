@@ -20,9 +20,11 @@ impl Python {
         Self { interpreter: Self::interpreter(), redis: redis.to_owned() }
     }
 
+    /// With `JOBSD_CLIENTS=newest` the one that has the newest releases; see tests/python/newest-requirements.txt.
     #[track_caller]
     pub(crate) fn interpreter() -> PathBuf {
-        environment("test-venv")
+        let newest = std::env::var("JOBSD_CLIENTS").is_ok_and(|clients| clients == "newest");
+        environment(if newest { "newest-venv" } else { "test-venv" })
     }
 
     /// The one that has moto and html5lib.

@@ -322,7 +322,7 @@ impl World {
             FlowState::Blocked => {
                 assert!(culprits.iter().any(|name| sentence.contains(&format!("{name:?}"))), "{sentence}");
                 for (member, stand) in view.stands.iter().enumerate() {
-                    let why = progress.why_blocked(member);
+                    let why = progress.hold(member).words();
                     let named = || culprits.iter().any(|name| why.contains(&format!("{name:?}, which")));
                     assert!(*stand != Stand::Blocked || named(), "each blocked job names a culprit: {why}");
                 }

@@ -68,11 +68,12 @@ impl Oracle {
 
     pub(super) fn hear(&mut self, name: &str, told: Told) {
         let before = self.stand(name);
-        if matches!(before, Stand::Blocked | Stand::Completed) {
+        // Who is about to start has not ended: it is said of an earlier life.
+        if matches!(before, Stand::Blocked | Stand::Ready | Stand::Completed) {
             return;
         }
         match told {
-            Told::Again if matches!(before, Stand::Ready | Stand::Started) => return,
+            Told::Again if before == Stand::Started => return,
             Told::Again => drop(self.stands.insert(name.to_owned(), Stand::Started)),
             Told::Completed => self.end(name, Stand::Completed),
             Told::Dead => self.end(name, Stand::Dead),

@@ -121,20 +121,6 @@ fn what_has_no_id_is_refused_all_the_same() {
 }
 
 #[test]
-fn protocol_1_is_refused_by_name() {
-    let old = altered(|message| {
-        message["headers"] = json!({});
-        message["body"] = STANDARD.encode(r#"{"id": "i1", "task": "t1", "args": [], "kwargs": {}}"#).into();
-    });
-    let refusal = refused(&old);
-    assert_eq!((refusal.id.as_deref(), refusal.task.as_deref()), (Some("i1"), Some("t1")));
-    assert_eq!(
-        refusal.reason,
-        "the message is of protocol 1; set task_protocol = 2 in the producer, the default since Celery 4"
-    );
-}
-
-#[test]
 fn a_refusal_knows_whom_it_concerns() {
     let refusal = refused(&altered(|message| {
         message["headers"]["group"] = "g".into();
