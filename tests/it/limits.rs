@@ -55,12 +55,12 @@ fn no_window_sees_one_start_too_many_over_three_nodes_whose_clocks_differ() {
 concurrency = 10
 limit = [
   {{ concurrency = 7, rate = ["45/6s", "66/10s"] }},
-  {{ key = "{{{{ user }}}}", concurrency = 2, rate = ["10/7s", "17/12s"] }},
+  {{ key = "{{{{ user }}}}", concurrency = 2, rate = ["4/1s", "10/7s", "17/12s"] }},
 ]
 [tasks.call]
 queue = "calls"
 params = {{ user = "string", n = "int" }}
-limit = {{ rate = "34/4s" }}
+limit = {{ rate = ["11/1s", "34/4s"] }}
 http = {{ url = "http://{}/" }}
 "#,
         work.address
@@ -81,7 +81,13 @@ http = {{ url = "http://{}/" }}
         enqueue(node, some);
     }
     let began = Instant::now();
+    let mut paused = Instant::now();
     until_within(length * 3, "all of them to be called", || {
+        // Redis holds everybody up now and then, as it does when it forks: claims come late, and must not start late.
+        if paused.elapsed() > Duration::from_millis(1700) {
+            paused = Instant::now();
+            let _: () = redis::cmd("CLIENT").arg(&["PAUSE", "300", "ALL"]).query(&mut redis.client()).expect("a pause");
+        }
         let done = work.calls().iter().filter(|call| call.ended.is_some()).count();
         (done >= jobs || began.elapsed() > length && done * 2 > jobs).then_some(())
     });
@@ -104,9 +110,13 @@ fn judge(calls: &[Call]) {
         Bound { what: "the queue", most: 45, window: window(6) },
         Bound { what: "the queue", most: 66, window: window(10) },
         Bound { what: "the task", most: 34, window: window(4) },
+        Bound { what: "the task", most: 11, window: window(1) },
     ];
-    let each =
-        [Bound { what: "a user", most: 10, window: window(7) }, Bound { what: "a user", most: 17, window: window(12) }];
+    let each = [
+        Bound { what: "a user", most: 4, window: window(1) },
+        Bound { what: "a user", most: 10, window: window(7) },
+        Bound { what: "a user", most: 17, window: window(12) },
+    ];
     let mut violations = 0;
     let mut check = |bound: &Bound, starts: &[Instant]| {
         let Some(margin) = margin(starts, bound) else { return false };
