@@ -92,6 +92,12 @@ impl Limits {
         &self.told
     }
 
+    /// A start that comes later than this after its claim might not be in the window that it was counted in. `None`: no
+    /// window is counted.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.all.iter().flat_map(|limit| &limit.rates).map(|rate| rate.slack() / 4).min()
+    }
+
     /// Whether a claim has nothing to look at.
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty() && self.fair_by.is_none()
@@ -196,9 +202,13 @@ impl Limit {
 impl Rate {
     /// The length of its window as it is kept, in milliseconds.
     pub(crate) fn millis(&self) -> u64 {
+        u64::try_from((self.window + self.slack()).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How much longer than the operator says its window is kept.
+    fn slack(&self) -> Duration {
         let (part, least, most) = SLACK;
-        let slack = (self.window / part).clamp(least, most);
-        u64::try_from((self.window + slack).as_millis()).unwrap_or(u64::MAX)
+        (self.window / part).clamp(least, most)
     }
 
     /// Starts are counted by quanta of this length (see `broker/scripts/lib/windows.lua`), in milliseconds.

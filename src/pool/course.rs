@@ -1,18 +1,67 @@
 //! What a pool does with a claim, from when it has come until it is settled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::breaker::Allowed;
+use super::trips::Want;
 use super::work::Over;
 use super::{Pool, attempt};
-use crate::broker::{Claim, Settlement, Swept};
+use crate::broker::{Claim, Line, Settlement, Swept};
 use crate::clock;
 use crate::job::{AttemptFacts, Decision, JobId, Next, Outcome, Request, decide};
 
 impl Pool {
+    /// Takes up what a claim has brought, which came so much later than usual.
+    pub(super) fn claimed(&mut self, want: Want, late: Duration, claims: Vec<Claim>, line: Line) {
+        let (came, before) = (claims.len(), self.busy());
+        let is_late = came > 0 && self.queue.borrow().limits.patience().is_some_and(|patience| late > patience);
+        let (mut back, mut gathered) = (0, 0);
+        for claim in claims {
+            if is_late {
+                back += 1;
+                self.hand_back(claim);
+            } else {
+                gathered += self.begin(claim, &mut back);
+            }
+        }
+        if want.jobs > 0 {
+            let used = self.busy().saturating_sub(before);
+            self.unused += want.slots.saturating_sub(used);
+            self.came = used;
+            self.told.1 = true;
+            self.grow_appetite(want.jobs, gathered, back);
+        }
+        if came > 0 {
+            self.show_sizes();
+        }
+        self.limited = false;
+        let name = self.queue.borrow().name.clone();
+        if came > 0 && std::mem::take(&mut self.unheard) {
+            self.trips.hear_cancels(&name, &self.heard);
+        }
+        match line {
+            Line::Paused => {
+                self.paused = true;
+                self.trips.arm_paused(&name, &self.changed);
+            }
+            Line::Limited => {
+                (self.look, self.limited) = (false, true);
+                self.trips.arm_limited(&name, &self.changed);
+            }
+            // The queue gave less than was asked for: asks to be told of the next change.
+            Line::Open if came < want.jobs => {
+                self.look = false;
+                self.trips.arm(&name, &self.changed);
+            }
+            Line::Open | Line::More => {}
+        }
+        self.look |= is_late;
+    }
+
     /// Takes a claim up: into a batch, or on its own; says how many went into batches. One for which there is no slot
     /// goes back: what the jobs are is known only once they are claimed.
-    pub(super) fn begin(&mut self, claim: Claim, back: &mut usize) -> usize {
+    fn begin(&mut self, claim: Claim, back: &mut usize) -> usize {
         let live = self.shared.live.load_full();
         let queue = Arc::clone(&self.queue.borrow());
         let free = self.size.slots() > self.busy() + self.trips.wanted();

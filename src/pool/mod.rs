@@ -9,6 +9,7 @@ mod course;
 mod gate;
 mod gather;
 mod keeper;
+mod lateness;
 mod observe;
 mod pressure;
 mod scale;
@@ -31,7 +32,7 @@ pub(crate) use keeper::Keeper;
 pub(crate) use shared::{Live, Shared};
 pub(crate) use supervisor::Supervisor;
 
-use crate::broker::{BrokerError, Claim, Demand, Exchange, Line, Override, Settled, Settlement, Swept};
+use crate::broker::{BrokerError, Demand, Exchange, Override, Settled, Settlement, Swept};
 use crate::clock;
 use crate::config::Queue;
 use crate::job::{Outcome, QueueName, Request, Timestamp};
@@ -39,6 +40,7 @@ use arbiter::Need;
 use breaker::Allowed;
 use gate::Gate;
 use gather::Gather;
+use lateness::Lateness;
 use observe::Observed;
 use pressure::Pressure;
 use shared::Stop;
@@ -106,6 +108,7 @@ struct Pool {
     promote: bool,
     /// A busy pool never finds its queue empty: it promotes what is due at this pace.
     promoted: Instant,
+    lateness: Lateness,
     /// After a failure no round trip leaves before this.
     rest_until: Option<Instant>,
     pause: Duration,
@@ -127,6 +130,7 @@ impl Pool {
             draining: shared.broker.draining.subscribe(),
             overrides: shared.broker.overrides.changes(),
             trips: Trips::new(Arc::clone(&shared.broker)),
+            lateness: Lateness::default(),
             gate: Gate::new(&name, Arc::clone(&shared.broker), &shared.metrics),
             observed: Observed::new(Arc::clone(&shared.metrics), &name),
             shared,
@@ -326,7 +330,7 @@ impl Pool {
 
     fn receive(&mut self, returned: Returned) {
         match returned {
-            Returned::Exchange { want, exchange } => self.exchanged(want, *exchange),
+            Returned::Exchange { want, sent, exchange } => self.exchanged(want, sent, *exchange),
             Returned::Armed(Ok(armed)) => {
                 self.look |= armed.ready;
                 self.due = armed.due;
@@ -372,7 +376,8 @@ impl Pool {
         }
     }
 
-    fn exchanged(&mut self, want: Want, exchange: Exchange) {
+    fn exchanged(&mut self, want: Want, sent: Instant, exchange: Exchange) {
+        let late = self.lateness.of(sent.elapsed());
         let Exchange { settled, to_cancel, promoted, claims } = exchange;
         let mut failed = promoted.err();
         match settled {
@@ -384,7 +389,7 @@ impl Pool {
         }
         to_cancel.into_iter().for_each(|claim| self.trips.ask_why(claim));
         match claims {
-            Ok((claims, line)) => self.claimed(want, claims, line),
+            Ok((claims, line)) => self.claimed(want, late, claims, line),
             Err(error) => {
                 self.unused += want.slots;
                 failed = Some(error);
@@ -393,43 +398,6 @@ impl Pool {
         match failed {
             None => self.pause = RETRY_PAUSE.0,
             Some(error) => self.rest(&error),
-        }
-    }
-
-    fn claimed(&mut self, want: Want, claims: Vec<Claim>, line: Line) {
-        let (came, before) = (claims.len(), self.busy());
-        let mut back = 0;
-        let gathered: usize = claims.into_iter().map(|claim| self.begin(claim, &mut back)).sum();
-        if want.jobs > 0 {
-            let used = self.busy().saturating_sub(before);
-            self.unused += want.slots.saturating_sub(used);
-            self.came = used;
-            self.told.1 = true;
-            self.grow_appetite(want.jobs, gathered, back);
-        }
-        if came > 0 {
-            self.show_sizes();
-        }
-        self.limited = false;
-        let name = self.queue.borrow().name.clone();
-        if came > 0 && std::mem::take(&mut self.unheard) {
-            self.trips.hear_cancels(&name, &self.heard);
-        }
-        match line {
-            Line::Paused => {
-                self.paused = true;
-                self.trips.arm_paused(&name, &self.changed);
-            }
-            Line::Limited => {
-                (self.look, self.limited) = (false, true);
-                self.trips.arm_limited(&name, &self.changed);
-            }
-            // The queue gave less than was asked for: asks to be told of the next change.
-            Line::Open if came < want.jobs => {
-                self.look = false;
-                self.trips.arm(&name, &self.changed);
-            }
-            Line::Open | Line::More => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::broker::{Armed, Broker, BrokerError, Claim, Exchange, Settlement};
 use crate::clock;
@@ -22,6 +23,8 @@ const EXCHANGES: usize = 2;
 pub(super) enum Returned {
     Exchange {
         want: Want,
+        /// When the time was taken by which it claims.
+        sent: Instant,
         exchange: Box<Exchange>,
     },
     /// Whether there is something to claim now, and when the next job becomes due.
@@ -84,8 +87,9 @@ impl Trips {
             if want.jobs > 0 {
                 broker.prepare(&queue).await;
             }
-            let exchange = broker.exchange(&queue, settlements, promote, want.jobs, clock::now()).await;
-            Returned::Exchange { want, exchange: Box::new(exchange) }
+            let (sent, now) = (Instant::now(), clock::now());
+            let exchange = broker.exchange(&queue, settlements, promote, want.jobs, now).await;
+            Returned::Exchange { want, sent, exchange: Box::new(exchange) }
         });
     }
 

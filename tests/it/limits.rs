@@ -55,12 +55,12 @@ fn no_window_sees_one_start_too_many_over_three_nodes_whose_clocks_differ() {
 concurrency = 10
 limit = [
   {{ concurrency = 7, rate = ["45/6s", "66/10s"] }},
-  {{ key = "{{{{ user }}}}", concurrency = 2, rate = ["10/7s", "17/12s"] }},
+  {{ key = "{{{{ user }}}}", concurrency = 2, rate = ["4/1s", "10/7s", "17/12s"] }},
 ]
 [tasks.call]
 queue = "calls"
 params = {{ user = "string", n = "int" }}
-limit = {{ rate = "34/4s" }}
+limit = {{ rate = ["11/1s", "34/4s"] }}
 http = {{ url = "http://{}/" }}
 "#,
         work.address
@@ -81,7 +81,13 @@ http = {{ url = "http://{}/" }}
         enqueue(node, some);
     }
     let began = Instant::now();
+    let mut paused = Instant::now();
     until_within(length * 3, "all of them to be called", || {
+        // Redis holds everybody up now and then, as it does when it forks: claims come late, and must not start late.
+        if paused.elapsed() > Duration::from_millis(1700) {
+            paused = Instant::now();
+            let _: () = redis::cmd("CLIENT").arg(&["PAUSE", "300", "ALL"]).query(&mut redis.client()).expect("a pause");
+        }
         let done = work.calls().iter().filter(|call| call.ended.is_some()).count();
         (done >= jobs || began.elapsed() > length && done * 2 > jobs).then_some(())
     });
@@ -104,9 +110,13 @@ fn judge(calls: &[Call]) {
         Bound { what: "the queue", most: 45, window: window(6) },
         Bound { what: "the queue", most: 66, window: window(10) },
         Bound { what: "the task", most: 34, window: window(4) },
+        Bound { what: "the task", most: 11, window: window(1) },
     ];
-    let each =
-        [Bound { what: "a user", most: 10, window: window(7) }, Bound { what: "a user", most: 17, window: window(12) }];
+    let each = [
+        Bound { what: "a user", most: 4, window: window(1) },
+        Bound { what: "a user", most: 10, window: window(7) },
+        Bound { what: "a user", most: 17, window: window(12) },
+    ];
     let mut violations = 0;
     let mut check = |bound: &Bound, starts: &[Instant]| {
         let Some(margin) = margin(starts, bound) else { return false };
@@ -156,6 +166,18 @@ fn starts_soon(work: &Work, length: Duration, waiting: usize, put_in: Instant) {
     assert!(others <= 2 * SLOTS, "{others} others came first");
 }
 
+/// Waits until the list of a wire is empty: its messages are jobs, most of which are held back.
+#[track_caller]
+fn taken_in(redis: &Redis, list: &str, flood: usize) {
+    let (mut client, mut jobs) = (redis.client(), Jobs::of(redis, "calls"));
+    let patience = Duration::from_secs(60 + flood as u64 / 100);
+    until_within(patience, "the flood to be taken in", || {
+        (client.llen::<_, usize>(list).expect("Redis answers") == 0).then_some(())
+    });
+    let held = jobs.count("held");
+    assert!(held > flood / 2, "{held} of {flood}");
+}
+
 #[test]
 fn one_job_beside_anothers_flood_starts_within_two_jobs_time() {
     let redis = Redis::start();
@@ -184,7 +206,7 @@ fn a_celery_message_behind_anothers_flood_is_seen_too() {
     let work = Work::start(length);
     let home = Home::new(&redis, &fair(&work, "wires = [\"celery\"]"));
     let _daemon = home.start();
-    let (mut client, mut jobs) = (redis.client(), Jobs::of(&redis, "calls"));
+    let mut client = redis.client();
     let flood = usize::try_from(number("JOBSD_FLOOD", 5_000)).expect("a number");
     let message =
         |tenant: &str, n: usize| celery_message("app.call", &format!("{tenant}-{n}"), &json!({"tenant": tenant}));
@@ -193,8 +215,7 @@ fn a_celery_message_behind_anothers_flood_is_seen_too() {
         client.lpush::<_, _, ()>("calls", some).expect("Redis takes it");
     }
     // What stands in the list is not known yet: a queue whose tenants take turns takes it in ahead of its time.
-    let patience = Duration::from_secs(60 + flood as u64 / 300);
-    until_within(patience, "the flood to be taken in", || (jobs.count("held") + 100 >= flood).then_some(()));
+    taken_in(&redis, "calls", flood);
     for n in 0..3 {
         let put_in = Instant::now();
         client.lpush::<_, _, ()>("calls", message("b", n)).expect("Redis takes it");
@@ -209,8 +230,7 @@ fn an_rq_job_behind_anothers_flood_is_seen_too() {
     let work = Work::start(length);
     let home = Home::new(&redis, &fair(&work, "wires = [\"rq\"]"));
     let _daemon = home.start();
-    let (python, mut jobs) = (Python::on(&redis.url()), Jobs::of(&redis, "calls"));
-    let mut client = redis.client();
+    let (python, mut client) = (Python::on(&redis.url()), redis.client());
     let produce = |list: &str, tenant: &str, count: usize| {
         let program = format!(
             "import os, redis, rq\n\
@@ -220,9 +240,9 @@ fn an_rq_job_behind_anothers_flood_is_seen_too() {
         );
         python.run(&program);
     };
-    let flood = 2_000;
+    let flood = usize::try_from(number("JOBSD_FLOOD", 2_000)).expect("a number");
     produce("calls", "a", flood);
-    until("the flood to be taken in", || (jobs.count("held") + 100 >= flood).then_some(()));
+    taken_in(&redis, "rq:queue:calls", flood);
     // Made aside, so that Python's own start does not count.
     produce("aside", "b", 1);
     let id: String = client.lpop("rq:queue:aside", None).expect("it is there");
