@@ -40,9 +40,9 @@ pub(crate) struct RqEnding {
     pub say: RqSay,
     /// RQ's queue.
     pub queue: String,
-    /// As RQ writes times; empty for never.
-    pub began: String,
-    pub ended: String,
+    /// `None`: nobody ran it.
+    pub began: Option<Timestamp>,
+    pub ended: Timestamp,
     pub worker: String,
     /// How long the job is kept, in seconds; negative for ever.
     pub keep: i64,
@@ -53,6 +53,8 @@ pub(crate) struct RqEnding {
     pub retries_left: Option<u32>,
     /// Its execution may have been shown.
     pub shown: bool,
+    /// The key of its rate limit; empty without one.
+    pub rate_limit: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +97,10 @@ pub(crate) struct RqTidying<'a> {
     pub lock: &'a str,
     /// RQ's queue.
     pub queue: &'a str,
-    /// Why jobs failed, deflated.
+    /// Why jobs failed that nobody runs any more, deflated.
     pub abandoned: &'a [u8],
-    pub never_enqueued: &'a [u8],
-    pub groups: bool,
+    /// What belongs to no queue, groups and rate limits, is cleaned too.
+    pub shared: bool,
 }
 
 /// What cleaning brought.
@@ -317,7 +319,7 @@ impl Broker {
         let mut pipeline = Pipeline::new();
         Script::rq_tidy.call(&mut pipeline, &[what.lock]);
         pipeline.arg(RQ_BASE).arg(RQ_EXECUTION).arg(iso(now)).arg(seconds(now)).arg(what.queue).arg(STUCK).arg(TIDIED);
-        pipeline.arg(what.abandoned).arg(what.never_enqueued).arg(flag(what.groups));
+        pipeline.arg(what.abandoned).arg(flag(what.shared));
         let reply = only(self.store.link.send(&pipeline).await?)?;
         let (given_back, failed, theirs) = Script::rq_tidy.reply(reply, "three counts")?;
         Ok(RqTidied { given_back, failed, theirs })
@@ -340,9 +342,15 @@ fn add_ending(pipeline: &mut Pipeline, owed: &OwedJob, ending: &RqEnding) {
         RqSay::Retry { at, listed } => ("retry", at.unwrap_or(0), listed),
     };
     let left = ending.retries_left.map(|left| left.to_string()).unwrap_or_default();
-    pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(say).arg(&ending.queue).arg(&ending.began);
-    pipeline.arg(&ending.ended).arg(&ending.worker).arg(ending.keep).arg(ending.value.as_deref().unwrap_or_default());
-    pipeline.arg(at).arg(left).arg(flag(listed)).arg(flag(ending.shown));
+    pipeline.arg(owed.job.id.as_str()).arg(owed.token).arg(say).arg(&ending.queue);
+    pipeline.arg(ending.began.map(iso).unwrap_or_default()).arg(iso(ending.ended));
+    pipeline
+        .arg(ending.began.map(seconds).unwrap_or_default())
+        .arg(seconds(ending.ended))
+        .arg(&ending.worker)
+        .arg(ending.keep)
+        .arg(ending.value.as_deref().unwrap_or_default());
+    pipeline.arg(at).arg(left).arg(flag(listed)).arg(flag(ending.shown)).arg(&ending.rate_limit);
 }
 
 fn flag(yes: bool) -> &'static str {

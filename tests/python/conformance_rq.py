@@ -27,6 +27,16 @@ from rq.suspension import resume, suspend
 
 import conformance_tasks as tasks
 
+try:
+    from rq import Repeat
+    from rq.command import send_stop_execution_command
+    from rq.exceptions import DuplicateJobError
+    from rq.rate_limit import RateLimit, RateLimitRegistry
+except ImportError:
+    newest = False
+else:
+    newest = True
+
 warnings.simplefilter("ignore")
 DEADLINE = 30
 
@@ -44,6 +54,11 @@ checks = []
 def check(function):
     checks.append(function)
     return function
+
+
+def check_newest(function):
+    """What only the clients of RQ 3.0 can ask for."""
+    return check(function) if newest else function
 
 
 def until(condition, what="the condition", limit=DEADLINE):
@@ -141,7 +156,20 @@ def a_function_that_returns_nothing():
     job = queue.enqueue(tasks.nothing)
     ended(job)
     stream = connection.xrevrange(f"rq:results:{job.id}")
-    return {"value": job.return_value(), "fields": sorted(k.decode() for k in stream[0][1])}
+    return {"value": job.return_value(), "stored": b"return_value" in stream[0][1], "type": stream[0][1][b"type"].decode()}
+
+
+@check
+def what_a_result_says_of_its_attempt():
+    def words(job):
+        ended(job)
+        result = job.latest_result()
+        begun, over = getattr(result, "execution_started_at", None), getattr(result, "execution_ended_at", None)
+        return {
+            "worker": bool(getattr(result, "worker_name", None)), "execution": bool(getattr(result, "execution_id", None)),
+            "times": bool(begun and over and result.created_at - timedelta(seconds=5) < begun <= over),
+        }
+    return [words(queue.enqueue(tasks.add, 1, 2)), words(queue.enqueue(tasks.fail, "ValueError", "x"))]
 
 
 @check
@@ -174,7 +202,7 @@ def a_running_job():
     job.refresh()
     seen["after"] = {"registries": registries(job), "meta": job.meta, "status": status(job)}
     until(lambda: Worker.find_by_key(worker.key, connection=connection).get_state() == "idle", "an idle worker")
-    seen["current_job_after"] = worker.get_current_job_id()
+    seen["current_job_after"] = Worker.find_by_key(worker.key, connection=connection).get_current_job_id()
     seen["value"] = near(job.return_value()["started"] if isinstance(job.return_value()["started"], float) else time.time(), time.time())
     return seen
 
@@ -287,6 +315,18 @@ def at_front():
 
 
 @check
+def at_front_is_done_first():
+    pause()
+    jobs = [queue.enqueue(tasks.sleep, 0.5) for _ in range(4)]
+    front = queue.enqueue(tasks.sleep, 0.5, at_front=True)
+    resume(connection)
+    for job in [*jobs, front]:
+        ended(job)
+        job.refresh()
+    return {"before_the_last": front.started_at < jobs[-1].started_at - timedelta(seconds=0.3)}
+
+
+@check
 def suspend_and_resume():
     pause()
     job = queue.enqueue(tasks.add, 1, 1)
@@ -316,6 +356,15 @@ def a_retry_that_waits():
     seen["end"] = ended(job)
     seen["registries"] = registries(job)
     return seen
+
+
+@check
+def retries_after_several_intervals():
+    job = queue.enqueue(tasks.flaky, 2, retry=Retry(max=2, interval=[1, 3]))
+    begun = time.time()
+    seen = {"end": ended(job), "took": near(time.time() - begun, 4, 2.5)}
+    job.refresh()
+    return {**seen, "left": job.retries_left, "value": job.return_value(), "registries": registries(job)}
 
 
 @check
@@ -409,6 +458,18 @@ def enqueue_in():
 
 
 @check
+def enqueue_at():
+    at = datetime.now(timezone.utc) + timedelta(seconds=2)
+    job = queue.enqueue_at(at, tasks.add, 1, 2)
+    seen = {"before": status(job), "time": near(queue.scheduled_job_registry.get_scheduled_time(job).timestamp(), at.timestamp(), 1)}
+    seen["end"] = ended(job)
+    job.refresh()
+    seen["early"] = job.started_at < at - timedelta(seconds=1)
+    late = queue.enqueue_at(datetime.now(timezone.utc) - timedelta(hours=1), tasks.add, 1, 2)
+    return {**seen, "of_the_past": ended(late)}
+
+
+@check
 def a_scheduled_job_that_is_cancelled():
     job = queue.enqueue_in(timedelta(seconds=2), tasks.add, 1, 2)
     job.cancel()
@@ -432,6 +493,36 @@ def cancel_while_it_waits():
     resume(connection)
     time.sleep(1.5)
     return {"status": status(job), "registries": registries(job), "length": len(queue)}
+
+
+@check
+def cancel_and_let_the_dependents_go():
+    pause()
+    parent = queue.enqueue(tasks.add, 1, 1)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=parent)
+    parent.cancel(enqueue_dependents=True)
+    resume(connection)
+    return {"child": ended(child), "parent": status(parent), "registries": registries(parent)}
+
+
+@check
+def cancel_of_a_dependent():
+    parent = queue.enqueue(tasks.sleep, 0.5)
+    child = queue.enqueue(tasks.add, 1, 2, depends_on=parent)
+    child.cancel()
+    ended(parent)
+    time.sleep(0.5)
+    return {"child": status(child), "registries": registries(child)}
+
+
+@check
+def delete_while_it_waits():
+    pause()
+    job = queue.enqueue(tasks.add, 1, 1)
+    job.delete()
+    resume(connection)
+    time.sleep(1)
+    return {"exists": Job.exists(job.id, connection), "length": len(queue), "registries": registries(job)}
 
 
 @check
@@ -465,6 +556,21 @@ def stop_job():
         "status": status(job), "type": job.latest_result().type.name, "words": last_line(job),
         "registries": registries(job), "stopped": job.is_stopped,
     }
+
+
+@check_newest
+def stop_an_execution():
+    job = queue.enqueue(tasks.sleep, 60)
+    until(lambda: status(job) == "started" and job.get_executions(), "a start")
+    time.sleep(0.2)
+    execution = job.get_executions()[0]
+    seen = {"job": execution.job.id == job.id, "worker": execution.worker_name == Job.fetch(job.id, connection).worker_name}
+    worker = Worker.find_by_key(f"rq:worker:{execution.worker_name}", connection=connection)
+    seen["of_the_worker"] = [worker.current_execution_count, [e.job_id == job.id for e in worker.get_current_executions()]]
+    send_stop_execution_command(connection, job.id, execution.id)
+    seen["end"] = ended(job)
+    until(lambda: Worker.find_by_key(worker.key, connection=connection).get_state() == "idle", "an idle worker")
+    return {**seen, "then": worker.current_execution_count}
 
 
 @check
@@ -502,6 +608,20 @@ def requeue():
 
 
 @check
+def requeue_at_front():
+    failed = queue.enqueue(tasks.flaky, 1)
+    ended(failed)
+    pause()
+    waits = queue.enqueue(tasks.add, 1, 1)
+    failed.requeue(at_front=True)
+    seen = {"order": queue.job_ids == [failed.id, waits.id], "status": status(failed), "registries": registries(failed)}
+    resume(connection)
+    ended(waits)
+    until(lambda: status(failed) == "finished", "a success")
+    return seen
+
+
+@check
 def callbacks():
     good = queue.enqueue(tasks.add, 1, 2, on_success=Callback(tasks.on_end))
     bad = queue.enqueue(tasks.fail, "ValueError", "x", on_failure=Callback(tasks.on_end))
@@ -531,6 +651,187 @@ def a_group():
     return {"values": sorted(job.return_value() for job in group.get_jobs()), "listed": group.name in [g.name for g in Group.all(connection)]}
 
 
+# What producers after RQ 2.0 ask for
+
+
+@check_newest
+def unique():
+    def again(**more):
+        try:
+            return status(queue.enqueue(tasks.add, 1, 1, job_id=id, unique=True, **more))
+        except DuplicateJobError as error:
+            return str(error).replace(id, "ID")
+
+    id = str(uuid.uuid4())
+    pause()
+    seen = {"first": again(result_ttl=1), "while_it_waits": again(), "length": len(queue)}
+    resume(connection)
+    ended(Job.fetch(id, connection))
+    seen["while_it_is_kept"] = again()
+    until(lambda: not Job.exists(id, connection), "the end of its result")
+    seen["after"] = again()
+    return {**seen, "end": ended(Job.fetch(id, connection)), "value": Job.fetch(id, connection).return_value()}
+
+
+@check_newest
+def a_unique_job_at_a_time():
+    at, id = datetime.now(timezone.utc) + timedelta(seconds=2), str(uuid.uuid4())
+    job = queue.enqueue_at(at, tasks.add, 1, 1, job_id=id, unique=True)
+    try:
+        second = status(queue.enqueue_at(at, tasks.add, 1, 1, job_id=id, unique=True))
+    except DuplicateJobError:
+        second = "refused"
+    return {"second": second, "end": ended(job), "results": len(job.results())}
+
+
+@check_newest
+def a_repeated_job():
+    job = queue.enqueue(tasks.add, 1, 2, repeat=Repeat(times=3, interval=[0, 1, 2]))
+    begun = time.time()
+    until(lambda: len(job.results()) == 4, "four runs")
+    took = near(time.time() - begun, 3, 2.5)
+    until(lambda: status(job) == "finished", "the end")
+    job.refresh()
+    return {"took": took, "left": job.repeats_left, "intervals": job.repeat_intervals, "registries": registries(job), "ttl": near(connection.ttl(job.key), 500)}
+
+
+@check_newest
+def a_repeated_job_between_two_runs():
+    job = queue.enqueue(tasks.add, 1, 2, repeat=Repeat(times=1, interval=60))
+    until(lambda: status(job) == "scheduled", "a schedule")
+    job.refresh()
+    seen = {"left": job.repeats_left, "results": len(job.results()), "value": job.return_value(), "registries": registries(job), "ttl": connection.ttl(job.key)}
+    job.cancel()
+    return {**seen, "then": [status(job), registries(job)]}
+
+
+@check_newest
+def a_repeated_job_that_fails():
+    job = queue.enqueue(tasks.fail, "ValueError", "x", repeat=Repeat(times=2))
+    ended(job)
+    time.sleep(0.5)
+    job.refresh()
+    return {"status": status(job), "left": job.repeats_left, "results": len(job.results())}
+
+
+def limited(*arguments, key, concurrency=1, **more):
+    return queue.enqueue(*arguments, rate_limit=RateLimit(key, concurrency), **more)
+
+
+def places(key):
+    registry = RateLimitRegistry(key, connection)
+    return [registry.get_allowed_job_count(), registry.get_rate_limited_job_count()]
+
+
+@check_newest
+def a_rate_limit():
+    jobs = [limited(tasks.sleep, 0.4, key="r") for _ in range(4)]
+    first = [status(jobs[0]) in ("queued", "started", "finished"), *[status(job) for job in jobs[2:]]]
+    for job in jobs:
+        ended(job)
+        job.refresh()
+    spans = sorted((job.started_at, job.ended_at) for job in jobs)
+    until(lambda: places("r") == [0, 0], "free places")
+    return {
+        "first": first, "ends": [status(job) for job in jobs], "in_order": [job.id for job in jobs] == [job.id for job in sorted(jobs, key=lambda job: job.started_at)],
+        "one_after_the_other": all(one[1] <= other[0] + timedelta(milliseconds=5) for one, other in zip(spans, spans[1:])),
+        "known": [registry.key for registry in RateLimitRegistry.all(connection) if registry.key == "r"],
+    }
+
+
+@check_newest
+def a_rate_limit_of_two():
+    jobs = [limited(tasks.sleep, 0.5, key="two", concurrency=2) for _ in range(3)]
+    seen = [status(jobs[2]), places("two")]
+    for job in jobs:
+        ended(job)
+        job.refresh()
+    return {"third": seen, "two_at_once": jobs[1].started_at < jobs[0].ended_at, "then": jobs[2].started_at >= min(job.ended_at for job in jobs[:2])}
+
+
+@check_newest
+def a_rate_limit_of_jobs_that_fail():
+    jobs = [limited(tasks.fail, "ValueError", "x", key="f"), limited("conformance_tasks.no_such_function", key="f"), limited(tasks.add, 1, 2, key="f")]
+    seen = [ended(job) for job in jobs]
+    until(lambda: places("f") == [0, 0], "free places")
+    return seen
+
+
+@check_newest
+def a_rate_limit_of_jobs_that_are_retried():
+    jobs = [limited(tasks.flaky, 1, key="again", retry=Retry(max=1)), limited(tasks.add, 1, 2, key="again")]
+    seen = [ended(job) for job in jobs]
+    for job in jobs:
+        job.refresh()
+    until(lambda: places("again") == [0, 0], "free places")
+    return {"ends": seen, "value": jobs[0].return_value(), "order": jobs[0].ended_at <= jobs[1].started_at + timedelta(milliseconds=5)}
+
+
+@check_newest
+def a_rate_limit_and_a_retry_that_waits():
+    jobs = [limited(tasks.flaky, 1, key="later", retry=Retry(max=1, interval=2)), limited(tasks.add, 1, 2, key="later")]
+    seen = [ended(job) for job in jobs]
+    for job in jobs:
+        job.refresh()
+    until(lambda: places("later") == [0, 0], "free places")
+    return {"ends": seen, "value": jobs[0].return_value(), "the_other_goes_first": jobs[1].ended_at < jobs[0].ended_at}
+
+
+@check_newest
+def a_rate_limit_and_clients_that_stop_cancel_and_delete():
+    jobs = [limited(tasks.sleep, 30, key="c"), limited(tasks.add, 1, 1, key="c"), limited(tasks.sleep, 0.5, key="c"), limited(tasks.sleep, 0.5, key="c"), limited(tasks.add, 1, 2, key="c")]
+    jobs[1].cancel()
+    until(lambda: status(jobs[0]) == "started", "a start")
+    time.sleep(0.2)
+    send_stop_job_command(connection, jobs[0].id)
+    seen = [ended(jobs[0]), status(jobs[1])]
+    until(lambda: status(jobs[2]) == "started", "a start")
+    jobs[2].cancel()
+    seen.append(places("c"))
+    until(lambda: status(jobs[3]) == "started", "a start")
+    jobs[3].delete()
+    seen.append(places("c"))
+    seen.append(ended(jobs[4]))
+    until(lambda: places("c") == [0, 0], "free places")
+    return seen
+
+
+@check_newest
+def a_rate_limit_of_dependents_and_scheduled_jobs():
+    parent = queue.enqueue(tasks.sleep, 0.3)
+    holder = limited(tasks.sleep, 2.5, key="d")
+    child = limited(tasks.add, 1, 1, key="d", depends_on=parent)
+    late = queue.enqueue_in(timedelta(seconds=1), tasks.add, 1, 2, rate_limit=RateLimit("d", 1))
+    seen = [status(child), status(late)]
+    until(lambda: status(child) == "rate_limited" and status(late) == "rate_limited", "both to wait for a place")
+    seen.append(places("d"))
+    seen += [ended(child), ended(late)]
+    for job in (holder, child, late):
+        job.refresh()
+    until(lambda: places("d") == [0, 0], "free places")
+    return [*seen, holder.ended_at <= child.started_at + timedelta(milliseconds=5), child.ended_at <= late.started_at + timedelta(milliseconds=5)]
+
+
+@check_newest
+def a_rate_limited_job_that_is_requeued():
+    job = limited(tasks.flaky, 1, key="q")
+    ended(job)
+    holder = limited(tasks.sleep, 0.7, key="q")
+    job.requeue()
+    seen = [status(job), places("q"), registries(job)]
+    until(lambda: status(job) == "finished", "a success")
+    holder.refresh(), job.refresh()
+    return [*seen, holder.ended_at <= job.started_at + timedelta(milliseconds=5)]
+
+
+@check_newest
+def a_rate_limited_job_that_is_repeated():
+    job = limited(tasks.add, 1, 2, key="p", repeat=Repeat(times=2, interval=[0, 1]))
+    until(lambda: len(job.results()) == 3 and status(job) == "finished", "three runs")
+    until(lambda: places("p") == [0, 0], "free places")
+    return status(job)
+
+
 @check
 def waiting_for_a_result():
     job = queue.enqueue(tasks.sleep, 0.3)
@@ -557,7 +858,9 @@ def workers():
     data = [connection.hgetall(w.key) for w in found]
     return {
         "count": len(found), "by_queue": Worker.count(queue=queue), "queues": sorted({q for w in found for q in w.queue_names()}),
-        "fields": sorted({k.decode() for d in data for k in d} - {"shutdown_requested_date"}), "births": all(w.birth_date for w in found),
+        # The one is there now and then, the other before RQ 3.0.
+        "fields": sorted({k.decode() for d in data for k in d} - {"shutdown_requested_date", "current_job_working_time"}),
+        "working_times": all(getattr(w, "current_job_working_time", 0) >= 0 for w in found), "births": all(w.birth_date for w in found),
         "heartbeats": all(w.last_heartbeat for w in found), "pids": all(isinstance(w.pid, int) for w in found),
         "hostnames": all(w.hostname for w in found), "successes": sum(w.successful_job_count for w in found) > 0,
         "failures": sum(w.failed_job_count for w in found) > 0, "time": sum(w.total_working_time for w in found) > 0,
@@ -589,6 +892,26 @@ def rq_requeue():
     rq("requeue", "--queue", "conf", job.id)
     until(lambda: status(job) == "finished", "a success")
     return registries(job)
+
+
+@check
+def rq_requeue_all():
+    jobs = [queue.enqueue(tasks.flaky, 1) for _ in range(3)]
+    for job in jobs:
+        ended(job)
+    text = rq("requeue", "--queue", "conf", "--all")
+    for job in jobs:
+        until(lambda: status(job) == "finished", "a success")
+    return {"unable": "Unable" in text, "failed": [i for i in queue.failed_job_registry.get_job_ids() if i in {job.id for job in jobs}]}
+
+
+@check
+def rq_suspend_for_a_time():
+    rq("suspend", "--duration", "4")
+    until(lambda: all(w.get_state() == "suspended" or queue.enqueue(tasks.nothing) is None or time.sleep(0.3) for w in Worker.all(connection=connection)), "suspended workers", 3.5)
+    job = queue.enqueue(tasks.add, 1, 1)
+    seen = {"waits": status(job)}
+    return {**seen, "then": ended(job)}
 
 
 @check

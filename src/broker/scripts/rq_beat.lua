@@ -13,7 +13,7 @@ local each, lives = running(KEYS[1], ARGV, 5)
 local function renew(id, queue, worker, seconds)
   -- A client may have deleted the job: it stays deleted.
   if redis.call('EXISTS', base .. 'job:' .. id) == 1 then
-    lives(id, queue, false)
+    lives(id, queue, worker, false)
   end
   local hash = base .. 'worker:' .. worker
   if redis.call('HGET', hash, 'current_job') == id then
@@ -31,6 +31,7 @@ local function hide(id, queue, worker)
     redis.call('DEL', base .. 'execution:' .. member, base .. 'executions:' .. id)
   end
   local hash = base .. 'worker:' .. worker
+  redis.call('SREM', hash .. ':executions', member)
   if redis.call('HGET', hash, 'current_job') == id then
     redis.call('HDEL', hash, 'current_job')
     redis.call('HSET', hash, 'state', 'idle')

@@ -7,7 +7,7 @@
 local base, iso, now, me, lasts, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 -- A delete is allowed even when Redis is full, and a script that has begun with one may go on.
 redis.call('ZREM', KEYS[1], '')
-local enqueue = waiting(base, iso)
+local enqueue = waiting(base, iso, now)
 local holder = redis.call('GET', KEYS[3])
 if holder and holder ~= me then
   return { 0, '', 0 }

@@ -4,8 +4,9 @@
 --
 -- KEYS  RQ's lock for this
 -- ARGV  what RQ's keys begin with, the name of our executions, now (ISO), now (s), RQ's queue, how long a job may stand
---       between its queue and its start (s), how many of each kind at most, then two texts (deflated): why a job was
---       abandoned, why it was never enqueued; and '1' to clean the groups too (else '')
+--       between its queue and its start (s), how many of each kind at most, then why a job was abandoned
+--       (a text, deflated); and '1' to clean too what belongs to no queue, groups and rate
+--       limits (else '')
 -- Returns { how many jobs were given back, how many failed, how many are in the hands of RQ's own workers }.
 local base, ours, iso, now, queue = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local stuck_after, most = tonumber(ARGV[6]), ARGV[7]
@@ -15,12 +16,19 @@ redis.call('ZREM', base .. 'finished:' .. queue, '')
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 0, 0, 1 }
 end
-local enqueue, release = waiting(base, iso)
+local enqueue, release, push, give_back, fill = waiting(base, iso, ARGV[4])
 local list = base .. 'queue:' .. queue
 local between = list .. ':intermediate'
 local back, failed = 0, 0
 redis.call('ZREMRANGEBYSCORE', base .. 'finished:' .. queue, 0, now)
 redis.call('ZREMRANGEBYSCORE', base .. 'failed:' .. queue, 0, now)
+
+local function place_back(id, job)
+  local key = redis.call('HGET', job, 'rate_limit_key')
+  if key and key ~= '' then
+    give_back(id, key)
+  end
+end
 
 local function fail(id, job, why)
   local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or KEPT)
@@ -30,6 +38,7 @@ local function fail(id, job, why)
   end
   redis.call('ZADD', base .. 'failed:' .. queue, ttl < 0 and '-1' or string.format('%.0f', now + ttl), id)
   release(id, 'failed')
+  place_back(id, job)
   failed = failed + 1
 end
 
@@ -52,8 +61,9 @@ local function abandoned(id, job)
   if wait > 0 then
     redis.call('HSET', job, 'status', 'scheduled')
     redis.call('ZADD', base .. 'scheduled:' .. queue, string.format('%.0f', math.floor(now) + wait), id)
+    place_back(id, job)
   else
-    enqueue(id, queue, false, known[4], known[5])
+    push(id, queue, false, known[4], known[5])
   end
   back = back + 1
 end
@@ -69,11 +79,23 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', wip, 0, now, 'LIMIT', 0, mos
   end
 end
 
+-- A score is the end of the job's time to live, or from RQ 3.0 on when it came, and then says nothing. The job itself goes
+-- at the end of its time: Redis sees to that.
 local deferred = base .. 'deferred:' .. queue
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', deferred, 0, now, 'LIMIT', 0, most)) do
-  redis.call('ZREM', deferred, id)
-  if redis.call('HGET', base .. 'job:' .. id, 'status') == 'deferred' then
-    fail(id, base .. 'job:' .. id, ARGV[9])
+  if redis.call('EXISTS', base .. 'job:' .. id) == 0 then
+    redis.call('ZREM', deferred, id)
+  end
+end
+
+-- What such jobs waited for has ended, and whoever was to enqueue them then (RQ from 2.9 on) died before.
+local ready = base .. 'ready:' .. queue
+for _, id in ipairs(redis.call('ZRANGE', ready, 0, tonumber(most) - 1)) do
+  redis.call('ZREM', ready, id)
+  local known = redis.call('HMGET', base .. 'job:' .. id, 'status', 'enqueue_at_front', 'ttl', 'timeout')
+  if known[1] == 'ready_to_enqueue' then
+    enqueue(id, queue, known[2] == '1', known[3], known[4])
+    back = back + 1
   end
 end
 
@@ -104,7 +126,7 @@ for _, worker in ipairs(redis.call('SMEMBERS', of_queue)) do
   end
 end
 
-if ARGV[10] == '1' then
+if ARGV[9] == '1' then
   for _, name in ipairs(redis.call('SMEMBERS', base .. 'groups')) do
     local group = base .. 'group:' .. name
     for _, id in ipairs(redis.call('SMEMBERS', group)) do
@@ -115,6 +137,27 @@ if ARGV[10] == '1' then
     if redis.call('EXISTS', group) == 0 then
       redis.call('SREM', base .. 'groups', name)
     end
+  end
+end
+
+-- Places of jobs that are over and could not give them back, as whoever ran them died; and whole limits that nobody uses.
+local function holds_its_place(id)
+  local status = redis.call('HGET', base .. 'job:' .. id, 'status')
+  return status == 'queued' or status == 'started' or status == 'scheduled'
+    or redis.call('ZCOUNT', base .. 'executions:' .. id, '(' .. ARGV[4], '+inf') > 0
+end
+
+for _, key in ipairs(ARGV[9] == '1' and redis.call('SMEMBERS', base .. 'rl-keys') or {}) do
+  local limit = base .. 'rl:' .. key
+  for _, id in ipairs(redis.call('ZRANGE', limit .. ':allowed', 0, tonumber(most) - 1)) do
+    if not holds_its_place(id) then
+      redis.call('ZREM', limit .. ':allowed', id)
+    end
+  end
+  fill(key)
+  if redis.call('EXISTS', limit .. ':allowed', limit .. ':rate_limited') == 0 then
+    redis.call('SREM', base .. 'rl-keys', key)
+    redis.call('DEL', limit)
   end
 end
 local theirs = redis.call('LLEN', between)

@@ -95,7 +95,13 @@ fn unreadable(
         task: None,
         message: hash.get("data").map_or(Value::Null, |data| unread(desk.config, None, data)),
         why: Why::new(Cause::Unreadable, refusal.class, &refusal.reason),
-        reply: json!({"id": rq_id, "origin": queue_of(taken), "failure_ttl": refusal.failure_ttl.map(Lapse::seconds)}),
+        reply: json!({
+            "id": rq_id,
+            "origin": queue_of(taken),
+            "failure_ttl": refusal.failure_ttl.map(Lapse::seconds),
+            // Whatever cannot be read, the place is given back.
+            "rate_limit": hash.get("rate_limit_key").and_then(|key| std::str::from_utf8(key).ok()),
+        }),
     };
     refused.verdict(desk.queue, desk.node, desk.now)
 }
@@ -154,10 +160,7 @@ fn beyond_us(options: &Options) -> Option<&'static str> {
     if options.webhooks {
         return Some("the job has webhooks, which this version does not call; enqueue it without webhooks");
     }
-    options.rate_limited.then_some(
-        "the job has a rate limit of RQ, which this version does not keep; enqueue it without rate_limit, and limit \
-         the queue or the task in jobsd.toml",
-    )
+    None
 }
 
 /// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.
@@ -174,6 +177,9 @@ fn reply_note(job: &RqJob, taken: &Taken) -> Value {
     }
     if let Some(lapse) = job.options.failure_ttl {
         note["failure_ttl"] = lapse.seconds().into();
+    }
+    if let Some(key) = &job.options.rate_limit {
+        note["rate_limit"] = key.as_str().into();
     }
     note
 }

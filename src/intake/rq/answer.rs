@@ -8,7 +8,6 @@ use super::job::{DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, Serializer};
 use super::result;
 use super::roster::Ended;
 use crate::broker::{OwedJob, RqEnding, RqSay};
-use crate::intake::iso;
 use crate::job::{End, Mishap, MishapKind, Request, State, Timestamp};
 
 /// Who asked for the end of a job, when one of RQ's clients did; by it the answer knows that it was stopped.
@@ -59,6 +58,7 @@ pub(crate) fn ending(
     };
     let (result_ttl, failure_ttl) = (ttl("result_ttl", DEFAULT_RESULT_TTL), ttl("failure_ttl", DEFAULT_FAILURE_TTL));
     let failed = |text: &str| (failure_ttl, Some(result::exc_string(text)));
+    let text = |name: &str| note.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let say = say(owed, now, listed);
     let (keep, value) = match (say, end) {
         (RqSay::Finished, Some(end)) => {
@@ -71,18 +71,18 @@ pub(crate) fn ending(
         (RqSay::Failed, _) => failed(&exc_info(owed, owed.history.mishaps.last())),
         _ => (failure_ttl, None),
     };
-    let at = |time: Timestamp| iso::rq(time.to_utc());
     let node = end.and_then(|end| end.node.as_ref());
     Some(RqEnding {
         say,
-        queue: note.get("origin").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        began: end.and_then(|end| end.started).map(at).unwrap_or_default(),
-        ended: at(end.map_or(now, |end| end.at)),
+        queue: text("origin"),
+        began: end.and_then(|end| end.started),
+        ended: end.map_or(now, |end| end.at),
         worker: ended.map(|ended| ended.worker.clone()).or(node.map(ToString::to_string)).unwrap_or_default(),
         keep,
         value,
         retries_left: retries_left(owed),
         shown: ended.is_none_or(|ended| ended.shown),
+        rate_limit: text("rate_limit"),
     })
 }
 

@@ -44,9 +44,8 @@ const REMEMBERED: u64 = 60;
 /// By this RQ's clients, and nodes of ours, know a worker as one of ours.
 const VERSION: &str = concat!("jobsd ", env!("CARGO_PKG_VERSION"));
 
-/// Why RQ says that a job failed which nobody ran.
+/// Why RQ says that a job failed whose worker is gone.
 const ABANDONED: &str = "Moved to FailedJobRegistry, due to AbandonedJobError: its worker gave no more sign of life\n";
-const NEVER_ENQUEUED: &str = "Expired in DeferredJobRegistry, moved to FailedJobRegistry\n";
 
 /// Runs until it is told to stop, and takes everything off that would be a lie then.
 pub(crate) async fn run(front: Arc<Front>, stop: CancellationToken) {
@@ -177,7 +176,15 @@ impl Clerk {
         for badge in &self.unregistered {
             let key = keys::worker(&badge.name);
             let queues = badge.queues.join(",");
-            pipeline.del(&key).cmd("HSET").arg(&key).arg("birth").arg(&now).arg("last_heartbeat").arg(&now);
+            pipeline
+                .del(&key)
+                .del(keys::executions_of(&badge.name))
+                .cmd("HSET")
+                .arg(&key)
+                .arg("birth")
+                .arg(&now)
+                .arg("last_heartbeat")
+                .arg(&now);
             pipeline.arg("queues").arg(queues).arg("pid").arg(std::process::id()).arg("hostname").arg(&host);
             pipeline.arg("ip_address").arg(&address).arg("version").arg(VERSION).arg("python_version").arg("none");
             pipeline.arg("state").arg(state);
@@ -343,16 +350,10 @@ impl Clerk {
     /// Returns after what time to clean again.
     async fn tidy(&self) -> Duration {
         let mut theirs = 0;
-        let (abandoned, never_enqueued) = (deflate(ABANDONED.as_bytes()), deflate(NEVER_ENQUEUED.as_bytes()));
+        let abandoned = deflate(ABANDONED.as_bytes());
         for (nth, (rq, _)) in self.front.roster.queues().into_iter().enumerate() {
             let lock = keys::cleaning_lock(&rq);
-            let what = RqTidying {
-                lock: &lock,
-                queue: &rq,
-                abandoned: &abandoned,
-                never_enqueued: &never_enqueued,
-                groups: nth == 0,
-            };
+            let what = RqTidying { lock: &lock, queue: &rq, abandoned: &abandoned, shared: nth == 0 };
             match self.front.broker.rq_tidy(what, clock::now()).await {
                 Ok(RqTidied { given_back, failed, theirs: now }) => {
                     theirs += now;
@@ -441,7 +442,10 @@ pub(super) async fn say_goodbye(front: &Front, badges: &[Badge]) -> Result<(), B
         for set in badge.sets() {
             pipeline.srem(set, &key);
         }
-        pipeline.hset(&key, "death", &now).expire(&key, i64::try_from(REMEMBERED).unwrap_or(i64::MAX));
+        pipeline
+            .del(keys::executions_of(&badge.name))
+            .hset(&key, "death", &now)
+            .expire(&key, i64::try_from(REMEMBERED).unwrap_or(i64::MAX));
     }
     front.broker.store.link.send(&pipeline).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What RQ's clients publish to workers: `stop-job`, `kill-horse`, `shutdown`.
+//! What RQ's clients publish to workers: `stop-job` (from RQ 3.0 on also `stop-execution`), `kill-horse`, `shutdown`.
 
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ impl Command {
     pub(super) fn read(message: &[u8]) -> Option<Self> {
         let message: Value = serde_json::from_slice(message).ok()?;
         match message.get("command")?.as_str()? {
-            "stop-job" => Some(Self::StopJob(message.get("job_id")?.as_str()?.to_owned())),
+            // A job has one execution at a time, so its id says enough.
+            "stop-job" | "stop-execution" => Some(Self::StopJob(message.get("job_id")?.as_str()?.to_owned())),
             "kill-horse" => Some(Self::KillHorse),
             "shutdown" => Some(Self::Shutdown),
             _ => None,
@@ -32,7 +33,7 @@ impl Command {
 /// Does what a worker was told.
 pub(super) async fn obey(front: &Front, published: &Published, worker: &str) {
     let Some(command) = Command::read(&published.message) else {
-        return tracing::warn!(worker, "an RQ client has sent a command that RQ 2.0 does not have");
+        return tracing::warn!(worker, "an RQ client has sent a command that is unknown here");
     };
     front.hear_beginnings();
     let done = match &command {
@@ -71,6 +72,8 @@ mod tests {
     fn commands_are_read_as_rq_sends_them() {
         let stop = br#"{"command": "stop-job", "job_id": "s1"}"#;
         assert_eq!(Command::read(stop), Some(Command::StopJob("s1".to_owned())));
+        let execution = br#"{"command": "stop-execution", "job_id": "s1", "execution_id": "jobsd"}"#;
+        assert_eq!(Command::read(execution), Some(Command::StopJob("s1".to_owned())));
         assert_eq!(Command::read(br#"{"command": "kill-horse"}"#), Some(Command::KillHorse));
         assert_eq!(Command::read(br#"{"command": "shutdown"}"#), Some(Command::Shutdown));
         for other in [&b"\xff"[..], b"[]", b"{}", br#"{"command": "stop-job"}"#, br#"{"command": 3}"#] {

@@ -52,7 +52,7 @@ impl Front {
             let queue = note.get("origin").and_then(serde_json::Value::as_str).unwrap_or_default();
             let ended = self.roster.end(&owed.job.id, owed.token);
             let ending = ending(owed, note, ended.as_ref(), self.roster.schedules(queue), now);
-            let ending = ending.unwrap_or_else(|| unreadable(owed));
+            let ending = ending.unwrap_or_else(|| unreadable(owed, now));
             if let Some(ended) = ended {
                 self.tally(&ended.worker, &ending, ended.began, now);
                 if ended.shown {
@@ -86,17 +86,18 @@ impl Front {
 }
 
 /// Nobody can be told: pays the debt of a job whose note another version has written.
-fn unreadable(owed: &OwedJob) -> RqEnding {
+fn unreadable(owed: &OwedJob, now: Timestamp) -> RqEnding {
     tracing::error!(queue = %owed.job.queue, job = %owed.job.id, "its producer cannot be told what became of it");
     RqEnding {
         say: RqSay::Failed,
         queue: String::new(),
-        began: String::new(),
-        ended: String::new(),
+        began: None,
+        ended: now,
         worker: String::new(),
         keep: 0,
         value: None,
         retries_left: None,
         shown: false,
+        rate_limit: String::new(),
     }
 }

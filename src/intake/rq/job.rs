@@ -64,9 +64,10 @@ pub(crate) struct Options {
     pub(crate) dependency_ids: Vec<String>,
     pub(crate) allow_dependency_failures: bool,
     pub(crate) enqueue_at_front: bool,
-    /// RQ from 2.9 on calls addresses when the job has ended, and limits how many jobs of a key run at a time.
+    /// RQ from 2.9 on calls addresses when the job has ended.
     pub(crate) webhooks: bool,
-    pub(crate) rate_limited: bool,
+    /// The key of which RQ from 2.9 on lets so many jobs stand in queues or run at a time. This one has its place.
+    pub(crate) rate_limit: Option<String>,
     /// In the job's serializer, not deflated; as it came.
     pub(crate) meta: Option<Vec<u8>>,
 }
@@ -235,7 +236,7 @@ impl Options {
             allow_dependency_failures: fields.flag("allow_dependency_failures")?,
             enqueue_at_front: fields.flag("enqueue_at_front")?,
             webhooks: fields.text("webhooks")?.is_some_and(|list| list != "[]"),
-            rate_limited: fields.text("rate_limit_key")?.is_some(),
+            rate_limit: fields.text("rate_limit_key")?,
             meta: fields.0.get("meta").filter(|meta| !meta.is_empty()).cloned(),
         })
     }

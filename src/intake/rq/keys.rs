@@ -47,6 +47,11 @@ pub(crate) fn worker(name: &str) -> String {
     format!("rq:worker:{name}")
 }
 
+/// SET: what a worker runs, `JOB:EXECUTION` (RQ from 3.0 on finds its current job here).
+pub(crate) fn executions_of(worker: &str) -> String {
+    format!("rq:worker:{worker}:executions")
+}
+
 /// SET: the workers of a queue, by their whole keys.
 pub(crate) fn workers_of(queue: &str) -> String {
     format!("rq:workers:{queue}")

@@ -1,4 +1,4 @@
-//! RQ 2.0's job hash and its results, as bytes and values; and RQ's workers as its clients see them, one for each slot.
+//! RQ's job hash and its results, as bytes and values; and RQ's workers as its clients see them, one for each slot.
 //!
 //! `job`, `payload`, `produce` and `result` turn bytes into values and back; `admission` and `answer` say what becomes of a
 //! message and what its producer is told. `front` is this node towards RQ's clients: `roster` knows who runs what, `clerk`

@@ -125,17 +125,23 @@ impl Roster {
         table.teams.iter().flat_map(|(ours, team)| team.queues.iter().map(|rq| (rq.clone(), ours.clone()))).collect()
     }
 
-    /// Gives the attempts to workers: to free ones, as long as there are any.
+    /// Gives the attempts to workers: to free ones, as long as there are any. A job that is tried again at once, before
+    /// the end of its last attempt was told, stays with its worker: of that attempt nothing is told any more, and
+    /// somebody else's job would leave the worker busy.
     pub(crate) fn begin(&self, begun: Vec<Begun>) {
         let mut table = self.table();
         for Begun { job, token, at } in begun {
             let Origin::Wire { wire: Wire::Rq, reply: note, .. } = &job.origin else { continue };
             let queue = note.get("origin").and_then(Value::as_str).unwrap_or_default().to_owned();
-            table.forget(&job.id);
-            let (worker, name) = table.teams.get_mut(&job.queue).map_or((0, self.node.to_string()), Team::hire);
-            let attempt = RqAttempt { id: job.id.clone(), token, queue, worker: name, began: at };
-            let run = Run { attempt, ours: job.queue.clone(), worker, shown: false };
-            table.runs.insert(job.id.clone(), run);
+            if let Some(run) = table.runs.get_mut(&job.id).filter(|run| run.ours == job.queue) {
+                (run.attempt.token, run.attempt.began) = (token, at);
+            } else {
+                table.forget(&job.id);
+                let (worker, name) = table.teams.get_mut(&job.queue).map_or((0, self.node.to_string()), Team::hire);
+                let attempt = RqAttempt { id: job.id.clone(), token, queue, worker: name, began: at };
+                let run = Run { attempt, ours: job.queue.clone(), worker, shown: false };
+                table.runs.insert(job.id.clone(), run);
+            }
             table.fresh.push(job.id.clone());
         }
     }
@@ -325,6 +331,8 @@ mod tests {
         let ended = Ended { worker: second.clone(), began: Timestamp::from_millis(1000), shown: true };
         assert_eq!(roster.end(&JobId::parse("b").expect("an id"), 2), Some(ended));
         roster.begin(vec![begun(&queue, "d", 4)]);
+        roster.begin(vec![begun(&queue, "d", 5)]);
+        assert_eq!(roster.end(&JobId::parse("d").expect("an id"), 4), None, "it has begun again");
         assert_eq!(roster.jobs_of(&second).len(), 1, "the free one gets it");
         assert_eq!(roster.places(&queue), None);
         assert_eq!(roster.retire(&first).map(|badge| badge.name), Some(first.clone()));

@@ -23,8 +23,11 @@ impl Python {
     /// With `JOBSD_CLIENTS=newest` the one that has the newest releases; see tests/python/newest-requirements.txt.
     #[track_caller]
     pub(crate) fn interpreter() -> PathBuf {
-        let newest = std::env::var("JOBSD_CLIENTS").is_ok_and(|clients| clients == "newest");
-        environment(if newest { "newest-venv" } else { "test-venv" })
+        environment(if Self::is_newest() { "newest-venv" } else { "test-venv" })
+    }
+
+    pub(crate) fn is_newest() -> bool {
+        std::env::var("JOBSD_CLIENTS").is_ok_and(|clients| clients == "newest")
     }
 
     /// The one that has moto and html5lib.

@@ -1,4 +1,4 @@
-//! RQ 2.0: its client, its command line, its worker.
+//! RQ 2.0, and with `JOBSD_CLIENTS=newest` 3.0: its client, its command line, its worker.
 
 use std::process::Stdio;
 
@@ -62,13 +62,24 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("delete while it runs", "RQ's worker brings the deleted job back at its end, jobsd does not"),
 ];
 
+/// Those that differ with RQ 2.0 alone.
+const OLDER: &[(&str, &str)] =
+    &[("the dependents of a stopped job", "RQ 2.0 lets them run, jobsd keeps them deferred as RQ 3.0 does")];
+
+/// Those that differ with RQ 3.0 alone.
+const NEWEST: &[(&str, &str)] = &[(
+    "a rate limit and a retry that waits",
+    "RQ's worker gives the job's place away meanwhile, jobsd keeps it: it begins by itself, and no more run than may",
+)];
+
 #[test]
 fn rq_clients_see_the_same_of_jobsd_and_of_rqs_own_workers() {
     let (real, ours) = std::thread::scope(|scope| {
         let real = scope.spawn(real);
         (real.join().expect("the real column"), ours())
     });
-    compare("RQ 2.0", &real, &ours, DIFFERENCES);
+    let (name, theirs) = if Python::is_newest() { ("RQ 3.0", NEWEST) } else { ("RQ 2.0", OLDER) };
+    compare(name, &real, &ours, &[DIFFERENCES, theirs].concat());
 }
 
 fn suite(redis: &Redis) -> Vec<Row> {

@@ -26,16 +26,20 @@ local function running(active, argv, width)
     return out
   end
 
-  -- The signs of life of an attempt, in RQ's registry only if it stands there or is `new`.
-  local function lives(id, queue, new)
+  -- The signs of life of an attempt, in RQ's registry only if it stands there or is `new`. From RQ 3.0 on its clients see
+  -- by the list of a worker's executions what it runs.
+  local function lives(id, queue, worker, new)
     local member = id .. ':' .. ours
     local execution, executions = base .. 'execution:' .. member, base .. 'executions:' .. id
+    local of_worker = base .. 'worker:' .. worker .. ':executions'
     redis.call('HSET', base .. 'job:' .. id, 'last_heartbeat', iso)
-    redis.call('HSET', execution, 'id', ours, 'last_heartbeat', now)
+    redis.call('HSET', execution, 'id', ours, 'job_id', id, 'worker_name', worker, 'last_heartbeat', now)
     redis.call(new and 'HSET' or 'HSETNX', execution, 'created_at', now)
     redis.call('EXPIRE', execution, ttl)
     redis.call('ZADD', executions, until_then, ours)
     redis.call('EXPIRE', executions, ttl)
+    redis.call('SADD', of_worker, member)
+    redis.call('EXPIRE', of_worker, ttl)
     redis.call('ZADD', base .. 'wip:' .. queue, new and 'CH' or 'XX', until_then, member)
   end
   return each, lives
