@@ -196,15 +196,10 @@ impl World {
         let details = &why["details"];
         match why["cause"].as_str().expect("a word") {
             "scheduled" | "retry" => self.verb(&format!("jobs/{id}/promote")),
-            // Not by a verb: it may be that no node lives that knows the queue.
-            "queue-paused" => {
-                let ended: usize = self.redis.client().hdel(self.work.key("pauses"), "").expect("Redis answers");
-                assert_eq!(ended, 1, "it was not paused: {why}");
-            }
+            "queue-paused" => self.end_pause("queues/work/resume", "", why),
             "task-paused" => {
                 let task = details["task"].as_str().expect("a task");
-                let ended: usize = self.redis.client().hdel(self.work.key("pauses"), task).expect("Redis answers");
-                assert_eq!(ended, 1, "it was not paused: {why}");
+                self.end_pause(&format!("tasks/{task}/resume"), task, why);
             }
             "no-node" => {
                 assert!(self.nodes.iter().all(|node| node.daemon.is_none()), "one lives: {why}");
@@ -231,6 +226,18 @@ impl World {
             }
             "in-line" | "running" | "recovering" | "completed" => {}
             other => panic!("the walk makes no such cause as {other}: {why}"),
+        }
+    }
+
+    /// Where no node lives that knows the queue, nobody takes the verb: then the note of the pause is taken away.
+    fn end_pause(&self, verb: &str, field: &str, why: &Value) {
+        let pauses = self.work.key("pauses");
+        let mut redis = self.redis.client();
+        assert!(redis.hexists::<_, _, bool>(&pauses, field).expect("Redis answers"), "it was not paused: {why}");
+        if self.nodes.iter().any(|node| node.daemon.is_some()) {
+            self.verb(verb);
+        } else {
+            redis.hdel::<_, _, ()>(&pauses, field).expect("Redis answers");
         }
     }
 

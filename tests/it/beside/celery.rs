@@ -46,6 +46,17 @@ from beside_celery import mark
 print(json.dumps([mark.delay(n, EFFECTS).id for n in range(COUNT)]))
 ";
 
+/// What each worker of Celery's does ten seconds after it has begun, then every hundred seconds, and for ten messages at a
+/// time: so many kills leave more than that.
+const RESTORE: &str = "
+import os
+os.environ['VISIBILITY'] = 'SECONDS'
+from beside_celery import app
+with app.connection_for_read() as connection:
+    connection.default_channel.qos.restore_visible(num=100000, interval=1)
+print('null')
+";
+
 /// When the worker acknowledges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Acks {
@@ -168,10 +179,7 @@ impl Field<'_> {
         let (started, mut killed) = (Instant::now(), Instant::now());
         let limit = Duration::from_secs(180) + Duration::from_millis(200) * u32::try_from(count).expect("not so many");
         while self.waiting() > 0 {
-            self.staff_workers();
-            if self.daemon.is_none() {
-                self.daemon = Some(self.home.start());
-            }
+            self.staff();
             if killed.elapsed() > KILL_EVERY {
                 self.kill_something();
                 killed = Instant::now();
@@ -179,14 +187,39 @@ impl Field<'_> {
             assert!(started.elapsed() < limit, "{} wait still after {limit:?}", self.waiting());
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.staff_workers();
-        // What dead workers have left comes back by the rule of the living ones.
-        until_within(limit, "nothing to be in anybody's hands", || (self.in_hand() == 0).then_some(()));
+        // The last kill may have been that of the daemon.
+        self.staff();
+        self.until_nothing_is_in_hand(limit);
         for worker in &mut self.workers {
             worker.signal(Signal::TERM);
             assert!(worker.wait(Duration::from_secs(60)).is_some(), "a worker ends when it has nothing to do");
         }
-        until_within(limit, "nothing to be in anybody's hands", || (self.in_hand() == 0).then_some(()));
+        self.until_nothing_is_in_hand(limit);
+    }
+
+    /// # Panics
+    /// In whose hands something still is after `limit`.
+    fn until_nothing_is_in_hand(&mut self, limit: Duration) {
+        let started = Instant::now();
+        loop {
+            let in_hand: Vec<(&str, usize)> = self.in_hand().into_iter().filter(|(_, count)| *count > 0).collect();
+            if in_hand.is_empty() {
+                return;
+            }
+            let running = self.workers.iter_mut().filter_map(|worker| worker.ended().is_none().then_some(())).count();
+            assert!(started.elapsed() < limit, "after {limit:?}: {in_hand:?}; {running} workers of Celery's live");
+            if in_hand.iter().any(|(what, _)| *what == "unacked") {
+                Python::on(&self.redis.url()).run(&RESTORE.replace("SECONDS", &VISIBILITY.to_string()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn staff(&mut self) {
+        self.staff_workers();
+        if self.daemon.is_none() {
+            self.daemon = Some(self.home.start());
+        }
     }
 
     fn staff_workers(&mut self) {
@@ -229,11 +262,13 @@ impl Field<'_> {
         self.redis.client().llen("conf").expect("Redis answers")
     }
 
-    fn in_hand(&mut self) -> usize {
-        let unacked: usize = self.redis.client().hlen("unacked").expect("Redis answers");
-        let owed: usize = self.redis.client().hlen(self.jobs.key("outbox")).expect("Redis answers");
-        let ours: usize = ["inflight", "pending", "active"].into_iter().map(|what| self.jobs.count(what)).sum();
-        self.waiting() + unacked + ours + owed
+    /// How much is where, before it is done and written down.
+    fn in_hand(&mut self) -> Vec<(&'static str, usize)> {
+        let mut redis = self.redis.client();
+        let mut length = |key: &str| -> usize { redis.hlen(key).expect("Redis answers") };
+        let theirs = [("unacked", length("unacked")), ("owed answers", length(&self.jobs.key("outbox")))];
+        let ours = ["inflight", "pending", "retry", "active"].map(|what| (what, self.jobs.count(what)));
+        std::iter::once(("waiting", self.waiting())).chain(theirs).chain(ours).collect()
     }
 }
 
