@@ -360,7 +360,7 @@ fn spot(config: &Config, standing: &Standing, line: &LineView, around: Around, s
 
 fn run(config: &Config, standing: &Standing, active: &ActiveView, line: &LineView, around: Around) -> Run {
     let job = &standing.job;
-    let task = config.tasks.get(&job.task).and_then(|task| task.timeout);
+    let task = config.task(&job.task).and_then(|task| task.timeout);
     let queue = || config.queues.get(&job.queue).map(|queue| queue.timeout);
     Run {
         node: active.node.clone(),

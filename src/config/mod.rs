@@ -4,6 +4,7 @@
 //! [`Config`] re-checks. `diff` says what a reload changes. Owns no running part.
 
 mod bind;
+mod built_in;
 mod diff;
 mod email;
 mod escape;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 pub(crate) use self::redis::{Identity, Login, Redis, RedisTls, RedisUrl, Sentinels};
 pub(crate) use bind::{BindError, bind, bind_except};
+pub(crate) use built_in::WEBHOOK;
 pub(crate) use diff::diff;
 pub(crate) use email::{AttachmentRules, Email, EmailProvider, Mailgun, SendGrid, Ses, Smtp, SmtpTls};
 pub(crate) use failures::{failure_names, is_known};
@@ -76,6 +78,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The task of a job.
+    pub(crate) fn task(&self, name: &TaskName) -> Option<&Arc<Task>> {
+        self.tasks.get(name).or_else(|| built_in::built_in(name))
+    }
+
     /// The task that a producer means by `wire_name`: an exact name wins over a pattern, patterns are tried in
     /// the order of their length, longest first.
     pub(crate) fn task_named(&self, wire_name: &str) -> Option<&Arc<Task>> {

@@ -189,6 +189,8 @@ pub(crate) enum Step {
     Video(VideoStep),
     Exec(ExecStep),
     Http(HttpStep),
+    /// The request that the job's arguments describe, word by word. No file can declare it: [`super::WEBHOOK`].
+    Webhook,
     Probe(ProbeStep),
 }
 

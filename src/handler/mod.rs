@@ -181,6 +181,7 @@ impl Handlers {
             Step::Video(step) => Ok(Box::pin(self.video.process(step, run)).await?),
             Step::Exec(step) => Ok(Box::pin(exec::run(step, run, &self.state_dir)).await?),
             Step::Http(step) => Box::pin(self.http.call(step, run)).await,
+            Step::Webhook => Box::pin(self.http.webhook(run)).await,
             Step::Probe(step) => probe::run(step, run).await,
         }
     }

@@ -53,7 +53,7 @@ pub(super) async fn run(live: Arc<Live>, queue: Arc<Queue>, part: Part, voice: V
 
 async fn perform(live: &Live, queue: &Queue, part: &Part, voice: Voice, ends: Ends) -> Outcome {
     let job = &part.job;
-    let Some(task) = live.config.tasks.get(&job.task) else { return unknown(job) };
+    let Some(task) = live.config.task(&job.task) else { return unknown(job) };
     if let Some(at) = expired(job) {
         return Outcome::Expired(at);
     }
@@ -89,7 +89,7 @@ pub(super) async fn run_batch(
 
 async fn perform_batch(live: &Live, parts: &[Part], limit: Duration, abort: CancellationToken) -> Vec<Outcome> {
     let first = &parts[0].job;
-    let Some(task) = live.config.tasks.get(&first.task) else { return vec![unknown(first); parts.len()] };
+    let Some(task) = live.config.task(&first.task) else { return vec![unknown(first); parts.len()] };
     let late: Vec<Option<Timestamp>> = parts.iter().map(|part| expired(&part.job)).collect();
     let timely = parts.iter().zip(&late).filter(|(_, late)| late.is_none());
     let attempts: Vec<Attempt<'_>> = timely.map(|(part, _)| attempt(part, task)).collect();

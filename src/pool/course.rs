@@ -67,7 +67,7 @@ impl Pool {
         let free = self.size.slots() > self.busy() + self.trips.wanted();
         // A failed job goes on alone: whatever is wrong with it then touches no other.
         let batched = claim.history.next_attempt() == 1 && self.gate.allowed() == Allowed::All;
-        let task = live.config.tasks.get(&claim.job.task);
+        let task = live.config.task(&claim.job.task);
         let batch = task.filter(|_| batched).and_then(|task| Some((task.batch_in(&queue)?, task)));
         if let Some((batch, task)) = batch {
             let timeout = attempt::timeout(&claim.job, task, &queue);
@@ -141,7 +141,7 @@ impl Pool {
         self.observed.ended(&claim, &outcome, now);
         let queue = self.queue.borrow();
         let live = self.shared.live.load();
-        let task = live.config.tasks.get(&claim.job.task);
+        let task = live.config.task(&claim.job.task);
         let retry = claim.job.retry.as_ref().or(task.and_then(|task| task.retry.as_ref())).unwrap_or(&queue.retry);
         let facts = AttemptFacts {
             node: &self.shared.broker.node,

@@ -86,7 +86,7 @@ impl Work {
     ) {
         let (cancel, cancelled) = oneshot::channel();
         let ends = attempt::Ends { abort: stop.abort.clone(), cancelled };
-        let in_parts = live.config.tasks.get(&claim.job.task).is_some_and(|task| task.is_done_in_parts());
+        let in_parts = live.config.task(&claim.job.task).is_some_and(|task| task.is_done_in_parts());
         let keep = in_parts.then(|| attempt::keep(Arc::clone(broker), claim.running()));
         let voice = attempt::Voice { broker: Arc::clone(broker), speaker: Speaker::of(&claim) };
         let (member, part) = member(claim, keep);

@@ -9,11 +9,13 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import warnings
 from contextlib import redirect_stdout
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from redis import Redis
 from rq import Callback, Queue, Retry, Worker
@@ -32,6 +34,7 @@ try:
     from rq.command import send_stop_execution_command
     from rq.exceptions import DuplicateJobError
     from rq.rate_limit import RateLimit, RateLimitRegistry
+    from rq.webhook import Webhook
 except ImportError:
     newest = False
 else:
@@ -830,6 +833,115 @@ def a_rate_limited_job_that_is_repeated():
     until(lambda: len(job.results()) == 3 and status(job) == "finished", "three runs")
     until(lambda: places("p") == [0, 0], "free places")
     return status(job)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Where webhooks come in. `/500` is answered so."""
+
+    seen = []
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.seen.append({"method": self.command, "path": self.path, "headers": self.headers, "body": body})
+        self.send_response(500 if self.path.startswith("/500") else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *rest):
+        pass
+
+
+receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+threading.Thread(target=receiver.serve_forever, daemon=True).start()
+
+
+def webhook(path, job_status, **more):
+    return Webhook(f"http://127.0.0.1:{receiver.server_port}/{path}", job_status, **more)
+
+
+def received(path, count):
+    """What came to a path: so much, and no more."""
+    found = lambda: [seen for seen in Receiver.seen if seen["path"] == f"/{path}"]
+    if count:
+        until(lambda: len(found()) >= count, f"{count} requests to {path}")
+    time.sleep(0.5)
+    return found()
+
+
+@check_newest
+def webhooks_of_a_job_that_ends_well():
+    job = queue.enqueue(tasks.add, 1, 2, webhooks=[
+        webhook("well", "finished"), webhook("well/post", "finished", method="POST", headers={"X-Own": "{{ job.id }}"}),
+        webhook("well/other", "finished", method="POST", headers={"Content-type": "text/plain", "Authorization": "Bearer x"}),
+        webhook("well/failed", "failed"),
+    ])
+    seen = {"end": ended(job)}
+    [get], [post], [other] = received("well", 1), received("well/post", 1), received("well/other", 1)
+    job.refresh()
+    body = json.loads(post["body"])
+    seen["get"] = [get["method"], get["body"], get["headers"].get("Content-Type")]
+    seen["post"] = [post["method"], post["headers"].get_all("Content-Type"), post["headers"].get("X-Own"), list(body), post["body"] == json.dumps(body)]
+    seen["words"] = [body["job_id"] == job.id, body["func_name"], body["status"], body["enqueued_at"] == job.enqueued_at.isoformat()]
+    seen["ended_at"] = near(datetime.fromisoformat(body["ended_at"]).timestamp(), job.ended_at.timestamp(), 1)
+    seen["other"] = [other["headers"].get_all("Content-Type"), other["headers"].get("Authorization")]
+    return {**seen, "failed": len(received("well/failed", 0)), "value": job.return_value()}
+
+
+@check_newest
+def webhooks_of_a_job_that_fails():
+    job = queue.enqueue(tasks.fail, "ValueError", "no such thing", webhooks=[webhook("bad", "failed", method="POST"), webhook("bad/get", "failed"), webhook("bad/finished", "finished")])
+    seen = {"end": ended(job)}
+    [post], [get] = received("bad", 1), received("bad/get", 1)
+    body = json.loads(post["body"])
+    job.refresh()
+    return {
+        **seen, "keys": list(body), "status": body["status"], "last_line": body["exc_info"].strip().splitlines()[-1],
+        "as_the_result": body["exc_info"] == job.latest_result().exc_string, "get": [get["method"], get["body"]], "finished": len(received("bad/finished", 0)),
+    }
+
+
+@check_newest
+def webhooks_of_an_unknown_function():
+    job = queue.enqueue("conformance_tasks.no_such_function", webhooks=[webhook("unknown", "failed", method="POST")])
+    seen = ended(job)
+    [post] = received("unknown", 1)
+    return [seen, json.loads(post["body"])["func_name"], json.loads(post["body"])["status"]]
+
+
+@check_newest
+def webhooks_of_a_job_that_is_retried():
+    job = queue.enqueue(tasks.flaky, 1, retry=Retry(max=1), webhooks=[webhook("retried", "finished"), webhook("retried/failed", "failed")])
+    return [ended(job), len(received("retried", 1)), len(received("retried/failed", 0))]
+
+
+@check_newest
+def webhooks_of_a_job_that_is_repeated():
+    job = queue.enqueue(tasks.add, 1, 2, repeat=Repeat(times=2), webhooks=[webhook("repeated", "finished")])
+    return [len(received("repeated", 3)), ended(job)]
+
+
+@check_newest
+def webhooks_of_a_job_of_which_nothing_is_kept():
+    job = queue.enqueue(tasks.add, 1, 2, result_ttl=0, webhooks=[webhook("nothing", "finished", method="POST")])
+    [post] = received("nothing", 1)
+    return [json.loads(post["body"])["job_id"] == job.id, Job.exists(job.id, connection)]
+
+
+@check_newest
+def webhooks_of_a_job_that_is_stopped():
+    job = queue.enqueue(tasks.sleep, 60, webhooks=[webhook("stopped", "failed"), webhook("stopped", "finished")])
+    until(lambda: status(job) == "started", "a start")
+    time.sleep(0.2)
+    send_stop_job_command(connection, job.id)
+    return [ended(job), len(received("stopped", 0))]
+
+
+@check_newest
+def a_webhook_that_is_refused():
+    job = queue.enqueue(tasks.add, 1, 2, webhooks=[webhook("500/refused", "finished"), webhook("after", "finished"), Webhook("http://127.0.0.1:1/", "finished")])
+    return [ended(job), job.return_value(), len(received("500/refused", 1)), len(received("after", 1)), status(job)]
 
 
 @check

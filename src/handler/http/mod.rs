@@ -14,6 +14,7 @@
 mod address;
 mod hosts;
 mod signature;
+mod webhook;
 
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,22 @@ struct Request {
     body: Option<String>,
 }
 
+/// How an exchange goes, whatever is asked.
+#[derive(Debug, Clone, Copy)]
+struct Manner<'a> {
+    timeout: Option<Duration>,
+    redirects: u8,
+    snooze: &'a [u16],
+    when_down: WhenDown,
+}
+
+impl<'a> Manner<'a> {
+    fn of(step: &'a HttpStep) -> Self {
+        let HttpStep { timeout, redirects, snooze, when_down, .. } = step;
+        Self { timeout: *timeout, redirects: *redirects, snooze, when_down: *when_down }
+    }
+}
+
 /// How long a whole exchange may take.
 #[derive(Debug, Clone, Copy)]
 struct Time {
@@ -125,24 +142,33 @@ impl Http {
     /// Returns `{"status": …, "body": …}`: JSON where the answer is, else text; cut at 64 KiB, and then
     /// `"truncated": true`.
     pub(super) async fn call(&self, step: &HttpStep, run: &Run<'_>) -> Result<Value, Halt> {
-        let request = request(step, run)?;
-        let (host, time) = (host(&request.url), Time::new(step.timeout.unwrap_or(UNBOUNDED)));
-        let exchange = tokio::time::timeout(time.limit, self.exchange(step, request, time));
+        self.perform(Manner::of(step), request(step, run)?).await
+    }
+
+    /// As [`Self::call`], of the request that the job's arguments describe.
+    pub(super) async fn webhook(&self, run: &Run<'_>) -> Result<Value, Halt> {
+        let (manner, request) = webhook::read(run.context.args())?;
+        self.perform(manner, request).await
+    }
+
+    async fn perform(&self, manner: Manner<'_>, request: Request) -> Result<Value, Halt> {
+        let (host, time) = (host(&request.url), Time::new(manner.timeout.unwrap_or(UNBOUNDED)));
+        let exchange = tokio::time::timeout(time.limit, self.exchange(manner, request, time));
         let called = exchange.await.unwrap_or(Err(HttpError::Timeout { host, limit: time.limit }));
-        called.map_err(|error| match step.when_down {
+        called.map_err(|error| match manner.when_down {
             WhenDown::Wait if error.is_outage() => error.into_outage(),
             WhenDown::Wait | WhenDown::Retry => error.into(),
         })
     }
 
     /// One request, and those that it is redirected to.
-    async fn exchange(&self, step: &HttpStep, mut request: Request, time: Time) -> Result<Value, HttpError> {
-        for left in (0..=step.redirects).rev() {
-            let answer = match step.when_down {
+    async fn exchange(&self, manner: Manner<'_>, mut request: Request, time: Time) -> Result<Value, HttpError> {
+        for left in (0..=manner.redirects).rev() {
+            let answer = match manner.when_down {
                 WhenDown::Wait => self.send(&request).await?,
                 WhenDown::Retry => self.send_to_known(&request, time).await?,
             };
-            if step.snooze.contains(&answer.status().as_u16()) {
+            if manner.snooze.contains(&answer.status().as_u16()) {
                 return Err(put_off(&host(&request.url), &answer));
             }
             match next(&request, &answer, left) {

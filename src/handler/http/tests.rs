@@ -2,6 +2,7 @@
 
 mod down;
 mod hostile;
+mod webhook;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::job::{DEFAULT_TIMEOUT, Lapse, Options, Refusal, RqJob, Serializer, Status};
-use super::{callback, keys};
+use super::{callback, keys, webhook};
 use crate::broker::{Taken, Verdict};
 use crate::config::{Task, bind};
 use crate::intake::desk::Desk;
@@ -53,9 +53,6 @@ pub(crate) fn verdict(desk: &Desk<'_>, taken: &Taken, hash: &HashMap<String, Vec
 
 fn accept(desk: &Desk<'_>, taken: &Taken, job: &mut RqJob, task: Option<&Task>, note: &Value) -> Result<Job, Why> {
     let task = task.ok_or_else(|| Why::unknown_task("ValueError", &job.func_name))?;
-    if let Some(reason) = beyond_us(&job.options) {
-        return Err(Why::new(Cause::Unreadable, "NotImplementedError", reason));
-    }
     let id = JobId::parse(&job.id).map_err(|error| Why::unfit_id("ValueError", &error))?;
     let timeout = take_timeout(job, task);
     let args = bind(task, &job.args, job.kwargs.clone()).map_err(|error| Why::bad_arguments(&error))?;
@@ -155,14 +152,6 @@ fn enqueued(options: &Options) -> Option<Timestamp> {
     Some(Timestamp::from_millis(u64::try_from(at.timestamp_millis()).unwrap_or(0)))
 }
 
-/// What newer producers ask for that would have to happen and does not: refused as a whole rather than run by half.
-fn beyond_us(options: &Options) -> Option<&'static str> {
-    if options.webhooks {
-        return Some("the job has webhooks, which this version does not call; enqueue it without webhooks");
-    }
-    None
-}
-
 /// What the answer needs later: see [`super::answer`]. It stands in every record, so what is not there is left out.
 fn reply_note(job: &RqJob, taken: &Taken) -> Value {
     let mut note = json!({
@@ -181,6 +170,7 @@ fn reply_note(job: &RqJob, taken: &Taken) -> Value {
     if let Some(key) = &job.options.rate_limit {
         note["rate_limit"] = key.as_str().into();
     }
+    webhook::note(job, &mut note);
     note
 }
 

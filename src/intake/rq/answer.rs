@@ -67,8 +67,7 @@ pub(crate) fn ending(
             (result_ttl, result::return_value(&end.result, serializer))
         }
         (RqSay::Stopped, _) => failed(STOPPED),
-        (RqSay::Failed, Some(end)) if Ask::of(end) == Some(Ask::Kill) => failed(KILLED),
-        (RqSay::Failed, _) => failed(&exc_info(owed, owed.history.mishaps.last())),
+        (RqSay::Failed, _) => failed(&failure_text(owed)),
         _ => (failure_ttl, None),
     };
     let node = end.and_then(|end| end.node.as_ref());
@@ -106,6 +105,14 @@ fn say(owed: &OwedJob, now: Timestamp, listed: bool) -> RqSay {
 fn retries_left(owed: &OwedJob) -> Option<u32> {
     let retry = owed.job.retry.as_ref().filter(|_| owed.history.failures > 0)?;
     Some(retry.limit.saturating_sub(owed.history.failures))
+}
+
+/// What `exc_info` says of a job that has failed.
+pub(super) fn failure_text(owed: &OwedJob) -> String {
+    match &owed.history.end {
+        Some(end) if Ask::of(end) == Some(Ask::Kill) => KILLED.to_owned(),
+        _ => exc_info(owed, owed.history.mishaps.last()),
+    }
 }
 
 /// The end of a Python traceback, which is what people and tools look for in `exc_info`.

@@ -5,10 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::follow_up::follow_up;
 use super::job::{Callback, Options};
-use crate::broker::{OwedJob, RqEnding, RqSay};
+use crate::broker::{OwedJob, RqSay};
 use crate::config::{Config, bind};
-use crate::job::{Job, JobId, Origin, Priority, Timestamp};
+use crate::job::{Job, Timestamp};
 
 /// Where the names stand in the note of a job.
 const FIELDS: [&str; 3] = ["on_success", "on_failure", "on_stopped"];
@@ -32,9 +33,9 @@ pub(crate) fn note(options: &Options, config: &Config, note: &mut Value) -> Resu
     Ok(())
 }
 
-/// The callback that is due now, as a job of its own. It has the same id however often the end of the job is told.
-pub(crate) fn due(owed: &OwedJob, note: &Value, ending: &RqEnding, config: &Config, now: Timestamp) -> Option<Job> {
-    let field = match ending.say {
+/// The callback that is due now, as a job of its own.
+pub(crate) fn due(owed: &OwedJob, note: &Value, say: RqSay, config: &Config, now: Timestamp) -> Option<Job> {
+    let field = match say {
         RqSay::Finished => FIELDS[0],
         RqSay::Failed => FIELDS[1],
         RqSay::Stopped => FIELDS[2],
@@ -55,26 +56,7 @@ pub(crate) fn due(owed: &OwedJob, note: &Value, ending: &RqEnding, config: &Conf
             return None;
         }
     };
-    let id = JobId::parse(&format!("{job}.{}.{field}", owed.token)).unwrap_or_else(|_| JobId::random());
-    Some(Job {
-        id,
-        queue: task.queue.clone(),
-        task: task.name.clone(),
-        // Nobody is there to refuse it to: a callback runs, beyond a limit too.
-        buckets: config.buckets(&task.queue, &task.name, &args).unwrap_or_default(),
-        // It has an id of its own by which it is there once.
-        unique: None,
-        flow: None,
-        args,
-        origin: Origin::Api,
-        enqueued_at: now,
-        due: None,
-        timeout: None,
-        expires: task.expiry(now),
-        retry: None,
-        priority: Priority::default(),
-        args_apart: None,
-    })
+    Some(follow_up(owed, field, (&task.queue, &task.name), args, config, now))
 }
 
 /// What a callback may declare as its parameters.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::answer::ending;
-use super::callback;
 use super::roster::Roster;
 use super::tallies::Tallies;
+use super::{callback, webhook};
 use crate::broker::{Answered, Broker, BrokerError, OwedJob, RqEnding, RqSay, RqWorkerTally};
 use crate::clock;
 use crate::config::Config;
@@ -46,7 +46,7 @@ impl Front {
         self.hear_beginnings();
         let now = clock::now();
         let config = self.config.load();
-        let (mut answers, mut callbacks, mut watched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut answers, mut followers, mut watched) = (Vec::new(), Vec::new(), Vec::new());
         for &owed in batch {
             let Origin::Wire { wire: Wire::Rq, reply: note, .. } = &owed.job.origin else { continue };
             let queue = note.get("origin").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -59,11 +59,12 @@ impl Front {
                     watched.push(ended.worker);
                 }
             }
-            callbacks.extend(callback::due(owed, note, &ending, &config, now));
+            followers.extend(callback::due(owed, note, ending.say, &config, now));
+            followers.extend(webhook::due(owed, note, &ending, &config, now));
             answers.push((owed, ending));
         }
-        // Before the debt is paid: if we die in between, both are done again, and the job of the callback is the same.
-        self.enqueue(&callbacks).await?;
+        // Before the debt is paid: if we die in between, both are done again, and what follows has the same id.
+        self.enqueue(&followers).await?;
         self.broker.rq_answer(&answers, &self.tallies.due(&watched), now).await
     }
 

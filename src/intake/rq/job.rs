@@ -9,6 +9,7 @@ use thiserror::Error;
 
 pub(crate) use super::payload::Serializer;
 use super::payload::{Payload, PayloadError};
+use super::webhook::{self, Webhook};
 use crate::intake::iso;
 use crate::intake::limits::Limits;
 
@@ -19,6 +20,9 @@ pub(crate) const DEFAULT_RESULT_TTL: Duration = Duration::from_secs(500);
 /// How long the job is kept after failure when the hash does not say. RQ lets the stream of its results expire only if
 /// the hash does say.
 pub(crate) const DEFAULT_FAILURE_TTL: Duration = Duration::from_secs(31_536_000);
+
+/// What the field `webhooks` should be.
+const WEBHOOKS: &str = "a list of at most 20 webhooks of RQ in 16 KiB";
 
 /// A job that can be run. Empty fields of the hash are `None`.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +69,7 @@ pub(crate) struct Options {
     pub(crate) allow_dependency_failures: bool,
     pub(crate) enqueue_at_front: bool,
     /// RQ from 2.9 on calls addresses when the job has ended.
-    pub(crate) webhooks: bool,
+    pub(crate) webhooks: Vec<Webhook>,
     /// The key of which RQ from 2.9 on lets so many jobs stand in queues or run at a time. This one has its place.
     pub(crate) rate_limit: Option<String>,
     /// In the job's serializer, not deflated; as it came.
@@ -235,7 +239,7 @@ impl Options {
             dependency_ids: fields.dependencies()?,
             allow_dependency_failures: fields.flag("allow_dependency_failures")?,
             enqueue_at_front: fields.flag("enqueue_at_front")?,
-            webhooks: fields.text("webhooks")?.is_some_and(|list| list != "[]"),
+            webhooks: fields.parse("webhooks", WEBHOOKS, webhook::read)?.unwrap_or_default(),
             rate_limit: fields.text("rate_limit_key")?,
             meta: fields.0.get("meta").filter(|meta| !meta.is_empty()).cloned(),
         })

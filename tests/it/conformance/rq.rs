@@ -7,6 +7,9 @@ use crate::bench::{Child, Home, Python, Redis, until};
 
 /// The tasks of tests/python/conformance_tasks.py, done by probes.
 pub(crate) const TASKS: &str = r#"
+[http]
+allow_private = ["127.0.0.1"]
+
 [queues.conf]
 wires = ["rq"]
 concurrency = 2

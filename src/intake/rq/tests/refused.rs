@@ -62,6 +62,11 @@ fn a_job_that_cannot_be_read_says_why() {
             "[-1]",
             "the job's field retry_intervals is \"[-1]\", which is not a list of seconds; enqueue it with an RQ client",
         ),
+        (
+            "webhooks",
+            "[{}]",
+            "the job's field webhooks is \"[{}]\", which is not a list of at most 20 webhooks of RQ in 16 KiB; enqueue it with an RQ client",
+        ),
     ] {
         let mut hash = fixture("ttls").1;
         hash.insert(field.to_owned(), value.as_bytes().to_vec());
