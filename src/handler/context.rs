@@ -61,6 +61,10 @@ impl<'a> Context<'a> {
         if let Some(value) = template.name().and_then(|name| self.get(name)) {
             return Ok(value);
         }
+        // The key of a row, in batches of many.
+        if template.is("job.id") {
+            return Ok(json!(self.job.id));
+        }
         template.render(if template.templates().is_empty() { &Value::Null } else { self.values() })
     }
 

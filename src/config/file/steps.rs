@@ -81,7 +81,8 @@ pub(super) fn header_names(table: &Table<'_>) {
     }
 }
 
-/// `sql = "…"`, `sql = ["…", "…"]` or `sql = { statements = […], values = { … } }`.
+/// `sql = "…"`, `sql = ["…", "…"]` or `sql = { statements = […], values = { … } }`, where `postgres = […]` takes the place
+/// of `statements` on that database.
 fn sql(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect) -> Option<Step> {
     let Some(table) = item.value.is_table().then(|| item.table()).flatten() else {
         return Some(Step::Sql(SqlStep { statements: statements(item, scope, dialect, &[])?, values: Vec::new() }));
@@ -96,7 +97,18 @@ fn sql(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect) -> Option<Step> {
         .collect();
     let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
     let statements = table.required("statements", "add statements = [\"…\"]");
-    let statements = statements.and_then(|item| self::statements(&item, scope, dialect, &names));
+    let read = |item: Item<'_>, dialect| self::statements(&item, scope, dialect, &names);
+    // With both, each is for one database, and a mistake in either is told whichever is used.
+    let statements = match table.get("postgres").map(|item| read(item, Dialect::Postgres)) {
+        None => statements.and_then(|item| read(item, dialect)),
+        Some(postgres) => {
+            let sqlite = statements.and_then(|item| read(item, Dialect::Sqlite));
+            postgres.zip(sqlite).map(|(postgres, sqlite)| match dialect {
+                Dialect::Postgres => postgres,
+                Dialect::Sqlite => sqlite,
+            })
+        }
+    };
     table.close();
     let values = values.into_iter().map(|(name, value)| Some((name, value?))).collect::<Option<_>>()?;
     Some(Step::Sql(SqlStep { statements: statements?, values }))

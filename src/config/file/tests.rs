@@ -45,7 +45,7 @@ fn has_default(line: &str) -> bool {
 fn the_shipped_file_is_valid_in_an_empty_environment() {
     let Loaded { config, warnings } = valid(SHIPPED);
     assert_eq!(warnings, []);
-    assert_eq!((config.queues.len(), config.tasks.len(), config.schedules.len()), (4, 15, 1));
+    assert_eq!((config.queues.len(), config.tasks.len(), config.schedules.len()), (4, 17, 3));
 }
 
 #[test]

@@ -106,9 +106,19 @@ fn open(path: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     // In WAL mode NORMAL cannot corrupt the file; FULL also keeps the last commits through a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    events_know_their_jobs(&connection)?;
     connection.execute_batch(include_str!("tables.sql"))?;
     connection.authorizer(Some(inside_the_file))?;
     Ok(connection)
+}
+
+/// A file of an earlier jobsd has events without a column for the job that wrote them.
+fn events_know_their_jobs(connection: &Connection) -> rusqlite::Result<()> {
+    let columns = "SELECT coalesce(sum(name = 'job_id'), 1) FROM pragma_table_info('user_events')";
+    if connection.query_row(columns, [], |row| row.get::<_, i64>(0))? == 0 {
+        connection.execute_batch("ALTER TABLE user_events ADD COLUMN job_id TEXT")?;
+    }
+    Ok(())
 }
 
 /// All of the request's statements in one transaction, each under its deadline.
