@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Handlers;
 use super::sql::Named;
 use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
-use crate::job::{Outcome, TaskName};
+use crate::job::{Job, JobId, Outcome, TaskName};
 use crate::testing::{attempt, fixture, postgres};
 
 /// The shipped file, with everything it writes moved below `dir`.
@@ -25,13 +25,19 @@ fn shipped(dir: &Path, database: &str) -> Config {
 
 /// Calls a task as its producer does, with positional arguments.
 async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> Value {
+    match run(config, handlers, task, args, &format!("job-{}", uuid::Uuid::new_v4())).await {
+        Outcome::Success(result) => result,
+        other => panic!("{task}: {other:?}"),
+    }
+}
+
+/// An attempt at the job `id`.
+async fn run(config: &Config, handlers: &Handlers, task: &str, args: Value, id: &str) -> Outcome {
     let task = &config.tasks[&TaskName::parse(task).expect("a valid name")];
     let positional = args.as_array().expect("an array");
     let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
-    match attempt::perform(handlers, task, Value::Object(args)).await {
-        Outcome::Success(result) => result,
-        other => panic!("{}: {other:?}", task.name),
-    }
+    let id = JobId::parse(id).expect("a valid id");
+    handlers.perform(&attempt::first(&Job { id, ..fixture::job(Value::Object(args)) }, task)).await
 }
 
 /// Every task that needs mail, push or the database only.
@@ -98,6 +104,7 @@ async fn the_shipped_workload_runs_on_postgres() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let server = postgres::Server::start();
     let config = shipped(dir.path(), &server.url());
+    analytics::what_is_missing_is_named(&config).await;
     let sql = super::sql::Sql::new(&config.database).expect("the database");
     // As an app's own migrations would make them, and as the README says.
     let tables = [

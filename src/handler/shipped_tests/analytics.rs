@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::clock;
 use crate::handler::sql::Sql;
-use crate::job::Timestamp;
+use crate::job::{Retryable, Timestamp};
 use crate::testing::dice::Dice;
 
 const HOUR: u64 = 3_600_000;
@@ -33,6 +33,24 @@ pub(super) async fn counts_are_those_of_the_rows(config: &Config) {
     an_event_is_one_row(config, &handlers, &sql).await;
 }
 
+/// A PostgreSQL in which nobody has made the tables: the error says which, and where they are described.
+pub(super) async fn what_is_missing_is_named(config: &Config) {
+    let handlers = Handlers::new(config).expect("the handlers are built");
+    for (task, args, table) in [
+        ("track_user_event_job", json!([1, "login"]), "user_events"),
+        ("roll_up_hourly_events", json!([]), "user_events_hourly"),
+        ("roll_up_daily_events", json!([]), "user_events_daily"),
+        ("aggregate_user_stats_job", json!([1]), "user_stats"),
+    ] {
+        let failure = attempt::failure(run(config, &handlers, task, args, "early").await);
+        let said = format!(
+            "failed to run statement 1: relation \"{table}\" does not exist; jobsd makes no tables in PostgreSQL: those of \
+             its analytics are in the README, \"Analytics\""
+        );
+        assert_eq!((failure.message, failure.retry), (said, Retryable::Never));
+    }
+}
+
 /// Events of four days; then some more, for which nobody ran for hours, and one that came late; then nothing new.
 async fn roll_ups(config: &Config, handlers: &Handlers, sql: &Sql, dice: &mut Dice) {
     // In the middle of the hour before the last whole one, so that none of this depends on the minute.
@@ -42,11 +60,7 @@ async fn roll_ups(config: &Config, handlers: &Handlers, sql: &Sql, dice: &mut Di
     let mut more = async |count: usize, from: u64, to: u64| {
         let span = usize::try_from(to - from).expect("a few days");
         let made: Vec<Event> = (0..count)
-            .map(|_| Event {
-                user: dice.below(USERS),
-                kind: dice.one_of(&TYPES),
-                at: from + dice.below(span) as u64,
-            })
+            .map(|_| Event { user: dice.below(USERS), kind: dice.one_of(&TYPES), at: from + dice.below(span) as u64 })
             .collect();
         insert(sql, config, &made).await;
         events.extend(made);
@@ -159,8 +173,8 @@ async fn statistics(config: &Config, handlers: &Handlers, sql: &Sql, dice: &mut 
 async fn an_event_is_one_row(config: &Config, handlers: &Handlers, sql: &Sql) {
     execute(sql, config, "DELETE FROM user_events", json!({})).await;
     for _ in 0..2 {
-        let result = call(config, handlers, "track_user_event_job", json!([1, "login"])).await;
-        assert_eq!(result["success"], true);
+        let outcome = run(config, handlers, "track_user_event_job", json!([1, "login"]), "the-same").await;
+        assert_eq!(outcome, Outcome::Success(json!({"success": true})));
     }
     assert_eq!(execute(sql, config, "SELECT user_id FROM user_events", json!({})).await["affected"], 1);
 }

@@ -15,7 +15,8 @@ const MOST_VALUES: (usize, usize) = (65_535, 32_766);
 
 impl Sql {
     /// Runs `statement` once for each row of values; the results in the same order. A row that the database refuses
-    /// takes no other with it; when it cannot be reached, or stops in the middle, all that was not done fails.
+    /// takes no other with it; when it cannot be reached, stops in the middle, or does not know the table, all that was not
+    /// done fails.
     pub(in crate::handler) async fn run_rows(
         &self,
         statement: &Statement,
@@ -33,7 +34,7 @@ impl Sql {
                     parts.extend([middle..part.end, part.start..middle]);
                 }
                 // It would be the same for all others, at the cost of a wait each time.
-                Err(error) if error.is_about_the_database() => {
+                Err(error) if error.is_about_no_row() => {
                     let left = parts.drain(..).chain([part]).flatten();
                     left.for_each(|row| results[row] = Some(Err(error.clone())));
                 }
