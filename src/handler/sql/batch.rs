@@ -15,8 +15,8 @@ const MOST_VALUES: (usize, usize) = (65_535, 32_766);
 
 impl Sql {
     /// Runs `statement` once for each row of values; the results in the same order. A row that the database refuses
-    /// takes no other with it; when it cannot be reached, stops in the middle, or does not know the table, all that was not
-    /// done fails.
+    /// takes no other with it, a connection that is lost only what was on its way; when the database cannot be reached, does
+    /// not answer in time, or does not know the table, all that was not done fails.
     pub(in crate::handler) async fn run_rows(
         &self,
         statement: &Statement,

@@ -240,10 +240,11 @@ impl SqlError {
         }
     }
 
-    /// Other rows would fare no better.
+    /// Other rows would fare no better. A lost connection says nothing of them: the next one may be fine, and if nobody is
+    /// there any more, they cost no attempt.
     fn is_about_no_row(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Lost(_) | Self::Timeout(_) => true,
+            Self::Connect(_) | Self::Timeout(_) => true,
             Self::Refused { whatever_the_values, .. } => *whatever_the_values,
             _ => false,
         }

@@ -73,6 +73,7 @@ impl ToSql for Texts<'_> {
 
 /// `None` is NULL. A `json` or `jsonb` placeholder gets the value as JSON, so that a string stays a string there.
 fn text_form<'a>(value: &'a Scalar<'a>, ty: &Type) -> Option<Cow<'a, str>> {
+    let ty = base(ty);
     let json = matches!(*ty, Type::JSON | Type::JSONB);
     Some(match value {
         Scalar::Null => return None,
@@ -85,6 +86,14 @@ fn text_form<'a>(value: &'a Scalar<'a>, ty: &Type) -> Option<Cow<'a, str>> {
         Scalar::Json(Value::Array(items)) if matches!(ty.kind(), Kind::Array(_)) => array_literal(items).into(),
         Scalar::Json(value) => value.to_string().into(),
     })
+}
+
+/// What a domain is made of.
+fn base(mut ty: &Type) -> &Type {
+    while let Kind::Domain(inner) = ty.kind() {
+        ty = inner;
+    }
+    ty
 }
 
 /// The `bytea` of these bytes.
