@@ -20,6 +20,7 @@ use tokio_postgres::{CancelToken, Row, Statement, Transaction};
 
 use self::errors::{chain, sorted};
 use self::text::{AsText, Texts};
+use super::batch::Given;
 use super::bind::Scalar;
 use super::tls::{self, Tls};
 use super::{Bound, Class, MAX_ROWS, SetupError, SqlError, StatementResult};
@@ -98,7 +99,7 @@ impl Postgres {
         &self,
         statement: &config::Statement,
         form: &MultiRow,
-        rows: &[Vec<Value>],
+        rows: &[Vec<impl Given>],
     ) -> Result<StatementResult, SqlError> {
         let sort = |error| sorted(1, &error, self.timeout);
         self.transact(1, async |transaction| {
@@ -263,20 +264,20 @@ async fn execute(transaction: &Transaction<'_>, bound: &Bound) -> Result<Stateme
 }
 
 /// How many rows the statement changed, for the values of many jobs.
-async fn execute_rows(
+async fn execute_rows<V: Given>(
     transaction: &Transaction<'_>,
     types: &[Type],
     form: &MultiRow,
-    rows: &[Vec<Value>],
+    rows: &[Vec<V>],
 ) -> Result<u64, tokio_postgres::Error> {
     let names: Vec<String> = types.iter().map(type_name).collect();
     let Some(sql) = form.of_arrays(&names) else {
-        let values: Vec<AsText<'_>> = rows.iter().flatten().map(|value| AsText(Scalar::of(value))).collect();
+        let values: Vec<AsText<'_>> = rows.iter().flatten().map(|value| AsText(Scalar::of(value.borrow()))).collect();
         let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         return transaction.execute(&form.sql(rows.len()), &params).await;
     };
     let texts = |(at, ty): (usize, &Type)| Texts { rows, at, ty: ty.clone() };
-    let columns: Vec<Texts<'_>> = types.iter().enumerate().map(texts).collect();
+    let columns: Vec<Texts<'_, V>> = types.iter().enumerate().map(texts).collect();
     let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
     transaction.execute(&sql, &params).await
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
+use super::super::batch::Given;
 use super::super::bind::Scalar;
 
 /// A value in PostgreSQL's text form, whatever the type of its placeholder.
@@ -35,13 +36,13 @@ impl ToSql for AsText<'_> {
 /// The values at one place of all rows as a `text[]`: the text forms that each of them would have by itself for a
 /// placeholder of type `ty`.
 #[derive(Debug)]
-pub(super) struct Texts<'a> {
-    pub(super) rows: &'a [Vec<Value>],
+pub(super) struct Texts<'a, V> {
+    pub(super) rows: &'a [Vec<V>],
     pub(super) at: usize,
     pub(super) ty: Type,
 }
 
-impl ToSql for Texts<'_> {
+impl<V: Given> ToSql for Texts<'_, V> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         const NULL: i32 = -1;
         // PostgreSQL's array_recv: dimensions, whether there are NULLs, the element's type; of each dimension the length
@@ -53,7 +54,7 @@ impl ToSql for Texts<'_> {
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(&1_i32.to_be_bytes());
         for row in self.rows {
-            match text_form(&Scalar::of(&row[self.at]), &self.ty) {
+            match text_form(&Scalar::of(row[self.at].borrow()), &self.ty) {
                 None => out.extend_from_slice(&NULL.to_be_bytes()),
                 Some(text) => {
                     out.extend_from_slice(&i32::try_from(text.len())?.to_be_bytes());
