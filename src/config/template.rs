@@ -251,6 +251,8 @@ fn reason(error: &minijinja::Error) -> String {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

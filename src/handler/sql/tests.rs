@@ -1,6 +1,7 @@
 //! The `sql` handler on both databases: SQLite in a file, PostgreSQL 15 as a private server.
 
 mod cutter;
+mod hostile;
 mod loss;
 mod types;
 
