@@ -342,6 +342,20 @@ def suspend_and_resume():
 
 
 @check
+def suspend_while_a_job_runs():
+    job = queue.enqueue(tasks.sleep, 1)
+    until(lambda: status(job) == "started", "a start")
+    suspend(connection)
+    until(lambda: "suspended" in [w.get_state() for w in Worker.all(connection=connection)] or queue.enqueue(tasks.nothing) is None or time.sleep(0.3), "the other worker")
+    ended(job)
+    job.refresh()
+    its = lambda: Worker.find_by_key(f"rq:worker:{job.worker_name}", connection=connection).get_state()
+    seen = until(lambda: its() == "suspended", "its worker to wait")
+    resume(connection)
+    return seen
+
+
+@check
 def retries_at_once():
     job = queue.enqueue(tasks.flaky, 2, retry=Retry(max=3))
     ended(job)
