@@ -147,9 +147,12 @@ local function holds_its_place(id)
     or redis.call('ZCOUNT', base .. 'executions:' .. id, '(' .. ARGV[4], '+inf') > 0
 end
 
-for _, key in ipairs(ARGV[9] == '1' and redis.call('SMEMBERS', base .. 'rl-keys') or {}) do
+-- Any of them, as there may be many: another pass finds the others.
+local looked_at = 0
+for _, key in ipairs(ARGV[9] == '1' and redis.call('SRANDMEMBER', base .. 'rl-keys', most) or {}) do
   local limit = base .. 'rl:' .. key
-  for _, id in ipairs(redis.call('ZRANGE', limit .. ':allowed', 0, tonumber(most) - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', limit .. ':allowed', 0, tonumber(most) - looked_at - 1)) do
+    looked_at = looked_at + 1
     if not holds_its_place(id) then
       redis.call('ZREM', limit .. ':allowed', id)
     end
@@ -158,6 +161,9 @@ for _, key in ipairs(ARGV[9] == '1' and redis.call('SMEMBERS', base .. 'rl-keys'
   if redis.call('EXISTS', limit .. ':allowed', limit .. ':rate_limited') == 0 then
     redis.call('SREM', base .. 'rl-keys', key)
     redis.call('DEL', limit)
+  end
+  if looked_at >= tonumber(most) then
+    break
   end
 end
 local theirs = redis.call('LLEN', between)
