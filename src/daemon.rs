@@ -15,12 +15,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminParts};
-use crate::broker::{self, Broker, Override};
+use crate::broker::{self, Broker, Override, Rates};
 use crate::config::{self, Config, Problems, RedisUrl};
 use crate::control::{Control, Order, Phase};
 use crate::flows::Flows;
@@ -72,6 +72,8 @@ pub(crate) struct Daemon {
     keeper: Arc<Keeper>,
     pub control: Control,
     orders: mpsc::Receiver<Order>,
+    /// What was set by hand.
+    rates: watch::Receiver<Rates>,
     signals: Signals,
     parts: Parts,
     pub admin_address: std::net::SocketAddr,
@@ -208,6 +210,7 @@ impl Daemon {
             keeper,
             control,
             orders,
+            rates: broker.overrides.rates(),
             signals,
             parts,
             admin_address,
@@ -235,6 +238,7 @@ impl Daemon {
                     Order::Reload(answer) => self.reload_for(answer).await,
                     Order::Stop => break,
                 },
+                Ok(()) = self.rates.changed() => self.limit_rates(),
                 () = watchdog.pet() => {}
             }
         }
@@ -278,6 +282,23 @@ impl Daemon {
         self.supervisor.apply(&new);
         self.intake.start_missing(&new.queues);
         Ok(format!("{changes}{}", no_longer_set(&set)))
+    }
+
+    /// Puts the rates that were set by hand into the configuration that is in force.
+    fn limit_rates(&mut self) {
+        let mut config = Config::clone(&self.config.load());
+        for (task, rates) in self.rates.borrow_and_update().iter() {
+            match config.with_rates(task, rates) {
+                Ok(limited) => config = limited,
+                // Whoever set it was told, unless a reload came between.
+                Err(error) => tracing::warn!(%task, "its rate stays as it is: {error}"),
+            }
+        }
+        let new = Arc::new(config);
+        let handlers = Arc::clone(&self.shared.live.load().handlers);
+        self.shared.live.store(Arc::new(Live { config: Arc::clone(&new), handlers }));
+        self.config.store(Arc::clone(&new));
+        self.supervisor.apply(&new);
     }
 
     async fn stop(self) {

@@ -55,7 +55,7 @@ pub(crate) use keep::Running;
 pub(crate) use nodes::{NodeCard, NodeOrder, NodeQueue};
 pub(crate) use notes::Speaker;
 pub(crate) use outbox::{Answer, Answered, Entry, Guard, OwedJob, OwedReceiver, Tally, TallyKeys};
-pub(crate) use overrides::Override;
+pub(crate) use overrides::{Override, Rates};
 pub(crate) use pause::{Pause, Paused};
 pub(crate) use purge::{Purge, Restored};
 pub(crate) use rq::{RqAttempt, RqEnding, RqSay, RqShown, RqTidied, RqTidying, RqWorkerTally};

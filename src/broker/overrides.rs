@@ -1,17 +1,18 @@
-//! Numbers of slots that somebody has set by hand, in place of what the configuration says.
+//! Numbers of slots, and rates of tasks, that somebody has set by hand, in place of what the configuration says.
 //!
 //! Any face may set one by [`Broker::scale`]: the admin port for `PATCH queues/{q}`, a wire for its own remote control.
+//! So may rates be set by [`Broker::limit_rate`]: the daemon puts them into the configuration that is in force.
 //! The queue's pool hears of it at once and keeps to it as it keeps to the configuration; jobs that run are not touched.
 //! It is of this process alone and ends with it, and with the next reload: the file says what is to stay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Broker;
-use crate::config::{Concurrency, Queue};
-use crate::job::{QueueName, Request};
+use crate::config::{Concurrency, Queue, Rate};
+use crate::job::{QueueName, Request, TaskName};
 
 /// A number of slots, or bounds of it, that somebody has set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,10 @@ pub(crate) struct Override {
 
 /// What was set by hand on this node; each queue at most once.
 #[derive(Debug, Default)]
-pub(crate) struct Overrides(watch::Sender<HashMap<QueueName, Override>>);
+pub(crate) struct Overrides(watch::Sender<HashMap<QueueName, Override>>, watch::Sender<Rates>);
+
+/// By task; a task without any starts as often as it can.
+pub(crate) type Rates = BTreeMap<TaskName, Vec<Rate>>;
 
 impl Overrides {
     pub(crate) fn of(&self, queue: &QueueName) -> Option<Override> {
@@ -32,6 +36,11 @@ impl Overrides {
     /// Told of each change.
     pub(crate) fn changes(&self) -> watch::Receiver<HashMap<QueueName, Override>> {
         self.0.subscribe()
+    }
+
+    /// The rates, and each change of them.
+    pub(crate) fn rates(&self) -> watch::Receiver<Rates> {
+        self.1.subscribe()
     }
 }
 
@@ -63,8 +72,17 @@ impl Broker {
         set.is_some()
     }
 
+    /// Limits how often jobs of a task start on this node, until the next reload or the end of the process.
+    pub(crate) fn limit_rate(&self, task: &TaskName, rates: Vec<Rate>) {
+        self.overrides.1.send_modify(|all| drop(all.insert(task.clone(), rates)));
+    }
+
     /// The configuration was read again: nothing is set by hand any more. Returns what was, by queue.
     pub(crate) fn end_overrides(&self) -> Vec<(QueueName, Override)> {
+        self.overrides.1.send_if_modified(|rates| {
+            rates.clear();
+            false
+        });
         let mut ended = Vec::new();
         self.overrides.0.send_if_modified(|all| {
             ended = std::mem::take(all).into_iter().collect();

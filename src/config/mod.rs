@@ -15,6 +15,7 @@ mod job_secrets;
 mod limit;
 mod multi_row;
 mod queue;
+mod rates_by_hand;
 mod redis;
 mod schedule;
 mod secret;

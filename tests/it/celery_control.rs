@@ -5,7 +5,7 @@ use std::process::Stdio;
 use redis::Commands;
 use serde_json::{Value, json};
 
-use crate::bench::{Child, Home, Python, Redis, one, push, until};
+use crate::bench::{Child, Home, Python, Redis, get, one, push, until};
 
 /// Two lists in one queue, a task with a secret.
 pub(crate) const CONFIG: &str = r#"
@@ -132,6 +132,7 @@ fn celerys_command_line_sees_one_worker_and_its_commands_act() {
     ask(&["control", "-d", &worker, "disable_events"], "task events");
     ask(&["control", "-d", &worker, "time_limit", "conf.sleep", "0.5"], "time limits set successfully");
     ask(&["control", "-d", &worker, "time_limit", "no.such", "1"], "unknown task");
+    ask(&["control", "-d", &worker, "rate_limit", "conf.sleep", "10/m"], "new rate limit set successfully");
     ask(&["control", "-d", &worker, "cancel_consumer", "celery"], "no longer consuming from celery");
     ask(&["control", "-d", &worker, "add_consumer", "elsewhere"], "add it to `lists` of a queue in jobsd.toml");
     ask(&["control", "-d", &worker, "pool_grow", "2"], "pool will grow: mails has 6");
@@ -203,6 +204,52 @@ said(
         assert!(seen[name]["error"].as_str().is_some_and(|said| said.contains(words)), "{name}: {:#}", seen[name]);
     }
     assert_eq!(seen["unknown"]["ok"], "terminate: tasks unknown");
+}
+
+#[test]
+fn a_rate_that_a_client_sets_holds_until_it_ends_it() {
+    let redis = Redis::start();
+    let home = Home::new(&redis, CONFIG);
+    let daemon = home.start();
+    worker(&redis);
+    let seen = client(
+        &redis,
+        r#"
+nonsense, unknown = control("rate_limit", task_name="conf.echo", rate_limit="2/w"), control("rate_limit", task_name="no.such", rate_limit="2/h")
+limited = control("rate_limit", task_name="conf.echo", rate_limit="2/h")
+while "conf.echo [rate_limit=2/h]" not in inspect("registered"):
+    time.sleep(0.02)
+results = [app.send_task("conf.echo", (n,)) for n in range(5)]
+while sum(result.state == "SUCCESS" for result in results) < 2:
+    time.sleep(0.02)
+said(nonsense=nonsense, unknown=unknown, limited=limited, ids=[result.id for result in results])
+"#,
+    );
+    assert!(seen["nonsense"]["error"].as_str().is_some_and(|said| said.starts_with("Invalid rate limit")), "{seen:#}");
+    assert_eq!(seen["unknown"]["error"], "unknown task");
+    assert_eq!(seen["limited"]["ok"], "new rate limit set successfully");
+    let ids: Vec<&str> = seen["ids"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let causes = || {
+        let why = |id: &&str| get(daemon.admin, &format!("/api/v1/jobs/{id}/why")).json()["cause"].clone();
+        ids.iter().map(why).map(|cause| cause.as_str().expect("a word").to_owned()).collect::<Vec<_>>()
+    };
+    until("the others to be held by it", || {
+        let causes = causes();
+        let count = |wanted: &str| causes.iter().filter(|cause| *cause == wanted).count();
+        assert!(count("completed") <= 2, "{causes:?}");
+        (count("limited") == 3).then_some(())
+    });
+    let done = client(
+        &redis,
+        r#"
+ended = control("rate_limit", task_name="conf.echo", rate_limit="0")
+while "conf.echo" not in inspect("registered"):
+    time.sleep(0.02)
+said(ended=ended)
+"#,
+    );
+    assert_eq!(done["ended"]["ok"], "rate limit disabled successfully");
+    until("the others to go on", || causes().iter().all(|cause| cause == "completed").then_some(()));
 }
 
 #[test]

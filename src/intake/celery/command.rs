@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ask::{Ask, Signal};
 use super::front::Front;
 use super::pool;
+use super::rate;
 use super::request::Request;
 use crate::broker::{Altered, BrokerError, Change};
 use crate::clock;
@@ -151,11 +152,25 @@ fn time_limit(front: &Front, request: &Request) -> Value {
     ok("time limits set successfully")
 }
 
-/// A rate holds for all nodes and outlives them, so it is the operator's to set.
+/// Another rate than the configuration gives the task, until the next reload. Celery's holds for each worker; this one,
+/// as every limit, for all nodes together.
 fn rate_limit(front: &Front, request: &Request) -> Value {
     let Some(name) = request.text("task_name") else { return missing("rate_limit", "task_name") };
+    let rate = match rate::read(request.arguments.get("rate_limit")) {
+        Ok(rate) => rate,
+        Err(words) => return nok(&words),
+    };
     let Some(task) = task_named(front, name) else { return nok("unknown task") };
-    nok(&format!("jobsd has no rate limits by remote control: give [tasks.{task}] a `limit` in jobsd.toml and reload"))
+    let rates = Vec::from_iter(rate);
+    if let Err(error) = front.config.load().with_rates(&task, &rates) {
+        return nok(&error.to_string());
+    }
+    front.broker.limit_rate(&task, rates);
+    match rate {
+        Some(rate) => tracing::info!(%task, rate = rate::write(&rate), "rate limit set by a Celery client"),
+        None => tracing::info!(%task, "rate limit ended by a Celery client"),
+    }
+    ok(if rate.is_some() { "new rate limit set successfully" } else { "rate limit disabled successfully" })
 }
 
 fn task_named(front: &Front, name: &str) -> Option<TaskName> {

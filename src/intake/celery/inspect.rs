@@ -6,11 +6,13 @@
 use serde_json::{Map, Value, json};
 
 use super::front::{Front, is_celery};
+use super::rate;
 use super::request::Request;
 use super::shown::{Shown, usual_name};
 use super::usage;
 use crate::broker::BrokerError;
 use crate::clock;
+use crate::config::Task;
 use crate::intake::iso;
 use crate::job::{JobId, QueueName, State};
 use crate::store::{Listed, Order, Span};
@@ -150,11 +152,16 @@ async fn listed(front: &Front, states: &[State]) -> Result<Vec<Listed>, BrokerEr
     Ok(listed)
 }
 
-/// The names that producers may use, with the rate at which they start where a client has set one.
+/// The names that producers may use, with the rate of those whose starts are limited.
 fn registered(front: &Front) -> Value {
     let config = front.config.load();
-    let mut names: Vec<String> =
-        config.tasks.values().flat_map(|task| task.names.iter().map(|pattern| pattern.0.clone())).collect();
+    let shown = |task: &Task| {
+        let of_all = task.limits.iter().find(|limit| limit.key.is_none());
+        let rate = of_all.and_then(|limit| limit.rates.first()).map(rate::write);
+        let shown = |name: &String| rate.as_ref().map_or(name.clone(), |rate| format!("{name} [rate_limit={rate}]"));
+        task.names.iter().map(|pattern| shown(&pattern.0)).collect::<Vec<String>>()
+    };
+    let mut names: Vec<String> = config.tasks.values().flat_map(|task| shown(task)).collect();
     names.sort_unstable();
     names.dedup();
     names.into()

@@ -24,6 +24,7 @@ mod pool;
 mod post;
 pub(crate) mod produce;
 mod protocol_1;
+mod rate;
 pub(crate) mod refusal;
 mod request;
 pub(crate) mod result;

@@ -206,7 +206,9 @@ impl Field<'_> {
             if in_hand.is_empty() {
                 return;
             }
-            let running = self.workers.iter_mut().filter_map(|worker| worker.ended().is_none().then_some(())).count();
+            // One that was told to end may be done by now.
+            self.workers.retain_mut(|worker| worker.ended().is_none());
+            let running = self.workers.len();
             assert!(started.elapsed() < limit, "after {limit:?}: {in_hand:?}; {running} workers of Celery's live");
             if in_hand.iter().any(|(what, _)| *what == "unacked") {
                 Python::on(&self.redis.url()).run(&RESTORE.replace("SECONDS", &VISIBILITY.to_string()));
