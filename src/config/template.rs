@@ -164,6 +164,11 @@ impl ValueTemplate {
         if let Self::Expression(template) = self { template.name() } else { None }
     }
 
+    /// Whether it is this expression and nothing else.
+    pub(crate) fn is(&self, expression: &str) -> bool {
+        matches!(self, Self::Expression(template) if expression_of(&template.source) == Some(expression))
+    }
+
     /// # Errors
     /// [`RenderError`] of the first template inside that cannot be rendered.
     pub(crate) fn render(&self, context: &Value) -> Result<Value, RenderError> {
@@ -245,6 +250,8 @@ fn reason(error: &minijinja::Error) -> String {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -1,8 +1,10 @@
 //! Many jobs of one task at once, each with an outcome of its own.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::{Context, Now};
 use super::sql::{self, Named, SqlError};
 use super::{Attempt, Halt, Handlers, Run, probe};
 use crate::clock;
@@ -15,9 +17,9 @@ impl Handlers {
     ///
     /// Dropping the future stops what it started, as with [`Handlers::perform`].
     pub(crate) async fn perform_batch(&self, attempts: &[Attempt<'_>]) -> Vec<Outcome> {
-        let now = clock::now();
+        let now = Now::new(clock::now());
         let mut contexts: Vec<Context<'_>> =
-            attempts.iter().map(|attempt| Context::new(attempt, &self.vars, now)).collect();
+            attempts.iter().map(|attempt| Context::new(attempt, &self.vars, &now)).collect();
         let results = match attempts.first().map(|attempt| attempt.task.steps.as_slice()) {
             Some([Step::Sql(step)]) => match many_rows(step) {
                 Some(statement) => self.insert(step, statement, &contexts).await,
@@ -46,7 +48,7 @@ impl Handlers {
         contexts: &[Context<'_>],
     ) -> Vec<Result<Value, Halt>> {
         let mut results: Vec<Option<Result<Value, Halt>>> = Vec::with_capacity(contexts.len());
-        let mut rows = Vec::with_capacity(contexts.len());
+        let mut rows: Vec<Vec<Cow<'_, Value>>> = Vec::with_capacity(contexts.len());
         for context in contexts {
             match values(step, statement, context) {
                 Ok(values) => {
@@ -69,9 +71,20 @@ fn many_rows(step: &SqlStep) -> Option<(&Statement, &MultiRow)> {
     Some((statement, statement.multi_row.as_ref()?))
 }
 
-fn values(step: &SqlStep, statement: &Statement, context: &Context<'_>) -> Result<Vec<Value>, Halt> {
-    let more = more_values(step, context)?;
-    Ok(sql::values(0, statement, &Named { args: context.args(), more })?)
+/// The values of the statement's placeholders, as [`sql::values`] would give them. Most stay where they are.
+fn values<'a>(step: &SqlStep, statement: &Statement, context: &'a Context<'_>) -> Result<Vec<Cow<'a, Value>>, Halt> {
+    let mut values = Vec::with_capacity(statement.names.len());
+    for name in &statement.names {
+        if let Some((_, template)) = step.values.iter().find(|(known, _)| known == name) {
+            values.push(Cow::Owned(context.render(template)?));
+        } else if let Some(value) = context.args().get(name) {
+            values.push(Cow::Borrowed(value));
+        } else {
+            let named = Named { args: context.args(), more: more_values(step, context)? };
+            return Ok(sql::values(0, statement, &named)?.into_iter().map(Cow::Owned).collect());
+        }
+    }
+    Ok(values)
 }
 
 /// The further values of the step, which win over arguments of the same name.
@@ -94,6 +107,11 @@ fn runs<'a>(attempts: &'a [Attempt<'_>], contexts: &'a [Context<'_>]) -> Vec<Run
 
 fn finish(attempt: &Attempt<'_>, context: &mut Context<'_>, result: Result<Value, Halt>) -> Result<Value, Halt> {
     let result = result?;
+    // The same for all jobs of the task, whatever the step has given.
+    if let Some(template) = attempt.task.result.as_ref().filter(|template| template.templates().is_empty()) {
+        attempt.steps.finish(result);
+        return Ok(template.render(&Value::Null)?);
+    }
     attempt.steps.finish(result.clone());
     context.finish_step(result);
     attempt.result(context)

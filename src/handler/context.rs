@@ -14,6 +14,23 @@ use crate::job::{Args, Job, Timestamp};
 /// Values that every attempt has beside its arguments.
 const RESERVED: [&str; 4] = ["vars", "steps", "now", "job"];
 
+/// The instant of `now`, which the jobs of a batch share.
+#[derive(Debug)]
+pub(super) struct Now {
+    at: Timestamp,
+    text: OnceLock<String>,
+}
+
+impl Now {
+    pub(super) fn new(at: Timestamp) -> Self {
+        Self { at, text: OnceLock::new() }
+    }
+
+    fn text(&self) -> &str {
+        self.text.get_or_init(|| self.at.to_string())
+    }
+}
+
 /// One attempt's values. The reserved names win over arguments of the same name.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
@@ -22,14 +39,14 @@ pub(super) struct Context<'a> {
     args: Cow<'a, Args>,
     vars: &'a Value,
     steps: Vec<Value>,
-    now: Timestamp,
+    now: &'a Now,
     /// All of them as one object, made when a template first needs that: most rows of a batch never do.
     values: OnceLock<Value>,
 }
 
 impl<'a> Context<'a> {
     /// Optional arguments that are missing get their declared defaults.
-    pub(super) fn new(attempt: &Attempt<'a>, vars: &'a Value, now: Timestamp) -> Self {
+    pub(super) fn new(attempt: &Attempt<'a>, vars: &'a Value, now: &'a Now) -> Self {
         let mut args = Cow::Borrowed(&attempt.job.args);
         for param in &attempt.task.params {
             if !args.contains_key(&param.name) {
@@ -61,6 +78,10 @@ impl<'a> Context<'a> {
         if let Some(value) = template.name().and_then(|name| self.get(name)) {
             return Ok(value);
         }
+        // The key of a row, in batches of many.
+        if template.is("job.id") {
+            return Ok(json!(self.job.id));
+        }
         template.render(if template.templates().is_empty() { &Value::Null } else { self.values() })
     }
 
@@ -79,7 +100,7 @@ impl<'a> Context<'a> {
         match name {
             "vars" => Some(self.vars.clone()),
             "steps" => Some(Value::Array(self.steps.clone())),
-            "now" => Some(json!(self.now.to_string())),
+            "now" => Some(json!(self.now.text())),
             "job" => Some(json!({"id": id, "queue": queue, "attempt": self.attempt})),
             argument => self.args.get(argument).cloned(),
         }

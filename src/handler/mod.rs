@@ -31,7 +31,7 @@ use crate::clock;
 use crate::config::{Config, JobSecrets, Param, Step, Task};
 use crate::job::{Failure, Job, Outcome};
 
-use context::Context;
+use context::{Context, Now};
 pub(crate) use email::{MailPreview, PreviewError, preview as preview_mails};
 pub(crate) use exec::{guard_if_told, until_guards_have_ended};
 pub(crate) use notepad::Notepad;
@@ -145,7 +145,8 @@ impl Handlers {
     /// Dropping the future stops what it started: programs are killed with their process group, a
     /// statement is cancelled and rolled back, a connection in the middle of a conversation is closed.
     pub(crate) async fn perform(&self, attempt: &Attempt<'_>) -> Outcome {
-        let mut context = Context::new(attempt, &self.vars, clock::now());
+        let now = Now::new(clock::now());
+        let mut context = Context::new(attempt, &self.vars, &now);
         let result = self.steps(attempt, &mut context).await;
         attempt.ended(result)
     }

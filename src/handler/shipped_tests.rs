@@ -1,5 +1,7 @@
 //! The shipped `jobsd.toml` through the real handlers: each of its tasks does its work on SQLite and on PostgreSQL.
 
+mod analytics;
+
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Handlers;
 use super::sql::Named;
 use crate::config::{self, Config, Dialect, EmailProvider, PushProvider, Statement};
-use crate::job::{Outcome, TaskName};
+use crate::job::{Job, JobId, Outcome, TaskName};
 use crate::testing::{attempt, fixture, postgres};
 
 /// The shipped file, with everything it writes moved below `dir`.
@@ -23,13 +25,19 @@ fn shipped(dir: &Path, database: &str) -> Config {
 
 /// Calls a task as its producer does, with positional arguments.
 async fn call(config: &Config, handlers: &Handlers, task: &str, args: Value) -> Value {
+    match run(config, handlers, task, args, &format!("job-{}", uuid::Uuid::new_v4())).await {
+        Outcome::Success(result) => result,
+        other => panic!("{task}: {other:?}"),
+    }
+}
+
+/// An attempt at the job `id`.
+async fn run(config: &Config, handlers: &Handlers, task: &str, args: Value, id: &str) -> Outcome {
     let task = &config.tasks[&TaskName::parse(task).expect("a valid name")];
     let positional = args.as_array().expect("an array");
     let args = config::bind(task, positional, Map::new()).unwrap_or_else(|error| panic!("{}: {error}", task.name));
-    match attempt::perform(handlers, task, Value::Object(args)).await {
-        Outcome::Success(result) => result,
-        other => panic!("{}: {other:?}", task.name),
-    }
+    let id = JobId::parse(id).expect("a valid id");
+    handlers.perform(&attempt::first(&Job { id, ..fixture::job(Value::Object(args)) }, task)).await
 }
 
 /// Every task that needs mail, push or the database only.
@@ -83,7 +91,9 @@ async fn the_shipped_workload_runs_on_sqlite() {
     fixture::tls_provider();
     let dir = tempfile::tempdir().expect("a temp dir");
     let database = format!("sqlite:{}", dir.path().join("app.db").display());
-    whole_workload(&shipped(dir.path(), &database)).await;
+    let config = shipped(dir.path(), &database);
+    whole_workload(&config).await;
+    analytics::counts_are_those_of_the_rows(&config).await;
     let files = |folder: &str| std::fs::read_dir(dir.path().join(folder)).expect("the folder").count();
     assert_eq!((files("mail"), files("push")), (6, 5));
 }
@@ -94,22 +104,35 @@ async fn the_shipped_workload_runs_on_postgres() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let server = postgres::Server::start();
     let config = shipped(dir.path(), &server.url());
+    analytics::what_is_missing_is_named(&config).await;
     let sql = super::sql::Sql::new(&config.database).expect("the database");
-    // As an app's own migrations would make them.
+    // As an app's own migrations would make them, and as the README says.
     let tables = [
-        "notifications (id bigserial PRIMARY KEY, user_id int NOT NULL, actor_id int, notification_type varchar(50) NOT NULL, \
-            content text NOT NULL, related_id int, is_read boolean NOT NULL, created_at timestamptz NOT NULL)",
-        "user_events (id bigserial PRIMARY KEY, user_id int, event_type varchar(50), event_data jsonb, created_at timestamptz)",
-        "posts (id serial PRIMARY KEY, user_id int)",
-        "follows (follower_id int, followed_id int)",
-        "likes (user_id int, post_id int)",
-        "comments (id serial PRIMARY KEY, user_id int, post_id int)",
-        "user_stats (user_id int PRIMARY KEY, posts int, followers int, following int, likes_received int, \
-            comments_received int, updated_at timestamptz)",
-    ]
-    .map(|table| Statement::parse(&format!("CREATE TABLE {table}"), Dialect::Postgres).expect("a valid statement"));
+        "CREATE TABLE notifications (id bigserial PRIMARY KEY, user_id int NOT NULL, actor_id int, notification_type \
+            varchar(50) NOT NULL, content text NOT NULL, related_id int, is_read boolean NOT NULL, created_at timestamptz NOT NULL)",
+        "CREATE TABLE posts (id serial PRIMARY KEY, user_id int)",
+        "CREATE TABLE follows (follower_id int, followed_id int)",
+        "CREATE TABLE likes (user_id int, post_id int)",
+        "CREATE TABLE comments (id serial PRIMARY KEY, user_id int, post_id int)",
+        // Hours and days are those of UTC, wherever the server believes to be.
+        "ALTER ROLE jobsd SET timezone = 'America/St_Johns'",
+    ];
+    let tables: Vec<Statement> = tables
+        .into_iter()
+        .chain(readme_tables())
+        .map(|text| Statement::parse(text, Dialect::Postgres).expect("a valid statement"))
+        .collect();
     sql.run(&tables, &Named::args(&Map::new())).await.expect("the tables are made");
+    drop(sql);
     whole_workload(&config).await;
+    analytics::counts_are_those_of_the_rows(&config).await;
+}
+
+/// What the README gives to those who have PostgreSQL.
+fn readme_tables() -> impl Iterator<Item = &'static str> {
+    let (_, behind) = include_str!("../../README.md").split_once("```sql\n").expect("the README's tables");
+    let (tables, _) = behind.split_once("```").expect("the block ends");
+    tables.split_inclusive(";\n")
 }
 
 /// The template sees the whole preview: one that was cut before it would never show that something is missing.

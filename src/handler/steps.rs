@@ -42,6 +42,11 @@ impl Steps {
         self.lock().clone()
     }
 
+    /// The same, for whoever asks last: nothing of it stays here.
+    pub(crate) fn take(&self) -> Done {
+        std::mem::take(&mut *self.lock())
+    }
+
     pub(super) fn results(&self) -> Vec<Value> {
         self.lock().steps.clone()
     }

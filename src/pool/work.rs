@@ -124,7 +124,7 @@ impl Work {
         let outcomes = outcomes.unwrap_or_else(|panicked| vec![panicked; members.len()]);
         let ended = members.into_iter().zip(outcomes).map(|(member, outcome)| {
             let Member { mut claim, steps, cancelled } = member;
-            let Done { steps, partial } = steps.done();
+            let Done { steps, partial } = steps.take();
             (claim.history.steps, claim.history.partial) = (steps, partial);
             (claim, cancelled.map_or(outcome, Outcome::Cancelled))
         });

@@ -53,6 +53,10 @@ impl Server {
         format!("postgres://jobsd@127.0.0.1:{}/postgres", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The server's own certificate, which is its authority too.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.dir.path().join("server.crt")

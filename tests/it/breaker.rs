@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::bench::{FarWorld, Home, Jobs, Redis, Smtp, free_port, get, post, push, until};
+use crate::bench::{Child, FarWorld, Home, Jobs, Python, Redis, Smtp, free_port, get, post, push, until};
 
 const MAILS: usize = 40;
 
@@ -86,6 +86,68 @@ fn a_queue_waits_for_a_push_service_that_answers_503() {
         request["token"].as_str().map(str::to_owned)
     });
 }
+
+#[test]
+fn a_queue_waits_for_the_service_of_its_requests() {
+    let (redis, port) = (Redis::start(), free_port());
+    let config = format!(
+        "[queues.calls]\nconcurrency = 4\nretry = false\n\
+         [tasks.call]\nqueue = \"calls\"\nparams = {{ n = \"int\" }}\n\
+         http = {{ url = \"http://127.0.0.1:{port}/calls/{{{{ n }}}}\", when_down = \"wait\" }}\n"
+    );
+    let home = Home::new(&redis, &config);
+    let mut jobs = Jobs::of(&redis, "calls");
+    let daemon = home.start();
+    let put_in = |n| {
+        let answer = post(daemon.admin, "/api/v1/jobs", &json!({"task": "call", "args": {"n": n}}));
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let ids: Vec<String> = (0..MAILS).map(put_in).collect();
+
+    let row = || get(daemon.admin, "/api/v1/queues/calls").json()["queue"].take();
+    let open = until("the queue to wait", || Some(row()).filter(|row| row["breaker"]["state"] == "open"));
+    let reason = open["breaker"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("HttpConnectError: failed to call 127.0.0.1"), "{open:#}");
+    assert!(get(daemon.admin, "/").body.contains("service down"));
+    until("the last in line to be explained", || {
+        let why = get(daemon.admin, &format!("/api/v1/jobs/{}/why", ids[MAILS - 1])).json();
+        (why["cause"] == "service-down").then_some(())
+    });
+    until("a second opening", || daemon.log().contains("so it waits for 10s").then_some(()));
+    let tried: Vec<Value> = ids.iter().filter_map(|id| jobs.history(id)).collect();
+    assert!(tried.len() <= 10, "{} jobs were tried", tried.len());
+    assert!(tried.iter().all(|history| history["failures"].is_null() && history["mishaps"].is_null()), "{tried:#?}");
+
+    let log = home.path("served");
+    let mut server = Child::command(Python::interpreter());
+    server.args(["-c", SERVER, &port.to_string()]).arg(&log);
+    let _server = Child::spawn(&mut server);
+    jobs.until("completed", MAILS);
+    until("the breaker to be closed", || row()["breaker"].is_null().then_some(()));
+    for history in ids.iter().map(|id| jobs.history(id).expect("it has one")) {
+        assert!(history["failures"].is_null(), "no attempt was spent: {history:#}");
+    }
+    let served = std::fs::read_to_string(log).expect("it has served");
+    let mut served: Vec<&str> = served.lines().collect();
+    served.sort_unstable();
+    let mut expected: Vec<String> = (0..MAILS).map(|n| format!("/calls/{n}")).collect();
+    expected.sort_unstable();
+    assert_eq!(served, expected, "each once");
+    println!("{} of {MAILS} jobs ran into the outage; no attempt was spent", tried.len());
+}
+
+/// Answers every POST, and writes down of which path it was.
+const SERVER: &str = "
+import http.server, sys
+class Calls(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['content-length']))
+        with open(sys.argv[2], 'a') as log: log.write(self.path + '\\n')
+        self.send_response(204)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Calls).serve_forever()
+";
 
 /// `whom` finds in a request that was served for whom it was. A 503 used to spend the one attempt of each push job.
 fn waits_for(world: &FarWorld, config: &str, words: &str, whom: fn(&Value) -> Option<String>) {

@@ -4,6 +4,7 @@
 //! One module a promise. What they stand on is in [`bench`]: every server and process belongs to the test that started
 //! it and ends with it, whatever becomes of the test.
 
+mod analytics;
 mod bad_input;
 mod batch;
 mod bench;

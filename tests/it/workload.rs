@@ -13,8 +13,8 @@ use crate::bench::{Home, Jobs, Postgres, Python, Redis, one, shipped, until};
 const TABLES: &str = "
     CREATE TABLE notifications (id serial PRIMARY KEY, user_id int NOT NULL, actor_id int, notification_type varchar(50),
         content text, related_id int, is_read boolean NOT NULL, created_at timestamptz NOT NULL);
-    CREATE TABLE user_events (id serial PRIMARY KEY, user_id int NOT NULL, event_type varchar(50), event_data jsonb,
-        created_at timestamptz NOT NULL);
+    CREATE TABLE user_events (id serial PRIMARY KEY, job_id text UNIQUE, user_id int NOT NULL, event_type varchar(50),
+        event_data jsonb, created_at timestamptz NOT NULL);
     CREATE TABLE posts (id serial PRIMARY KEY, user_id int NOT NULL);
     CREATE TABLE likes (user_id int, post_id int);
     CREATE TABLE comments (user_id int, post_id int);

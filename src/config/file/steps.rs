@@ -81,7 +81,8 @@ pub(super) fn header_names(table: &Table<'_>) {
     }
 }
 
-/// `sql = "…"`, `sql = ["…", "…"]` or `sql = { statements = […], values = { … } }`.
+/// `sql = "…"`, `sql = ["…", "…"]` or `sql = { statements = […], values = { … } }`; in a list `{ postgres = "…", sqlite =
+/// "…" }` stands for the one that the database understands.
 fn sql(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect) -> Option<Step> {
     let Some(table) = item.value.is_table().then(|| item.table()).flatten() else {
         return Some(Step::Sql(SqlStep { statements: statements(item, scope, dialect, &[])?, values: Vec::new() }));
@@ -104,16 +105,36 @@ fn sql(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect) -> Option<Step> {
 
 fn statements(item: &Item<'_>, scope: &Scope<'_>, dialect: Dialect, values: &[&str]) -> Option<Vec<Statement>> {
     const EXPECTED: &str = "an SQL statement, or a list of them such as [\"DELETE FROM t WHERE id = :id\"]";
-    let items = if item.value.is_str() { vec![item.clone()] } else { item.array(EXPECTED)? };
+    let is_one = item.value.is_str() || item.value.is_table();
+    let items = if is_one { vec![item.clone()] } else { item.array(EXPECTED)? };
     if items.is_empty() || items.len() > MOST {
         item.error(format!("there are {} statements, allowed is 1 to {MOST}", items.len()), "name what is to be done");
     }
-    let read = |item: &Item<'_>| {
+    let read = |item: &Item<'_>, dialect| {
         let statement = item.statement(dialect, "an SQL statement")?;
         scope.names(item, &statement, values);
         Some(statement)
     };
-    let statements: Vec<_> = items.iter().map(read).collect();
+    let statements: Vec<_> = items
+        .iter()
+        .map(|item| {
+            if !item.value.is_table() {
+                return read(item, dialect);
+            }
+            // Both are checked, whichever is used.
+            let table = item.table()?;
+            let of = |key, dialect| {
+                let item = table.required(key, "say it for both: { postgres = \"…\", sqlite = \"…\" }");
+                item.and_then(|item| read(&item, dialect))
+            };
+            let (postgres, sqlite) = (of("postgres", Dialect::Postgres), of("sqlite", Dialect::Sqlite));
+            table.close();
+            match dialect {
+                Dialect::Postgres => postgres,
+                Dialect::Sqlite => sqlite,
+            }
+        })
+        .collect();
     statements.into_iter().collect()
 }
 

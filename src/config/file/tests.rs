@@ -45,7 +45,7 @@ fn has_default(line: &str) -> bool {
 fn the_shipped_file_is_valid_in_an_empty_environment() {
     let Loaded { config, warnings } = valid(SHIPPED);
     assert_eq!(warnings, []);
-    assert_eq!((config.queues.len(), config.tasks.len(), config.schedules.len()), (4, 15, 1));
+    assert_eq!((config.queues.len(), config.tasks.len(), config.schedules.len()), (4, 17, 3));
 }
 
 #[test]
@@ -116,8 +116,11 @@ fn kind(path: &str) -> String {
     if parts.len() > 1 && ["queues", "tasks", "schedules"].contains(&parts[0]) {
         parts[1] = "*";
     }
-    // A step is the same alone and in a list; a parameter is the same whatever it is called.
+    // A step is the same alone and in a list, as is a statement; a parameter is the same whatever it is called.
     parts.retain(|part| !part.starts_with("steps["));
+    for part in parts.iter_mut().filter(|part| part.starts_with("statements[")) {
+        *part = "statements";
+    }
     if parts.first() == Some(&"tasks") && parts.len() > 3 && parts[2] == "params" {
         parts[3] = "*";
     }

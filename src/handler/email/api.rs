@@ -47,7 +47,7 @@ pub(super) enum Fault {
     Address,
     /// It does not take this mail: never again.
     Mail,
-    /// Too much at a time: later.
+    /// Too much at a time: later. Where it says when, no mail of anybody's passes until then, so the queue waits.
     Throttled,
     /// It takes no mail from us: the operator's to mend, and the queue's to wait for.
     Credentials,
@@ -161,10 +161,8 @@ impl From<ApiError> for Halt {
         match fault {
             Fault::Address => Self::Failed(detailed(Failure::never("InvalidAddress", message))),
             Fault::Mail => Self::Failed(detailed(Failure::never("MailRejected", message))),
-            Fault::Throttled => {
-                let failure = Failure::new("MailThrottled", message).after(retry_after.unwrap_or(THROTTLED_WAIT));
-                Self::Failed(detailed(failure))
-            }
+            Fault::Throttled if retry_after.is_some() => unavailable(detailed(Failure::new("MailThrottled", message))),
+            Fault::Throttled => Self::Failed(detailed(Failure::new("MailThrottled", message).after(THROTTLED_WAIT))),
             Fault::Silent => Self::Failed(Failure::new("MailTimeout", message)),
             Fault::Credentials => unavailable(detailed(Failure::new("MailCredentialsError", message))),
             Fault::Down => unavailable(detailed(Failure::new("MailUnavailable", message))),

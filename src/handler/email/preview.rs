@@ -6,7 +6,7 @@ use super::provider::Provider;
 use super::{Email, EmailError, SetupError, attachment};
 use crate::clock;
 use crate::config::{Config, EmailStep, Step, Task};
-use crate::handler::context::Context;
+use crate::handler::context::{Context, Now};
 use crate::handler::{Attempt, Done, Notepad, Run, Steps};
 use crate::job::{Args, Job, JobId, Origin, Priority};
 
@@ -56,7 +56,8 @@ fn one(
     let (vars, now) = (config.vars.clone().into(), clock::now());
     let done = Done { steps: vec![json!({}); number], ..Done::default() };
     let attempt = Attempt { job, task, attempt: 1, steps: Steps::new(done, None), notepad: Notepad::default() };
-    let context = Context::new(&attempt, &vars, now);
+    let of_templates = Now::new(now);
+    let context = Context::new(&attempt, &vars, &of_templates);
     let run = Run {
         job,
         attempt: 1,

@@ -3,6 +3,8 @@
 //!
 //! Every part is a transaction of its own, so a job's row is in exactly one that was committed, or in none.
 
+use std::borrow::Borrow;
+use std::fmt::Debug;
 use std::ops::Range;
 
 use serde_json::{Value, json};
@@ -13,14 +15,20 @@ use crate::config::{Dialect, MultiRow, Statement};
 /// Values that one statement may bind: PostgreSQL's wire counts them in 16 bits, SQLite's default limit is half of that.
 const MOST_VALUES: (usize, usize) = (65_535, 32_766);
 
+/// A value of a row, owned or not: the arguments of a job are large and stay where they are.
+pub(in crate::handler) trait Given: Borrow<Value> + Debug + Sync {}
+
+impl<V: Borrow<Value> + Debug + Sync> Given for V {}
+
 impl Sql {
     /// Runs `statement` once for each row of values; the results in the same order. A row that the database refuses
-    /// takes no other with it; when it cannot be reached, or stops in the middle, all that was not done fails.
+    /// takes no other with it, a connection that is lost only what was on its way; when the database cannot be reached, does
+    /// not answer in time, or does not know the table, all that was not done fails.
     pub(in crate::handler) async fn run_rows(
         &self,
         statement: &Statement,
         form: &MultiRow,
-        rows: &[Vec<Value>],
+        rows: &[Vec<impl Given>],
     ) -> Vec<Result<Value, SqlError>> {
         let mut results: Vec<Option<Result<Value, SqlError>>> = vec![None; rows.len()];
         let mut parts = self.parts(form, rows.len());
@@ -33,7 +41,7 @@ impl Sql {
                     parts.extend([middle..part.end, part.start..middle]);
                 }
                 // It would be the same for all others, at the cost of a wait each time.
-                Err(error) if error.is_about_the_database() => {
+                Err(error) if error.is_about_no_row() => {
                     let left = parts.drain(..).chain([part]).flatten();
                     left.for_each(|row| results[row] = Some(Err(error.clone())));
                 }
@@ -49,11 +57,11 @@ impl Sql {
         &self,
         statement: &Statement,
         form: &MultiRow,
-        rows: &[Vec<Value>],
+        rows: &[Vec<impl Given>],
     ) -> Result<StatementResult, SqlError> {
         match (self, rows) {
             (_, [row]) => {
-                let bound = Bound { statement: statement.clone(), values: row.clone(), rows: None };
+                let bound = Bound { statement: statement.clone(), values: owned(row), rows: None };
                 self.transact(vec![bound]).await
             }
             (Self::Postgres(postgres), rows) => postgres.run_rows(statement, form, rows).await,
@@ -73,9 +81,13 @@ impl Sql {
 }
 
 /// All rows as one statement with placeholders of its own for each.
-fn bind(statement: &Statement, form: &MultiRow, rows: &[Vec<Value>]) -> Bound {
-    let values = rows.iter().flatten().cloned().collect();
+fn bind(statement: &Statement, form: &MultiRow, rows: &[Vec<impl Given>]) -> Bound {
+    let values = rows.iter().flat_map(|row| owned(row)).collect();
     let sql = form.sql(rows.len());
     let statement = Statement { sql, names: Vec::new(), verb: statement.verb.clone(), multi_row: None };
     Bound { statement, values, rows: Some(rows.len() as u64) }
+}
+
+fn owned(row: &[impl Given]) -> Vec<Value> {
+    row.iter().map(|value| value.borrow().clone()).collect()
 }

@@ -56,7 +56,14 @@ pub(super) enum SqlError {
     #[error("run the statements: stopped after the database timeout of {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     #[error("run statement {statement}: {message}")]
-    Refused { statement: usize, class: Class, message: String, detail: Option<String> },
+    Refused {
+        statement: usize,
+        class: Class,
+        message: String,
+        detail: Option<String>,
+        /// It was found before the database had seen any value, so it is the same for all rows.
+        whatever_the_values: bool,
+    },
 }
 
 /// The classes of PEP 249, which every Python producer knows; they name what the database objected to.
@@ -228,14 +235,27 @@ impl SqlError {
     fn is_about_rows(&self) -> bool {
         match self {
             Self::Uneven { .. } => true,
-            Self::Refused { class, .. } => *class != Class::Operational,
+            Self::Refused { class, whatever_the_values, .. } => *class != Class::Operational && !whatever_the_values,
             _ => false,
         }
     }
 
-    /// Other rows would fare no better.
-    fn is_about_the_database(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Timeout(_))
+    /// Other rows would fare no better. A lost connection says nothing of them: the next one may be fine, and if nobody is
+    /// there any more, they cost no attempt.
+    fn is_about_no_row(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout(_) => true,
+            Self::Refused { whatever_the_values, .. } => *whatever_the_values,
+            _ => false,
+        }
+    }
+
+    /// The same, where preparing a statement has shown it.
+    fn when_prepared(mut self) -> Self {
+        if let Self::Refused { class: Class::Programming, whatever_the_values, .. } = &mut self {
+            *whatever_the_values = true;
+        }
+        self
     }
 }
 

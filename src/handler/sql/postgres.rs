@@ -8,17 +8,19 @@
 //! Many rows go in as one array of texts for each placeholder: a statement with a placeholder for each value of each row
 //! is long to write, to parse and to plan.
 
-use std::borrow::Cow;
-use std::error::Error as _;
+mod errors;
+mod text;
+
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use serde_json::{Value, json};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Row, Statement, Transaction};
 
+use self::errors::{chain, sorted};
+use self::text::{AsText, Texts};
+use super::batch::Given;
 use super::bind::Scalar;
 use super::tls::{self, Tls};
 use super::{Bound, Class, MAX_ROWS, SetupError, SqlError, StatementResult};
@@ -97,11 +99,14 @@ impl Postgres {
         &self,
         statement: &config::Statement,
         form: &MultiRow,
-        rows: &[Vec<Value>],
+        rows: &[Vec<impl Given>],
     ) -> Result<StatementResult, SqlError> {
+        let sort = |error| sorted(1, &error, self.timeout);
         self.transact(1, async |transaction| {
-            let changed = execute_rows(transaction, statement, form, rows).await;
-            let result = StatementResult::changed(changed.map_err(|error| sorted(1, &error, self.timeout))?);
+            // As the operator wrote it: what the server takes each placeholder for.
+            let plain = transaction.prepare(&statement.sql).await.map_err(sort).map_err(SqlError::when_prepared)?;
+            let changed = execute_rows(transaction, plain.params(), form, rows).await;
+            let result = StatementResult::changed(changed.map_err(sort)?);
             result.must_have_changed(rows.len() as u64)?;
             Ok(result)
         })
@@ -109,51 +114,91 @@ impl Postgres {
     }
 
     /// One transaction on a connection of its own, around `work`, which runs `statements` statements.
-    async fn transact(
-        &self,
-        statements: usize,
-        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError>,
-    ) -> Result<StatementResult, SqlError> {
+    ///
+    /// A connection may have died in the pool without a sign, and the others there with it. Nothing was sent but BEGIN
+    /// then, so a new one is made, once; and when that does not help, nobody was there to be asked.
+    async fn transact<W: Work>(&self, statements: usize, work: W) -> Result<StatementResult, SqlError> {
+        let work = match self.transact_on(self.lend().await?, statements, work).await {
+            Ok(result) => return result,
+            Err(NotBegun { work, .. }) => work,
+        };
+        self.pool.retain(|_, _| false);
+        let again = self.transact_on(self.lend().await?, statements, work).await;
+        again.unwrap_or_else(|NotBegun { reason, .. }| Err(SqlError::Connect(reason)))
+    }
+
+    async fn lend(&self) -> Result<Loan, SqlError> {
         let connection = self.pool.get().await.map_err(|error| SqlError::Connect(chain(&error)))?;
         let cancel = connection.cancel_token();
-        let mut loan = Loan { connection: Some(connection), cancel, tls: self.tls.clone() };
-        let work = async {
-            let connection = loan.connection.as_mut().expect("the loan holds its connection until it is given back");
-            transact(connection, statements, work, self.timeout).await
+        Ok(Loan { connection: Some(connection), cancel, tls: self.tls.clone() })
+    }
+
+    async fn transact_on<W: Work>(
+        &self,
+        mut loan: Loan,
+        statements: usize,
+        work: W,
+    ) -> Result<Result<StatementResult, SqlError>, NotBegun<W>> {
+        let connection = loan.connection.as_mut().expect("the loan holds its connection until it is given back");
+        let transaction = match tokio::time::timeout(self.timeout, begin(connection, self.timeout)).await {
+            Ok(Ok(transaction)) => transaction,
+            Ok(Err(error)) => return Err(NotBegun { work, reason: chain(&error) }),
+            Err(_) => return Err(NotBegun { work, reason: "the server does not answer".to_owned() }),
         };
         // The timeout is one statement's; all of them together may take their sum.
         let limit = self.timeout.saturating_mul(u32::try_from(statements).unwrap_or(u32::MAX)) + GRACE;
-        match tokio::time::timeout(limit, work).await {
+        let done = tokio::time::timeout(limit, finish(transaction, statements, work, self.timeout)).await;
+        Ok(match done {
             Ok(Err(error @ SqlError::Lost(_))) => Err(error),
             Ok(result) => {
                 loan.give_back();
                 result
             }
             Err(_) => Err(SqlError::Timeout(self.timeout)),
-        }
+        })
     }
 }
 
-async fn transact(
-    connection: &mut Object,
+/// What is done in a transaction.
+trait Work: AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError> {}
+
+impl<F: AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError>> Work for F {}
+
+/// The transaction has not begun, so its work is still to be done.
+struct NotBegun<W> {
+    work: W,
+    reason: String,
+}
+
+async fn begin(connection: &mut Object, timeout: Duration) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let client: &mut tokio_postgres::Client = connection;
+    let transaction = client.transaction().await?;
+    let limit = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));
+    transaction.batch_execute(&limit).await?;
+    Ok(transaction)
+}
+
+/// What is lost before COMMIT has changed nothing, and costs an attempt all the same: it may be this very statement that
+/// brings the server down. Once COMMIT is sent, nobody can tell.
+async fn finish(
+    transaction: Transaction<'_>,
     statements: usize,
-    work: impl AsyncFnOnce(&Transaction<'_>) -> Result<StatementResult, SqlError>,
+    work: impl Work,
     timeout: Duration,
 ) -> Result<StatementResult, SqlError> {
-    let lost = |error: tokio_postgres::Error| sorted(0, &error, timeout);
-    let client: &mut tokio_postgres::Client = connection;
-    let transaction = client.transaction().await.map_err(lost)?;
-    let limit = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));
-    transaction.batch_execute(&limit).await.map_err(lost)?;
     match work(&transaction).await {
-        Ok(result) => {
+        Ok(result) => match transaction.commit().await.map_err(|error| sorted(statements, &error, timeout)) {
+            Ok(()) => Ok(result),
+            Err(SqlError::Lost(reason)) => Err(SqlError::Lost(format!(
+                "the answer to COMMIT was lost, so they may have had their effect: {reason}"
+            ))),
             // Deferred constraints are checked here.
-            transaction.commit().await.map_err(|error| sorted(statements, &error, timeout))?;
-            Ok(result)
-        }
+            Err(error) => Err(error),
+        },
         Err(error) => {
-            // Waiting for the rollback leaves the connection clean for the next loan.
-            transaction.rollback().await.map_err(lost)?;
+            // Waiting for the rollback leaves the connection clean for the next loan. Where it does not come, the server rolls
+            // back by itself, and the next loan finds a connection that cannot begin.
+            let _ = transaction.rollback().await;
             Err(error)
         }
     }
@@ -173,6 +218,7 @@ async fn execute_all(
                 class: Class::Programming,
                 message: format!("the column `{name}` of type {kind} cannot be read here; write `{name}::text`"),
                 detail: None,
+                whatever_the_values: true,
             },
         })?;
         bound.check(&result)?;
@@ -218,22 +264,20 @@ async fn execute(transaction: &Transaction<'_>, bound: &Bound) -> Result<Stateme
 }
 
 /// How many rows the statement changed, for the values of many jobs.
-async fn execute_rows(
+async fn execute_rows<V: Given>(
     transaction: &Transaction<'_>,
-    statement: &config::Statement,
+    types: &[Type],
     form: &MultiRow,
-    rows: &[Vec<Value>],
+    rows: &[Vec<V>],
 ) -> Result<u64, tokio_postgres::Error> {
-    // As the operator wrote it: what the server takes each placeholder for.
-    let plain = transaction.prepare(&statement.sql).await?;
-    let types: Vec<String> = plain.params().iter().map(type_name).collect();
-    let Some(sql) = form.of_arrays(&types) else {
-        let values: Vec<AsText<'_>> = rows.iter().flatten().map(|value| AsText(Scalar::of(value))).collect();
+    let names: Vec<String> = types.iter().map(type_name).collect();
+    let Some(sql) = form.of_arrays(&names) else {
+        let values: Vec<AsText<'_>> = rows.iter().flatten().map(|value| AsText(Scalar::of(value.borrow()))).collect();
         let params: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         return transaction.execute(&form.sql(rows.len()), &params).await;
     };
     let texts = |(at, ty): (usize, &Type)| Texts { rows, at, ty: ty.clone() };
-    let columns: Vec<Texts<'_>> = plain.params().iter().enumerate().map(texts).collect();
+    let columns: Vec<Texts<'_, V>> = types.iter().enumerate().map(texts).collect();
     let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
     transaction.execute(&sql, &params).await
 }
@@ -289,154 +333,4 @@ fn plain_row(row: &Row) -> Result<Value, ExecuteError> {
         object.insert(column.name().to_owned(), value);
     }
     Ok(Value::Object(object))
-}
-
-/// A value in PostgreSQL's text form, whatever the type of its placeholder.
-#[derive(Debug)]
-struct AsText<'a>(Scalar<'a>);
-
-impl ToSql for AsText<'_> {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match text_form(&self.0, ty) {
-            Some(text) => out.extend_from_slice(text.as_bytes()),
-            None => return Ok(IsNull::Yes),
-        }
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-
-    tokio_postgres::types::to_sql_checked!();
-}
-
-/// The values at one place of all rows as a `text[]`: the text forms that each of them would have by itself for a
-/// placeholder of type `ty`.
-#[derive(Debug)]
-struct Texts<'a> {
-    rows: &'a [Vec<Value>],
-    at: usize,
-    ty: Type,
-}
-
-impl ToSql for Texts<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        const NULL: i32 = -1;
-        // PostgreSQL's array_recv: dimensions, whether there are NULLs, the element's type; of each dimension the length
-        // and the first index; then the elements with their lengths.
-        let length = i32::try_from(self.rows.len())?;
-        out.extend_from_slice(&1_i32.to_be_bytes());
-        out.extend_from_slice(&1_i32.to_be_bytes());
-        out.extend_from_slice(&Type::TEXT.oid().to_be_bytes());
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&1_i32.to_be_bytes());
-        for row in self.rows {
-            match text_form(&Scalar::of(&row[self.at]), &self.ty) {
-                None => out.extend_from_slice(&NULL.to_be_bytes()),
-                Some(text) => {
-                    out.extend_from_slice(&i32::try_from(text.len())?.to_be_bytes());
-                    out.extend_from_slice(text.as_bytes());
-                }
-            }
-        }
-        Ok(IsNull::No)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::TEXT_ARRAY
-    }
-
-    tokio_postgres::types::to_sql_checked!();
-}
-
-/// `None` is NULL. A `json` or `jsonb` placeholder gets the value as JSON, so that a string stays a string there.
-fn text_form<'a>(value: &'a Scalar<'a>, ty: &Type) -> Option<Cow<'a, str>> {
-    let json = matches!(*ty, Type::JSON | Type::JSONB);
-    Some(match value {
-        Scalar::Null => return None,
-        Scalar::Bool(true) => Cow::Borrowed("true"),
-        Scalar::Bool(false) => Cow::Borrowed("false"),
-        Scalar::Number(number) => number.to_string().into(),
-        Scalar::Text(text) if json => json!(text).to_string().into(),
-        Scalar::Text(text) => Cow::Borrowed(text),
-        Scalar::Bytes(bytes) => hex(bytes).into(),
-        Scalar::Json(Value::Array(items)) if matches!(ty.kind(), Kind::Array(_)) => array_literal(items).into(),
-        Scalar::Json(value) => value.to_string().into(),
-    })
-}
-
-/// The `bytea` of these bytes.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    let mut text = String::with_capacity(2 + 2 * bytes.len());
-    text.push_str("\\x");
-    bytes.iter().for_each(|byte| text.extend([digit(byte >> 4), digit(byte & 15)]));
-    text
-}
-
-/// `{"a",NULL,{"b"}}`, with every element quoted.
-fn array_literal(items: &[Value]) -> String {
-    let element = |item: &Value| match item {
-        Value::Null => "NULL".to_owned(),
-        Value::Array(inner) => array_literal(inner),
-        other => match text_form(&Scalar::of(other), &Type::TEXT) {
-            Some(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
-            None => "NULL".to_owned(),
-        },
-    };
-    format!("{{{}}}", items.iter().map(element).collect::<Vec<_>>().join(","))
-}
-
-/// Sorts an error by its SQLSTATE (PostgreSQL's appendix A). Statement 0 is our own preparation.
-fn sorted(statement: usize, error: &tokio_postgres::Error, timeout: Duration) -> SqlError {
-    let Some(db) = error.as_db_error() else {
-        // A value that cannot be sent is ours to report as the statement's; everything else is the connection.
-        return if error.is_closed()
-            || statement == 0
-            || error.source().is_some_and(|cause| cause.is::<std::io::Error>())
-        {
-            SqlError::Lost(chain(error))
-        } else {
-            SqlError::Refused { statement, class: Class::Data, message: chain(error), detail: None }
-        };
-    };
-    let code = db.code();
-    let class = match code.code().get(..2).unwrap_or_default() {
-        _ if *code == SqlState::QUERY_CANCELED => return SqlError::Timeout(timeout),
-        // The connection, and the server going down: the connection is of no further use.
-        "08" => return SqlError::Lost(db.message().to_owned()),
-        "57" => return SqlError::Lost(db.message().to_owned()),
-        "23" => Class::Integrity,
-        "22" => Class::Data,
-        // Conflicts, locks, resources, read-only during a failover, and what the server could not do.
-        "40" | "53" | "55" | "58" | "25" | "XX" => Class::Operational,
-        _ => Class::Programming,
-    };
-    let details = [db.detail(), db.hint()];
-    let detail = details.into_iter().flatten().collect::<Vec<_>>().join("\n");
-    SqlError::Refused {
-        statement,
-        class,
-        message: db.message().to_owned(),
-        detail: (!detail.is_empty()).then_some(detail),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -106,9 +106,19 @@ fn open(path: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     // In WAL mode NORMAL cannot corrupt the file; FULL also keeps the last commits through a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    events_know_their_jobs(&connection)?;
     connection.execute_batch(include_str!("tables.sql"))?;
     connection.authorizer(Some(inside_the_file))?;
     Ok(connection)
+}
+
+/// A file of an earlier jobsd has events without a column for the job that wrote them.
+fn events_know_their_jobs(connection: &Connection) -> rusqlite::Result<()> {
+    let columns = "SELECT coalesce(sum(name = 'job_id'), 1) FROM pragma_table_info('user_events')";
+    if connection.query_row(columns, [], |row| row.get::<_, i64>(0))? == 0 {
+        connection.execute_batch("ALTER TABLE user_events ADD COLUMN job_id TEXT")?;
+    }
+    Ok(())
 }
 
 /// All of the request's statements in one transaction, each under its deadline.
@@ -123,7 +133,9 @@ fn perform(connection: &mut Connection, request: &Request) -> Result<StatementRe
     let mut result = StatementResult::default();
     for (index, bound) in request.statements.iter().enumerate() {
         *locked(&deadline) = Instant::now() + request.timeout;
-        result = execute(&transaction, bound).map_err(|error| refused(index + 1, &error, request.timeout))?;
+        let sort = |error| refused(index + 1, &error, request.timeout);
+        let statement = transaction.prepare(&bound.statement.sql).map_err(sort).map_err(SqlError::when_prepared)?;
+        result = execute(&transaction, statement, bound).map_err(sort)?;
         bound.check(&result)?;
     }
     if request.abandoned.load(Ordering::Relaxed) {
@@ -137,8 +149,11 @@ fn locked(deadline: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
     deadline.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn execute(connection: &Connection, bound: &Bound) -> rusqlite::Result<StatementResult> {
-    let mut statement = connection.prepare(&bound.statement.sql)?;
+fn execute(
+    connection: &Connection,
+    mut statement: rusqlite::Statement<'_>,
+    bound: &Bound,
+) -> rusqlite::Result<StatementResult> {
     for (index, value) in bound.values.iter().enumerate() {
         statement.raw_bind_parameter(index + 1, Scalar::of(value))?;
     }
@@ -225,7 +240,7 @@ fn refused(statement: usize, error: &rusqlite::Error, timeout: Duration) -> SqlE
         }
         _ => words(error),
     };
-    SqlError::Refused { statement, class, message, detail: None }
+    SqlError::Refused { statement, class, message, detail: None, whatever_the_values: false }
 }
 
 /// SQLite's own words, without rusqlite's frame around them.

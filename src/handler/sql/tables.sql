@@ -16,12 +16,31 @@ CREATE INDEX IF NOT EXISTS notifications_by_age ON notifications (is_read, creat
 
 CREATE TABLE IF NOT EXISTS user_events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT,
     user_id INTEGER NOT NULL,
     event_type TEXT NOT NULL,
     event_data JSON,
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
 CREATE INDEX IF NOT EXISTS user_events_by_user ON user_events (user_id, created_at);
+CREATE INDEX IF NOT EXISTS user_events_by_time ON user_events (created_at);
+CREATE UNIQUE INDEX IF NOT EXISTS user_events_by_job ON user_events (job_id);
+
+CREATE TABLE IF NOT EXISTS user_events_hourly (
+    hour TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    users INTEGER NOT NULL,
+    PRIMARY KEY (hour, event_type)
+);
+
+CREATE TABLE IF NOT EXISTS user_events_daily (
+    day TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    users INTEGER NOT NULL,
+    PRIMARY KEY (day, event_type)
+);
 
 CREATE TABLE IF NOT EXISTS device_tokens (
     token TEXT PRIMARY KEY,

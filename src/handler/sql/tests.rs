@@ -1,5 +1,10 @@
 //! The `sql` handler on both databases: SQLite in a file, PostgreSQL 15 as a private server.
 
+mod cutter;
+mod hostile;
+mod loss;
+mod types;
+
 use std::path::Path;
 
 use serde_json::json;

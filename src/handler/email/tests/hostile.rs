@@ -2,7 +2,7 @@
 //! meant, as a reader that is not ours sees it.
 
 use super::*;
-use crate::handler::context::Context;
+use crate::handler::context::{Context, Now};
 use crate::handler::{Notepad, Steps};
 use crate::job::Timestamp;
 use crate::testing::dice::Dice;
@@ -155,7 +155,8 @@ impl Bench {
         let attempt = attempt::first(&job, &task);
         let now = Timestamp::from_millis(1_795_430_097_158);
         let vars = json!({"base_url": "https://hireme.test"});
-        let context = Context::new(&attempt, &vars, now);
+        let of_templates = Now::new(now);
+        let context = Context::new(&attempt, &vars, &of_templates);
         let run = Run {
             job: &job,
             attempt: 1,
