@@ -1,4 +1,5 @@
-//! rq-dashboard 0.9: what it serves of jobsd's workers and jobs, and that its buttons work.
+//! rq-dashboard 0.9, on RQ 2.0 and with `JOBSD_CLIENTS=newest` on RQ 3.0: what it serves of jobsd's workers and jobs, and that
+//! its buttons work.
 
 use std::process::Stdio;
 

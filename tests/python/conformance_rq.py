@@ -4,7 +4,7 @@ It does not know who the workers are. There are two of them, they also schedule,
 """
 
 import argparse
-import io
+import itertools
 import json
 import re
 import subprocess
@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 import warnings
-from contextlib import redirect_stdout
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -338,6 +337,20 @@ def suspend_and_resume():
     resume(connection)
     seen["then"] = ended(job)
     until(lambda: all(w.get_state() == "idle" for w in Worker.all(connection=connection)), "idle workers")
+    return seen
+
+
+@check
+def suspend_while_a_job_runs():
+    job = queue.enqueue(tasks.sleep, 1)
+    until(lambda: status(job) == "started", "a start")
+    suspend(connection)
+    until(lambda: "suspended" in [w.get_state() for w in Worker.all(connection=connection)] or queue.enqueue(tasks.nothing) is None or time.sleep(0.3), "the other worker")
+    ended(job)
+    job.refresh()
+    its = lambda: Worker.find_by_key(f"rq:worker:{job.worker_name}", connection=connection).get_state()
+    seen = until(lambda: its() == "suspended", "its worker to wait")
+    resume(connection)
     return seen
 
 
@@ -717,8 +730,13 @@ def a_repeated_job_that_fails():
     return {"status": status(job), "left": job.repeats_left, "results": len(job.results())}
 
 
+numbers = itertools.count()
+
+
 def limited(*arguments, key, concurrency=1, **more):
-    return queue.enqueue(*arguments, rate_limit=RateLimit(key, concurrency), **more)
+    # RQ counts whole seconds, and of a second the ids say who is first.
+    id = f"{key}-{next(numbers):03}"
+    return queue.enqueue(*arguments, rate_limit=RateLimit(key, concurrency), job_id=id, **more)
 
 
 def places(key):
@@ -804,7 +822,7 @@ def a_rate_limit_of_dependents_and_scheduled_jobs():
     parent = queue.enqueue(tasks.sleep, 0.3)
     holder = limited(tasks.sleep, 2.5, key="d")
     child = limited(tasks.add, 1, 1, key="d", depends_on=parent)
-    late = queue.enqueue_in(timedelta(seconds=1), tasks.add, 1, 2, rate_limit=RateLimit("d", 1))
+    late = queue.enqueue_in(timedelta(seconds=1), tasks.add, 1, 2, job_id="d-999", rate_limit=RateLimit("d", 1))
     seen = [status(child), status(late)]
     until(lambda: status(child) == "rate_limited" and status(late) == "rate_limited", "both to wait for a place")
     seen.append(places("d"))

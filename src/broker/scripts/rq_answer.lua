@@ -80,7 +80,8 @@ local function answer(at)
     redis.call('SREM', hash .. ':executions', member)
     if redis.call('HGET', hash, 'current_job') == id then
       redis.call('HDEL', hash, 'current_job')
-      redis.call('HSET', hash, 'state', 'idle', 'last_heartbeat', iso)
+      local state = redis.call('EXISTS', base .. 'suspended') == 1 and 'suspended' or 'idle'
+      redis.call('HSET', hash, 'state', state, 'last_heartbeat', iso)
     end
   end
   local known = redis.call('HMGET', job, 'data', 'status', 'dependency_ids', 'retries_left', 'repeats_left',

@@ -126,17 +126,21 @@ for _, worker in ipairs(redis.call('SMEMBERS', of_queue)) do
   end
 end
 
-if ARGV[9] == '1' then
-  for _, name in ipairs(redis.call('SMEMBERS', base .. 'groups')) do
-    local group = base .. 'group:' .. name
-    for _, id in ipairs(redis.call('SMEMBERS', group)) do
-      if redis.call('EXISTS', base .. 'job:' .. id) == 0 then
-        redis.call('SREM', group, id)
-      end
+-- Any of them, as there may be many: another pass finds the others. So too with what follows.
+local looked_at = 0
+for _, name in ipairs(ARGV[9] == '1' and redis.call('SRANDMEMBER', base .. 'groups', most) or {}) do
+  local group = base .. 'group:' .. name
+  for _, id in ipairs(redis.call('SRANDMEMBER', group, tonumber(most) - looked_at)) do
+    looked_at = looked_at + 1
+    if redis.call('EXISTS', base .. 'job:' .. id) == 0 then
+      redis.call('SREM', group, id)
     end
-    if redis.call('EXISTS', group) == 0 then
-      redis.call('SREM', base .. 'groups', name)
-    end
+  end
+  if redis.call('EXISTS', group) == 0 then
+    redis.call('SREM', base .. 'groups', name)
+  end
+  if looked_at >= tonumber(most) then
+    break
   end
 end
 
@@ -147,9 +151,11 @@ local function holds_its_place(id)
     or redis.call('ZCOUNT', base .. 'executions:' .. id, '(' .. ARGV[4], '+inf') > 0
 end
 
-for _, key in ipairs(ARGV[9] == '1' and redis.call('SMEMBERS', base .. 'rl-keys') or {}) do
+looked_at = 0
+for _, key in ipairs(ARGV[9] == '1' and redis.call('SRANDMEMBER', base .. 'rl-keys', most) or {}) do
   local limit = base .. 'rl:' .. key
-  for _, id in ipairs(redis.call('ZRANGE', limit .. ':allowed', 0, tonumber(most) - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', limit .. ':allowed', 0, tonumber(most) - looked_at - 1)) do
+    looked_at = looked_at + 1
     if not holds_its_place(id) then
       redis.call('ZREM', limit .. ':allowed', id)
     end
@@ -158,6 +164,9 @@ for _, key in ipairs(ARGV[9] == '1' and redis.call('SMEMBERS', base .. 'rl-keys'
   if redis.call('EXISTS', limit .. ':allowed', limit .. ':rate_limited') == 0 then
     redis.call('SREM', base .. 'rl-keys', key)
     redis.call('DEL', limit)
+  end
+  if looked_at >= tonumber(most) then
+    break
   end
 end
 local theirs = redis.call('LLEN', between)

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -50,6 +50,10 @@ fn all_headers(given: &Map<String, Value>, with_body: bool) -> Result<HeaderMap,
     for (name, value) in given {
         let key = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| HttpError::Request(format!("`{name}` is not a header's name")))?;
+        // How long the body is the client says itself; another word would make two requests of one.
+        if key == CONTENT_LENGTH || key == TRANSFER_ENCODING {
+            continue;
+        }
         let value = value.as_str().and_then(|value| HeaderValue::from_str(value).ok()).ok_or_else(|| {
             HttpError::Request(format!("the value of `{name}` is not a text of ASCII without control characters"))
         })?;

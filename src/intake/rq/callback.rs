@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::follow_up::follow_up;
-use super::job::{Callback, Options};
+use super::job::Options;
 use crate::broker::{OwedJob, RqSay};
 use crate::config::{Config, bind};
 use crate::job::{Job, Timestamp};
@@ -21,7 +21,7 @@ const FIELDS: [&str; 3] = ["on_success", "on_failure", "on_stopped"];
 pub(crate) fn note(options: &Options, config: &Config, note: &mut Value) -> Result<(), String> {
     let callbacks = [&options.on_success, &options.on_failure, &options.on_stopped];
     for (field, callback) in FIELDS.into_iter().zip(callbacks) {
-        let Some(Callback { func_name, .. }) = callback else { continue };
+        let Some(func_name) = callback else { continue };
         if config.task_named(func_name).is_none() {
             return Err(format!(
                 "the job's {field} is {func_name}, and no task of this configuration has that name; declare it in \

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Pipeline;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,22 +15,20 @@ use super::front::Front;
 use super::roster::Badge;
 use super::scheduler::{self, Held, Looked};
 use super::tallies::LATE;
-use super::{command, keys};
-use crate::broker::{BrokerError, Change, PUBLISHED, Published, RqShown, RqTidied, RqTidying};
+use super::{command, keys, registration};
+use crate::broker::{Change, PUBLISHED, Published, RqShown, RqTidied, RqTidying};
 use crate::clock;
-use crate::intake::{inflate::deflate, iso};
+use crate::intake::inflate::deflate;
 use crate::job::{JobId, QueueName, Request, Wire};
-use crate::store::accepted;
 
 /// Attempts that have just begun are gathered for so long; what ends meanwhile is never shown as running, which keeps the
 /// short jobs of a busy queue cheap.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often what runs gives a sign of life; RQ's own time.
 const BEAT: Duration = Duration::from_secs(30);
-/// How often all workers give one, and how long they are believed to live without, in seconds: two may be missed. Readers of
-/// RQ's want no more; its own worker gives one every 405 s, and is believed for 480.
+/// How often all workers give one: two may be missed before they are believed to be dead. Readers of RQ's want no more; its
+/// own worker gives one every 405 s.
 const WORKERS_BEAT: Duration = Duration::from_secs(240);
-const WORKER_TTL: i64 = 540;
 /// How often registries are cleaned: RQ's own time, and while RQ's own workers have jobs, which may be dead.
 const TIDY: Duration = Duration::from_secs(600);
 const TIDY_BESIDE: Duration = Duration::from_secs(30);
@@ -39,10 +36,6 @@ const TIDY_BESIDE: Duration = Duration::from_secs(30);
 const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// A dead worker stays readable for a minute, as RQ's own.
-const REMEMBERED: u64 = 60;
-/// By this RQ's clients, and nodes of ours, know a worker as one of ours.
-const VERSION: &str = concat!("jobsd ", env!("CARGO_PKG_VERSION"));
 
 /// Why RQ says that a job failed whose worker is gone.
 const ABANDONED: &str = "Moved to FailedJobRegistry, due to AbandonedJobError: its worker gave no more sign of life\n";
@@ -153,7 +146,7 @@ impl Clerk {
     async fn staff(&mut self) {
         let Front { roster, config, broker, .. } = &*self.front;
         let staffing = roster.staff(&config.load().queues, &|queue| broker.concurrency(queue).max);
-        if let Err(error) = say_goodbye(&self.front, &staffing.gone).await {
+        if let Err(error) = registration::say_goodbye(&self.front, &staffing.gone).await {
             tracing::debug!("workers that are gone stay on RQ's list until they expire: {error}");
         }
         self.unregistered.retain(|badge| !staffing.gone.contains(badge));
@@ -168,70 +161,23 @@ impl Clerk {
         if self.unregistered.is_empty() {
             return;
         }
-        let address = self.address().await;
-        let now = iso::rq(clock::now().to_utc());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let mut pipeline = Pipeline::new();
-        let state = if self.suspended { "suspended" } else { "idle" };
-        for badge in &self.unregistered {
-            let key = keys::worker(&badge.name);
-            let queues = badge.queues.join(",");
-            pipeline
-                .del(&key)
-                .del(keys::executions_of(&badge.name))
-                .cmd("HSET")
-                .arg(&key)
-                .arg("birth")
-                .arg(&now)
-                .arg("last_heartbeat")
-                .arg(&now);
-            pipeline.arg("queues").arg(queues).arg("pid").arg(std::process::id()).arg("hostname").arg(&host);
-            pipeline.arg("ip_address").arg(&address).arg("version").arg(VERSION).arg("python_version").arg("none");
-            pipeline.arg("state").arg(state);
-            pipeline.expire(&key, WORKER_TTL);
-            for set in badge.sets() {
-                pipeline.sadd(set, &key);
-            }
+        if let Err(error) = registration::register(&self.front, &self.unregistered, self.suspended).await {
+            tracing::debug!("RQ's workers are registered when Redis answers: {error}");
+            self.register_at = Instant::now() + RETRY;
+            return;
         }
-        match self.front.broker.store.link.send(&pipeline).await {
-            Ok(replies) => {
-                if let Some(error) = replies.into_iter().find_map(|reply| accepted(reply).err()) {
-                    tracing::warn!("RQ's clients do not see this node's workers: failed to {error}");
-                }
-                self.unregistered.clear();
-                let channels = self.front.roster.badges().iter().map(|badge| keys::channel(&badge.name)).collect();
-                if let Err(error) = self.front.broker.watch.subscribe(Wire::Rq, channels, self.said.clone()).await {
-                    tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
-                }
-            }
-            Err(error) => {
-                tracing::debug!("RQ's workers are registered when Redis answers: {error}");
-                self.register_at = Instant::now() + RETRY;
-            }
+        self.unregistered.clear();
+        let channels = self.front.roster.badges().iter().map(|badge| keys::channel(&badge.name)).collect();
+        if let Err(error) = self.front.broker.watch.subscribe(Wire::Rq, channels, self.said.clone()).await {
+            tracing::warn!("commands of RQ's clients are not heard: failed to {error}");
         }
     }
 
-    /// Our end of the connection to Redis, as RQ's workers name it.
-    async fn address(&self) -> String {
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("CLIENT").arg("INFO");
-        let reply =
-            self.front.broker.store.link.send(&pipeline).await.ok().and_then(|replies| replies.into_iter().next());
-        let info: Option<String> =
-            reply.and_then(|reply| accepted(reply).ok()).and_then(|r| redis::from_redis_value(r).ok());
-        let found = info.as_deref().and_then(|info| info.split(' ').find_map(|field| field.strip_prefix("addr=")));
-        found.unwrap_or("unknown").to_owned()
-    }
-
-    /// Signs of life of all workers. Returns after what time the next ones are due.
+    /// Signs of life of all workers; the lost ones come anew. Returns after what time the next ones are due.
     async fn workers_beat(&mut self) -> Duration {
-        let badges = self.front.roster.badges();
-        let keys: Vec<String> = badges.iter().map(|badge| keys::worker(&badge.name)).collect();
-        match self.front.broker.rq_alive(&keys, WORKER_TTL, clock::now()).await {
-            Ok(alive) => {
-                // One that Redis has lost meanwhile (its data is gone, or it was away for long) comes anew.
-                let lost = badges.into_iter().zip(alive).filter(|(_, alive)| !alive);
-                self.unregistered.extend(lost.map(|(badge, _)| badge));
+        match registration::beat(&self.front).await {
+            Ok(lost) => {
+                self.unregistered.extend(lost);
                 self.register_at = Instant::now();
                 WORKERS_BEAT
             }
@@ -333,18 +279,9 @@ impl Clerk {
             return;
         }
         tracing::info!("{}", if suspended { "RQ's workers are suspended" } else { "RQ's workers go on" });
-        let running: Vec<String> = self.running_workers();
-        let mut pipeline = Pipeline::new();
-        for badge in self.front.roster.badges().iter().filter(|badge| !running.contains(&badge.name)) {
-            pipeline.hset(keys::worker(&badge.name), "state", if suspended { "suspended" } else { "idle" });
-        }
-        if let Err(error) = self.front.broker.store.link.send(&pipeline).await {
+        if let Err(error) = registration::show_waiting(&self.front, suspended).await {
             tracing::debug!("RQ's clients do not see whether its workers are suspended: {error}");
         }
-    }
-
-    fn running_workers(&self) -> Vec<String> {
-        self.front.roster.shown().into_iter().flat_map(|(_, attempts)| attempts).map(|attempt| attempt.worker).collect()
     }
 
     /// Returns after what time to clean again.
@@ -364,51 +301,10 @@ impl Clerk {
                 Err(error) => tracing::debug!(queue = rq, "RQ's registries are cleaned later: {error}"),
             }
         }
-        if let Err(error) = self.dismiss_the_dead().await {
+        if let Err(error) = registration::dismiss_the_dead(&self.front).await {
             tracing::debug!("workers of dead nodes stay on RQ's list until they expire: {error}");
         }
         if theirs > 0 { TIDY_BESIDE } else { TIDY }
-    }
-
-    /// Takes the workers of nodes that are gone off RQ's lists.
-    async fn dismiss_the_dead(&self) -> Result<(), BrokerError> {
-        if self.front.roster.queues().is_empty() {
-            return Ok(());
-        }
-        let broker = &self.front.broker;
-        let now = clock::now();
-        let living: Vec<String> = broker
-            .nodes(now)
-            .await?
-            .into_iter()
-            .filter(|(_, card)| now.since(card.lease_until) < broker.lease() * 2)
-            .map(|(node, _)| node.to_string())
-            .collect();
-        let mut read = Pipeline::new();
-        read.smembers(keys::WORKERS);
-        let reply = accepted(broker.store.link.send(&read).await?.into_iter().next().unwrap_or(redis::Value::Nil))?;
-        let workers: Vec<String> = redis::from_redis_value(reply).unwrap_or_default();
-        let suspects: Vec<&str> = workers
-            .iter()
-            .filter_map(|key| key.strip_prefix(&keys::worker("")))
-            .filter(|name| !living.iter().any(|node| belongs(name, node)))
-            .collect();
-        let mut pipeline = Pipeline::new();
-        for name in &suspects {
-            pipeline.cmd("HMGET").arg(keys::worker(name)).arg("version").arg("queues");
-        }
-        if suspects.is_empty() {
-            return Ok(());
-        }
-        let mut dead = Vec::new();
-        for (name, reply) in suspects.iter().zip(broker.store.link.send(&pipeline).await?) {
-            let known: (Option<String>, Option<String>) = redis::from_redis_value(reply).unwrap_or_default();
-            if known.0.is_some_and(|version| version.starts_with("jobsd ")) {
-                let queues = known.1.unwrap_or_default().split(',').map(str::to_owned).collect();
-                dead.push(Badge { name: (*name).to_owned(), queues });
-            }
-        }
-        say_goodbye(&self.front, &dead).await
     }
 
     /// What was handed back is shown as waiting; the workers are dead, and the scheduler is somebody else.
@@ -416,37 +312,11 @@ impl Clerk {
         self.front.hear_beginnings();
         self.count().await;
         self.beat().await;
-        if let Err(error) = say_goodbye(&self.front, &self.front.roster.badges()).await {
+        if let Err(error) = registration::say_goodbye(&self.front, &self.front.roster.badges()).await {
             tracing::debug!("this node's workers stay on RQ's list until they expire: {error}");
         }
         if let Err(error) = scheduler::resign(&self.front).await {
             tracing::debug!("RQ's next scheduler has to wait for the end of the lock: {error}");
         }
     }
-}
-
-/// Whether a worker is one of this node: `NODE.QUEUE.NUMBER`.
-fn belongs(worker: &str, node: &str) -> bool {
-    worker.strip_prefix(node).is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// Workers that are gone: off the lists, and readable for a minute as dead.
-pub(super) async fn say_goodbye(front: &Front, badges: &[Badge]) -> Result<(), BrokerError> {
-    if badges.is_empty() {
-        return Ok(());
-    }
-    let now = iso::rq(clock::now().to_utc());
-    let mut pipeline = Pipeline::new();
-    for badge in badges {
-        let key = keys::worker(&badge.name);
-        for set in badge.sets() {
-            pipeline.srem(set, &key);
-        }
-        pipeline
-            .del(keys::executions_of(&badge.name))
-            .hset(&key, "death", &now)
-            .expire(&key, i64::try_from(REMEMBERED).unwrap_or(i64::MAX));
-    }
-    front.broker.store.link.send(&pipeline).await?;
-    Ok(())
 }

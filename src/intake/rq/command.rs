@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::answer::Ask;
-use super::clerk::say_goodbye;
 use super::front::Front;
+use super::registration::say_goodbye;
 use crate::broker::{BrokerError, Change, Published};
 use crate::clock;
 use crate::job::{JobId, QueueName};

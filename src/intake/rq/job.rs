@@ -38,49 +38,30 @@ pub(crate) struct RqJob {
     pub(crate) options: Options,
 }
 
-/// Everything about a job but its call.
+/// What its producer asks for besides. Fields of the hash that nothing here needs are not read: what stands in them is no
+/// reason to refuse a job.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
     /// The queue it was enqueued to.
     pub(crate) origin: Option<String>,
-    /// The producer's print of the call.
-    pub(crate) description: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) created_at: Option<DateTime<Utc>>,
     pub(crate) enqueued_at: Option<DateTime<Utc>>,
-    pub(crate) started_at: Option<DateTime<Utc>>,
-    pub(crate) ended_at: Option<DateTime<Utc>>,
-    pub(crate) last_heartbeat: Option<DateTime<Utc>>,
-    pub(crate) worker_name: Option<String>,
-    pub(crate) group_id: Option<String>,
     /// How long it may run.
     pub(crate) timeout: Option<Lapse>,
     /// How long its result is kept; zero keeps nothing, not even the job.
     pub(crate) result_ttl: Option<Lapse>,
     pub(crate) failure_ttl: Option<Lapse>,
-    /// How long it may wait; its producer has set the hash to expire then.
-    pub(crate) ttl: Option<Lapse>,
     pub(crate) retries_left: Option<u32>,
     pub(crate) retry_intervals: Vec<Duration>,
-    pub(crate) on_success: Option<Callback>,
-    pub(crate) on_failure: Option<Callback>,
-    pub(crate) on_stopped: Option<Callback>,
-    pub(crate) dependency_ids: Vec<String>,
-    pub(crate) allow_dependency_failures: bool,
-    pub(crate) enqueue_at_front: bool,
+    /// Python functions to call when the job has ended, by their dotted paths.
+    pub(crate) on_success: Option<String>,
+    pub(crate) on_failure: Option<String>,
+    pub(crate) on_stopped: Option<String>,
     /// RQ from 2.9 on calls addresses when the job has ended.
     pub(crate) webhooks: Vec<Webhook>,
     /// The key of which RQ from 2.9 on lets so many jobs stand in queues or run at a time. This one has its place.
     pub(crate) rate_limit: Option<String>,
-    /// In the job's serializer, not deflated; as it came.
-    pub(crate) meta: Option<Vec<u8>>,
-}
-
-/// A Python function to call when a job has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Callback {
-    pub(crate) func_name: String,
-    pub(crate) timeout: Option<Duration>,
 }
 
 /// A span of time that may be without end; -1 in the hash.
@@ -218,30 +199,19 @@ impl Options {
     fn read(fields: Fields<'_>) -> Result<Self, BadField> {
         Ok(Self {
             origin: fields.text("origin")?,
-            description: fields.text("description")?,
             status: fields.status()?,
             created_at: fields.instant("created_at")?,
             enqueued_at: fields.instant("enqueued_at")?,
-            started_at: fields.instant("started_at")?,
-            ended_at: fields.instant("ended_at")?,
-            last_heartbeat: fields.instant("last_heartbeat")?,
-            worker_name: fields.text("worker_name")?,
-            group_id: fields.text("group_id")?,
             timeout: fields.lapse("timeout")?,
             result_ttl: fields.lapse("result_ttl")?,
             failure_ttl: fields.lapse("failure_ttl")?,
-            ttl: fields.lapse("ttl")?,
             retries_left: fields.number("retries_left")?.map(|left| u32::try_from(left).unwrap_or(0)),
             retry_intervals: fields.intervals()?,
-            on_success: fields.callback("success_callback_name", "success_callback_timeout")?,
-            on_failure: fields.callback("failure_callback_name", "failure_callback_timeout")?,
-            on_stopped: fields.callback("stopped_callback_name", "stopped_callback_timeout")?,
-            dependency_ids: fields.dependencies()?,
-            allow_dependency_failures: fields.flag("allow_dependency_failures")?,
-            enqueue_at_front: fields.flag("enqueue_at_front")?,
+            on_success: fields.text("success_callback_name")?,
+            on_failure: fields.text("failure_callback_name")?,
+            on_stopped: fields.text("stopped_callback_name")?,
             webhooks: fields.parse("webhooks", WEBHOOKS, webhook::read)?.unwrap_or_default(),
             rate_limit: fields.text("rate_limit_key")?,
-            meta: fields.0.get("meta").filter(|meta| !meta.is_empty()).cloned(),
         })
     }
 }
@@ -283,10 +253,6 @@ impl<'a> Fields<'a> {
         Ok(self.number(field)?.map(Lapse::from_seconds))
     }
 
-    fn flag(self, field: &'static str) -> Result<bool, BadField> {
-        Ok(self.number(field)?.is_some_and(|number| number != 0))
-    }
-
     fn instant(self, field: &'static str) -> Result<Option<DateTime<Utc>>, BadField> {
         self.parse(field, "a time such as 2026-01-31T10:00:00.000000Z", iso::parse_instant)
     }
@@ -295,27 +261,10 @@ impl<'a> Fields<'a> {
         self.parse("status", "a status of RQ", |text| Status::ALL.into_iter().find(|status| status.as_str() == text))
     }
 
-    fn callback(self, name: &'static str, timeout: &'static str) -> Result<Option<Callback>, BadField> {
-        let Some(func_name) = self.text(name)? else {
-            return Ok(None);
-        };
-        let seconds = self.number(timeout)?.and_then(|seconds| u64::try_from(seconds).ok());
-        Ok(Some(Callback { func_name, timeout: seconds.map(Duration::from_secs) }))
-    }
-
     fn intervals(self) -> Result<Vec<Duration>, BadField> {
         let parse = |text: &str| serde_json::from_str::<Vec<u64>>(text).ok();
         let seconds = self.parse("retry_intervals", "a list of seconds", parse)?.unwrap_or_default();
         Ok(seconds.into_iter().map(Duration::from_secs).collect())
-    }
-
-    /// Hashes of old producers have only the first.
-    fn dependencies(self) -> Result<Vec<String>, BadField> {
-        let ids = self.parse("dependency_ids", "a list of job ids", |text| serde_json::from_str(text).ok())?;
-        Ok(match ids {
-            Some(ids) => ids,
-            None => self.text("dependency_id")?.into_iter().collect(),
-        })
     }
 }
 

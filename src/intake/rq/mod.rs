@@ -2,7 +2,7 @@
 //!
 //! `job`, `payload`, `produce` and `result` turn bytes into values and back; `admission` and `answer` say what becomes of a
 //! message and what its producer is told; `callback` and `webhook` make the jobs that follow its end. `front` is this node towards RQ's clients: `roster` knows who runs what, `clerk`
-//! shows it, hears commands and cleans up, and `scheduler` does what RQ's own does.
+//! shows it, hears commands and cleans up, `registration` lists the workers, and `scheduler` does what RQ's own does.
 
 pub(crate) mod admission;
 pub(crate) mod answer;
@@ -15,6 +15,7 @@ pub(crate) mod job;
 pub(crate) mod keys;
 mod payload;
 pub(crate) mod produce;
+mod registration;
 pub(crate) mod result;
 mod roster;
 mod scheduler;

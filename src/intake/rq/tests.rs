@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::job::{Callback, DEFAULT_TIMEOUT, Lapse, Refusal, RqJob, Serializer, Status};
+use super::job::{DEFAULT_TIMEOUT, Lapse, Refusal, RqJob, Serializer, Status};
 use crate::intake::iso;
 use crate::intake::limits::Limits;
 
@@ -80,8 +80,6 @@ fn every_captured_job_is_read() {
         let created = iso::rq(job.options.created_at.expect("every job was created"));
         assert_eq!(created.as_bytes(), hash["created_at"], "{name}");
         assert_eq!(job.serializer, if name.starts_with("json_") { Serializer::Json } else { Serializer::Pickle });
-        let description = job.options.description.expect("every job is described");
-        assert!(description.starts_with(&format!("{}(", job.func_name)), "{name}: {description}");
     }
 }
 
@@ -187,10 +185,7 @@ fn calls_arrive_as_they_were_made() {
 fn options_arrive_as_they_were_given() {
     let after = |seconds| Some(Lapse::After(Duration::from_secs(seconds)));
     let ttls = decoded("ttls").options;
-    assert_eq!(
-        (ttls.timeout, ttls.result_ttl, ttls.failure_ttl, ttls.ttl),
-        (after(120), after(0), after(3600), after(30))
-    );
+    assert_eq!((ttls.timeout, ttls.result_ttl, ttls.failure_ttl), (after(120), after(0), after(3600)));
     let defaults = decoded("noargs").options;
     assert_eq!(
         (defaults.timeout, defaults.result_ttl, defaults.failure_ttl),
@@ -201,25 +196,10 @@ fn options_arrive_as_they_were_given() {
     let retry = decoded("retry").options;
     assert_eq!((retry.retries_left, retry.retry_intervals), (Some(3), [10, 30, 60].map(Duration::from_secs).into()));
     let callbacks = decoded("callbacks").options;
-    let callback = |func_name: &str, seconds| {
-        Some(Callback { func_name: func_name.to_owned(), timeout: Some(Duration::from_secs(seconds)) })
-    };
-    assert_eq!(callbacks.on_success, callback("rq_ref.on_ok", 30));
-    assert_eq!(callbacks.on_failure, callback("rq_ref.on_bad", 60));
-    assert_eq!(callbacks.on_stopped, callback("x.y.stopped", 60));
+    let named = [&callbacks.on_success, &callbacks.on_failure, &callbacks.on_stopped].map(Option::as_deref);
+    assert_eq!(named, [Some("rq_ref.on_ok"), Some("rq_ref.on_bad"), Some("x.y.stopped")]);
     assert_eq!(decoded("cancel_queued").options.status, Some(Status::Canceled));
-    assert_eq!(decoded("commands").options.worker_name.as_deref(), Some("w1"));
-    assert_eq!(decoded("group").options.group_id.as_deref(), Some("g1"));
-    assert_eq!(decoded("meta").options.meta.map(|meta| meta[0]), Some(0x80));
-    assert_eq!(decoded("json_basic").options.meta.as_deref(), Some(&b"{\"m\": 1}"[..]));
-    let (.., dependent) =
-        fixtures().into_iter().rfind(|(name, ..)| name == "depends_on_multi_allow_failure").expect("c");
-    let dependent = decode(&dependent).expect("it is read").options;
-    assert_eq!(dependent.dependency_ids, ["a", "b"]);
-    assert!(dependent.allow_dependency_failures && dependent.enqueue_at_front);
-    let plain = decoded("noargs").options;
-    assert!(!plain.allow_dependency_failures && !plain.enqueue_at_front && plain.enqueued_at.is_some());
-    assert_eq!((plain.started_at, plain.ended_at, plain.last_heartbeat), (None, None, None));
+    assert!(decoded("noargs").options.enqueued_at.is_some());
 }
 
 #[test]

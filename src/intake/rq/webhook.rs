@@ -56,12 +56,17 @@ fn ten() -> NonZeroU64 {
 
 /// Reads the list. `None`: it is none, or more than a job may have. RQ's worker drops such a list and runs the job.
 pub(super) fn read(text: &str) -> Option<Vec<Webhook>> {
-    let all: Vec<Webhook> = serde_json::from_str(text).ok().filter(|_| text.len() <= MAX_BYTES)?;
-    let calls = |webhook: &Webhook| {
-        let rest = webhook.url.strip_prefix("http://").or_else(|| webhook.url.strip_prefix("https://"));
-        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-    };
-    (all.len() <= MOST && all.iter().all(calls)).then_some(all)
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    let all: Vec<Webhook> = serde_json::from_str(text).ok()?;
+    (all.len() <= MOST && all.iter().all(|webhook| names_a_host(&webhook.url))).then_some(all)
+}
+
+fn names_a_host(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    http && !rest.is_empty() && !rest.starts_with(['/', '?', '#'])
 }
 
 /// Adds the webhooks of a job to its note, and what they tell that is forgotten else.
@@ -127,4 +132,38 @@ fn payload(owed: &OwedJob, note: &Value, status: JobStatus, ending: &RqEnding) -
 /// `datetime.isoformat()` of a time in UTC.
 fn isoformat(at: chrono::DateTime<chrono::Utc>) -> String {
     Stamp { local: at.naive_utc(), offset: Some(TimeDelta::zero()) }.isoformat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_whole_or_not_at_all() {
+        // As RQ 3.0 writes it.
+        let written = r#"[{"url": "HTTPS://example.com/x", "job_status": "failed", "method": "POST", "headers": null, "timeout": 3}]"#;
+        let read_back = read(written).expect("it is one");
+        assert_eq!((read_back[0].method, read_back[0].timeout.get()), (Method::Post, 3));
+        let short = r#"{"url": "http://h", "job_status": "finished"}"#;
+        let defaults = read(&format!("[{short}]")).expect("RQ reads it too");
+        assert_eq!((defaults[0].method, defaults[0].timeout.get()), (Method::Get, 10));
+        assert_eq!(read("[]"), Some(Vec::new()));
+        let list = |count: usize| format!("[{}]", vec![short; count].join(","));
+        assert_eq!(read(&list(20)).map(|all| all.len()), Some(20));
+        let broken = [
+            list(21),
+            format!("[{}{short}]", " ".repeat(MAX_BYTES)),
+            "{}".to_owned(),
+            short.replace("http://h", "http:///x"),
+            short.replace("http://h", "ftp://h"),
+            short.replace("finished", "stopped"),
+            short.replace('}', r#", "method": "PUT"}"#),
+            short.replace('}', r#", "timeout": 0}"#),
+            short.replace('}', r#", "headers": {"A": 1}}"#),
+        ];
+        for text in broken {
+            let text = if text.starts_with('{') { format!("[{text}]") } else { text };
+            assert_eq!(read(&text), None, "{text}");
+        }
+    }
 }

@@ -103,10 +103,11 @@ fn beside(acks: Acks) {
         daemon: None,
         named: 0,
         kills: Kills::default(),
+        in_hand_at_kills: BTreeSet::new(),
         dice: 2643,
     };
     field.until_worked_off(&effects, ids.len());
-    let Field { kills, .. } = field;
+    let Field { kills, in_hand_at_kills, .. } = field;
 
     let statuses = statuses(&redis, &ids);
     let ours: BTreeSet<String> = redis.client().hkeys(Jobs::of(&redis, "conf").key("jobs")).expect("Redis answers");
@@ -117,12 +118,14 @@ fn beside(acks: Acks) {
     let begun_and_lost = lost.iter().filter(|n| begun.contains_key(&n.to_string())).count();
     let failed = statuses.iter().filter(|status| status.as_deref() == Some("FAILURE")).count();
     let doubled = runs.values().filter(|runs| runs.len() > 1).count();
-    let by_us_twice = runs.values().filter(|runs| runs.iter().filter(|by| *by == "jobsd").count() > 1).count();
+    let by_us = |runs: &[String]| runs.iter().filter(|by| *by == "jobsd").count();
+    let by_us_twice: Vec<&String> = runs.iter().filter(|(_, runs)| by_us(runs) > 1).map(|(n, _)| n).collect();
     println!(
-        "{count} tasks, {acks:?}: {} done by Celery's workers, {} by jobsd; {doubled} done twice, {by_us_twice} of them \
-         by jobsd alone; of Celery's workers {} lost ({begun_and_lost} had begun), {failed} failed; {kills:?}",
+        "{count} tasks, {acks:?}: {} done by Celery's workers, {} by jobsd; {doubled} done twice, {} of them by \
+         jobsd alone; of Celery's workers {} lost ({begun_and_lost} had begun), {failed} failed; {kills:?}",
         by("celery"),
         by("jobsd"),
+        by_us_twice.len(),
         lost.len(),
     );
     assert!(by("celery") > 0 && by("jobsd") > 0, "both have worked");
@@ -141,7 +144,10 @@ fn beside(acks: Acks) {
         lost.len() - begun_and_lost
     );
     assert!(failed <= kills.processes, "{failed} have failed");
-    assert!(by_us_twice <= SLOTS * kills.daemons, "jobsd has done {by_us_twice} twice");
+    for n in by_us_twice {
+        let id = &ids[n.parse::<usize>().expect("a number")];
+        assert!(in_hand_at_kills.contains(id), "jobsd has done {n} twice, which no kill found in its hands");
+    }
     assert!(doubled <= SLOTS * (kills.daemons + kills.workers + kills.processes), "{doubled} were done twice");
 }
 
@@ -167,6 +173,8 @@ struct Field<'a> {
     /// How many workers have been given a name.
     named: usize,
     kills: Kills,
+    /// The tasks that jobsd ran when it was killed.
+    in_hand_at_kills: BTreeSet<String>,
     dice: u64,
 }
 
@@ -239,6 +247,8 @@ impl Field<'_> {
             0 | 1 => {
                 self.daemon.take().expect("it runs").kill();
                 self.kills.daemons += 1;
+                let running: Vec<String> = self.redis.client().hkeys(self.jobs.key("active")).expect("Redis answers");
+                self.in_hand_at_kills.extend(running);
             }
             2 | 3 => {
                 let mut worker = self.workers.remove(0);

@@ -19,7 +19,7 @@ async fn the_request_is_what_the_arguments_say() {
     let server = Server::start(|_| Answer::new(200, "")).await;
     let url = format!("{}/done?x={{{{ job.id }}}}", server.url());
     let plain = json!({"url": url, "method": "GET", "headers": {}, "body": null, "timeout": 5});
-    let headers = json!({"Content-type": "text/x", "X-Own": "{{ job.id }}"});
+    let headers = json!({"Content-type": "text/x", "X-Own": "{{ job.id }}", "content-Length": "3", "Transfer-Encoding": "chunked"});
     let post = json!({"url": url, "method": "POST", "headers": headers, "body": "{\"a\": 1}", "timeout": 5});
     for args in [plain, post] {
         assert_eq!(webhook(loopback(), args).await, Outcome::Success(json!({"status": 200, "body": ""})));
@@ -31,6 +31,7 @@ async fn the_request_is_what_the_arguments_say() {
     assert!(!get.path.contains("job-"), "nothing in it is a template: {}", get.path);
     assert_eq!((post.method.as_str(), post.body.as_str()), ("POST", "{\"a\": 1}"));
     assert_eq!((post.header("content-type"), post.header("x-own")), ("text/x", "{{ job.id }}"));
+    assert_eq!(post.header("transfer-encoding"), "");
 }
 
 #[tokio::test]
